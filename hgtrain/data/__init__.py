@@ -1,0 +1,1 @@
+"""From files to batches and, inside the compiled graph, to confidence maps."""

@@ -1,0 +1,74 @@
+"""What a pose dataset is: the protocol every format fulfils and every user of datasets relies on."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+NOT_LABELLED, HIDDEN, VISIBLE = 0, 1, 2
+"""Values of `PoseDataset.visibility`, as in COCO."""
+
+
+class Frame(NamedTuple):
+    """One labelled image.
+
+    image: `(H, W, C)` uint8, C 1 or 3.
+    keypoints: `(I, K, 2)` float32, x then y in pixels, pixel centres at integers, NaN where missing.
+    """
+
+    image: np.ndarray
+    keypoints: np.ndarray
+
+
+class Skeleton(NamedTuple):
+    """Names of the keypoints, edges as `(from, to)` and left/right partners as `(left, right)`, both by index."""
+
+    keypoint_names: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...] = ()
+    symmetries: tuple[tuple[int, int], ...] = ()
+
+
+@runtime_checkable
+class PoseDataset(Protocol):
+    """Frames with the keypoints of up to I animals each; labels are in memory, images are read on demand.
+
+    path: the file, as messages name it.
+    format: name of the layout, for messages.
+    image_shape: `(H, W, C)` of every frame.
+    points: `(N, I, K, 2)` float32, x then y in pixels, pixel centres at integers, NaN where missing.
+    visibility: `(N, I, K)` uint8, one of NOT_LABELLED, HIDDEN, VISIBLE. What is labelled (not NOT_LABELLED) and has a
+        NaN point is marked as absent.
+    groups: `(N,)` strings, e.g. the video of a frame; None where the format has no such thing.
+    notes: what was left out when opening and why, one sentence each, for the log.
+    """
+
+    path: str
+    format: str
+    image_shape: tuple[int, int, int]
+    keypoint_names: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...]
+    symmetries: tuple[tuple[int, int], ...]
+    points: np.ndarray
+    visibility: np.ndarray
+    groups: np.ndarray | None
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of frames N."""
+        ...
+
+    def __getitem__(self, index: int) -> Frame:
+        """Return a frame; negative indices count from the end, IndexError beyond it."""
+        ...
+
+    def read_images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return images `(n, H, W, C)` uint8 in the order asked for, repeats allowed; `(0, H, W, C)` for none."""
+        ...
+
+    def location(self, index: int) -> str:
+        """Return where a frame lies, e.g. `flies.h5:/images[12]`, for messages."""
+        ...
+
+    def close(self) -> None:
+        """Close the file; reading images afterwards is an error, the labels stay."""
+        ...

@@ -1,0 +1,20 @@
+"""The mistakes a user can make, each a class; `hgtrain` prints them as one message and exits with status 1.
+
+Anything that is not an `HgtrainError` is a defect of hgtrain and shows its traceback.
+"""
+
+
+class HgtrainError(Exception):
+    """What the user gave cannot be used; the text says what, where, what was expected and the fix."""
+
+
+class ConfigError(HgtrainError):
+    """One or more mistakes in a config file or a `--set`, one line each."""
+
+
+class DatasetError(HgtrainError):
+    """A dataset that cannot be opened, read or used; the text names the file and the HDF5 path."""
+
+
+class RunError(HgtrainError):
+    """A run directory, checkpoint or device that cannot be used."""

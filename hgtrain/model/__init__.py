@@ -1,0 +1,1 @@
+"""The stacked hourglass as a functional graph of stock Keras layers."""

@@ -1,0 +1,1 @@
+"""The training loop: the compiled step inside, plain Python outside."""
