@@ -1,3 +1,27 @@
 """Trains stacked-hourglass pose networks from HDF5 datasets."""
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+__all__ = ["load_config", "load_run", "open_dataset"]
+
+if TYPE_CHECKING:
+    from hgtrain.config import load_config
+    from hgtrain.data.source import open_dataset
+    from hgtrain.run import Run as load_run
+
+_HOMES = {
+    "load_config": ("hgtrain.config", "load_config"),
+    "open_dataset": ("hgtrain.data.source", "open_dataset"),
+    "load_run": ("hgtrain.run", "Run"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # On first use, so that the command line starts without NumPy, HDF5 and TensorFlow.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hgtrain' has no attribute {name!r}")
+    from importlib import import_module
+
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

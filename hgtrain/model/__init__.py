@@ -1,1 +1,6 @@
 """The stacked hourglass as a functional graph of stock Keras layers."""
+
+from hgtrain.model.blocks import DownsamplingBlock, StemBlock, UpsamplingBlock, conv
+from hgtrain.model.hourglass import Hourglass
+
+__all__ = ["DownsamplingBlock", "Hourglass", "StemBlock", "UpsamplingBlock", "conv"]

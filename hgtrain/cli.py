@@ -1,0 +1,89 @@
+"""The command line: what can be asked for, what goes to stdout, exit statuses. What a command does is in `run`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hgtrain import __version__
+from hgtrain.errors import HgtrainError
+from hgtrain.stopping import StoppedError, StopRequest
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hgtrain")
+def commands() -> None:
+    """Train stacked-hourglass pose networks from HDF5 datasets."""
+
+
+@commands.command(epilog="Example: hgtrain fit configs/quickstart.yaml --set training.epochs=3")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override a key of the config; the value is YAML, paths are relative to the config's folder.",
+)
+@click.option("--run-dir", type=click.Path(path_type=Path), help="Where results go [default: runs/<config>-<time>].")
+@click.option("--resume", is_flag=True, help="Continue the run in --run-dir from its newest checkpoint.")
+def fit(config: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
+    """Train the network that CONFIG describes and evaluate the best of it."""
+    from hgtrain.config import load_config
+
+    with StopRequest().listening() as stop:
+        loaded = load_config(config, overrides)
+        from hgtrain import run
+
+        folder, evaluation = run.fit(loaded, run_dir, resume, stop)
+    click.echo(_table(folder, evaluation))
+
+
+@commands.command(epilog="Example: hgtrain init --schema > hgtrain.schema.json")
+@click.option("--schema", is_flag=True, required=True, help="Print the JSON Schema of a config, for editors.")
+def init(schema: bool) -> None:
+    """Print what helps to write a config."""
+    from hgtrain.config import config_json_schema
+
+    click.echo(json.dumps(config_json_schema(), indent=2))
+
+
+def _table(folder: Path, evaluation: dict[str, Any]) -> str:
+    def number(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    error = evaluation["error_px"]
+    rows = [
+        ("run", str(folder)),
+        ("validation frames", str(evaluation["frames"])),
+        ("keypoints", str(evaluation["keypoints"])),
+        ("error, mean", number(error["mean"], ".2f") + " px"),
+        ("error, median", number(error["median"], ".2f") + " px"),
+        ("error, 95% below", number(error["p95"], ".2f") + " px"),
+        ("OKS", number(evaluation["oks"], ".3f")),
+        *((f"within {px} px", number(part, ".1%")) for px, part in evaluation["pck"].items()),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def main() -> None:
+    """Run the command line and exit with the contract's status."""
+    try:
+        commands.main(standalone_mode=False)
+    except HgtrainError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except (StoppedError, KeyboardInterrupt, click.Abort) as stopped:
+        sys.exit(stopped.exit_status if isinstance(stopped, StoppedError) else 130)
+
+
+if __name__ == "__main__":
+    main()

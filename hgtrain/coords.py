@@ -1,0 +1,34 @@
+"""Pixel coordinates: where a point lies after an image was resized, padded or turned into cells of a grid.
+
+Pixel centres are at integers, so a pixel covers `[i - 0.5, i + 0.5]` and an image of width W spans `[-0.5, W - 0.5]`.
+Every function is arithmetic only and takes NumPy arrays, tensors and numbers alike; NaN stays NaN.
+"""
+
+import math
+from typing import Any
+
+
+def resized_points(points: Any, scale: float) -> Any:
+    """Return where points lie after the image was resized by `scale`: `(p + 0.5) * scale - 0.5`, in pixels."""
+    return (points + 0.5) * scale - 0.5
+
+
+def original_points(points: Any, scale: float) -> Any:
+    """Return the inverse of `resized_points`, in pixels of the image before it was resized."""
+    return (points + 0.5) / scale - 0.5
+
+
+def resized_length(length: int, scale: float) -> int:
+    """Return the pixels needed for a side of `length` pixels resized by `scale`; at least 1."""
+    # Less than a hundredth of a pixel of content does not deserve a row of its own.
+    return max(1, math.ceil(length * scale - 0.01))
+
+
+def padded_length(length: int, multiple: int) -> int:
+    """Return the smallest multiple of `multiple` that is not below `length`."""
+    return -(-length // multiple) * multiple
+
+
+def cells_to_pixels(cells: Any, stride: int) -> Any:
+    """Return the pixel position of confidence-map cells; cell i sits at pixel `i * stride`, as in the reference."""
+    return cells * stride

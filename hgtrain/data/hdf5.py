@@ -1,0 +1,369 @@
+"""HDF5 files read with distrust, and the dataset that all formats share.
+
+A file is refused, with the HDF5 path, when it points outside itself (soft and external links, virtual datasets,
+external storage), needs a filter that is not part of HDF5, or declares far more than it stores.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import h5py
+import numpy as np
+
+from hgtrain.data.dataset import NOT_LABELLED, VISIBLE, Frame, Skeleton
+from hgtrain.errors import DatasetError
+
+FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
+
+UNWRITTEN_BYTES = 2**16
+PLAUSIBLE_BYTES = 2**26
+# gzip, the strongest of the filters, reaches 1032 to 1.
+PLAUSIBLE_RATIO = 2000
+CHUNK_BYTES = 2**30
+
+_OPEN_FAILURES = (
+    ("truncated file", "is truncated: it was cut off while it was written or copied; copy or write it again"),
+    ("signature not found", "is not an HDF5 file"),
+    (
+        "unable to lock file",
+        "is locked: another program has it open for writing, or the file system has no locks (then set "
+        "HDF5_USE_FILE_LOCKING=FALSE while nothing writes to it)",
+    ),
+    (
+        "already open for write",
+        "is open for writing, or its writer was killed: wait for the writer, or clear the mark with `h5clear -s`",
+    ),
+)
+
+
+def open_hdf5(path: str | Path) -> h5py.File:
+    """Return the file opened for reading.
+
+    Raises DatasetError with the reason when it is missing, a directory, unreadable, truncated, locked by a writer or
+    not an HDF5 file.
+    """
+    name = str(path)
+    try:
+        return h5py.File(name, "r")
+    except FileNotFoundError as error:
+        raise DatasetError(f"{name}: there is no such file") from error
+    except OSError as error:
+        raise DatasetError(f"{name} {_open_failure(Path(name), str(error))}") from error
+
+
+def _open_failure(path: Path, text: str) -> str:
+    if path.is_dir():
+        return "is a directory, expected an HDF5 file"
+    for fragment, meaning in _OPEN_FAILURES:
+        if fragment in text:
+            return meaning
+    if "Permission denied" in text:
+        return "cannot be read: permission denied"
+    return f"cannot be opened: {text}"
+
+
+@contextmanager
+def kept_open(path: str | Path) -> Iterator[h5py.File]:
+    """Yield the file of `open_hdf5`; it stays open unless the block raises."""
+    file = open_hdf5(path)
+    try:
+        yield file
+    except BaseException:
+        file.close()
+        raise
+
+
+def place(item: h5py.Group | h5py.Dataset) -> str:
+    """Return file and HDF5 path, e.g. `flies.h5:/images`, for messages."""
+    return f"{item.file.filename}:{item.name}"
+
+
+def members(group: h5py.Group) -> str:
+    """Return the names in a group as messages list them, at most twelve."""
+    names = list(group)
+    listed = ", ".join(f"/{name}" for name in names[:12]) or "nothing"
+    return listed + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def get_item(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
+    """Return what lies at a relative path, reached by hard links only; DatasetError names what is missing."""
+    item: h5py.Group | h5py.Dataset = group
+    for name in path.strip("/").split("/"):
+        if not isinstance(item, h5py.Group) or name not in item:
+            root = group.file
+            raise DatasetError(f"{root.filename} has no /{path.strip('/')}: the file holds {members(root)}")
+        link = item.get(name, getlink=True)
+        where = f"{item.file.filename}:{item.name.rstrip('/')}/{name}"
+        if not isinstance(link, h5py.HardLink):
+            kind = "an external link" if isinstance(link, h5py.ExternalLink) else "a soft link"
+            raise DatasetError(f"{where} is {kind} to {link.path}: store the data in the file itself")
+        item = item[name]
+    return item
+
+
+def get_dataset(group: h5py.Group, path: str, kinds: str, ranks: Sequence[int], layout: str) -> h5py.Dataset:
+    """Return a stored dataset that may be read.
+
+    kinds: the numpy type letters allowed, e.g. `fiu`. ranks: the numbers of axes allowed.
+    layout: what is expected, for messages, e.g. `(frames, keypoints, 2) float`.
+    Raises DatasetError when it is missing, is stored elsewhere, is empty, or has another type or rank.
+    """
+    item = get_item(group, path)
+    if not isinstance(item, h5py.Dataset):
+        raise DatasetError(f"{place(item)} is a group, expected a dataset {layout}")
+    _check_stored_here(item)
+    if item.dtype.kind not in kinds:
+        raise DatasetError(f"{place(item)} is {item.dtype}, expected {layout}")
+    if item.shape is None or len(item.shape) not in ranks or 0 in item.shape:
+        raise DatasetError(f"{place(item)} has shape {item.shape}, expected {layout} with no empty axis")
+    _check_size(item)
+    return item
+
+
+def _check_stored_here(dataset: h5py.Dataset) -> None:
+    if dataset.is_virtual:
+        raise DatasetError(f"{place(dataset)} is a virtual dataset: store the data in the file itself")
+    if dataset.external:
+        raise DatasetError(f"{place(dataset)} is stored in {dataset.external[0][0]}: store the data in the file itself")
+    plist = dataset.id.get_create_plist()
+    for number in range(plist.get_nfilters()):
+        code = plist.get_filter(number)[0]
+        if code not in FILTERS or not h5py.h5z.filter_avail(code):
+            raise DatasetError(
+                f"{place(dataset)} needs HDF5 filter {code} ({FILTERS.get(code, 'a plugin')}), which is not available: "
+                "rewrite the file with `h5repack -f GZIP=4`"
+            )
+
+
+def _check_size(dataset: h5py.Dataset) -> None:
+    declared = int(dataset.size) * dataset.dtype.itemsize
+    stored = dataset.id.get_storage_size()
+    limit = max(PLAUSIBLE_BYTES, PLAUSIBLE_RATIO * stored) if stored else UNWRITTEN_BYTES
+    if declared > limit or stored > dataset.file.id.get_filesize():
+        raise DatasetError(
+            f"{place(dataset)} declares {declared:,} bytes, but the file stores {stored:,} of them: it was never "
+            "written or is damaged"
+        )
+    chunk = int(np.prod(dataset.chunks or (0,), dtype=np.float64)) * dataset.dtype.itemsize
+    if chunk > CHUNK_BYTES:
+        raise DatasetError(
+            f"{place(dataset)} has chunks of {chunk:,} bytes, at most {CHUNK_BYTES:,} are read: rewrite the file with "
+            "smaller chunks (`h5repack -l CHUNK=...`)"
+        )
+
+
+def read_array(dataset: h5py.Dataset, rows: slice | int = slice(None)) -> np.ndarray:
+    """Return the values of some rows; DatasetError when the file is damaged there."""
+    try:
+        return dataset[rows]
+    except OSError as error:
+        raise DatasetError(f"{place(dataset)} cannot be read, the file is damaged: {error}") from error
+
+
+def read_points(dataset: h5py.Dataset) -> np.ndarray:
+    """Return points `(..., 2)` float32, both coordinates NaN where one is; DatasetError for infinite ones."""
+    raw = read_array(dataset)
+    with np.errstate(over="ignore"):
+        points = raw.astype(np.float32)
+    infinite = np.argwhere(np.isinf(points))
+    if len(infinite):
+        at = tuple(int(i) for i in infinite[0])
+        raise DatasetError(
+            f"{place(dataset)}{list(at)} is {raw[at]}, expected a finite coordinate: use NaN for a missing keypoint"
+        )
+    return points
+
+
+def read_flags(dataset: h5py.Dataset, like: h5py.Dataset, largest: int) -> np.ndarray:
+    """Return flags 0..largest as uint8 of the shape of `like` without its last axis; DatasetError for anything else."""
+    if dataset.shape != like.shape[:-1]:
+        raise DatasetError(
+            f"{place(dataset)} has shape {dataset.shape}, expected {like.shape[:-1]} because {place(like)} has "
+            f"{like.shape}"
+        )
+    flags = read_array(dataset)
+    wrong = np.argwhere((flags < 0) | (flags > largest)) if flags.dtype.kind != "b" else np.empty((0, 0))
+    if len(wrong):
+        at = tuple(int(i) for i in wrong[0])
+        raise DatasetError(f"{place(dataset)}{list(at)} is {flags[at]}, expected one of {list(range(largest + 1))}")
+    return flags.astype(np.uint8)
+
+
+def check_same_length(first: h5py.Dataset, second: h5py.Dataset) -> None:
+    """Raise DatasetError unless both have the same number of frames."""
+    if first.shape[0] != second.shape[0]:
+        raise DatasetError(
+            f"{place(first)} has {first.shape[0]} frames {first.shape} but {place(second)} has {second.shape[0]} "
+            f"{second.shape}: there must be one entry for each image"
+        )
+
+
+def stored_images(group: h5py.Group, path: str) -> "StoredImages":
+    """Return the images of a dataset `(N, H, W, 1 or 3)` uint8; DatasetError for any other."""
+    dataset = get_dataset(group, path, "fiu", (4,), "(frames, height, width, 1 or 3) uint8")
+    if dataset.dtype != np.uint8:
+        raise DatasetError(f"{place(dataset)} is {dataset.dtype}, expected uint8: scale the images to 0..255")
+    return StoredImages(dataset, check_image_shape(dataset.shape, place(dataset)))
+
+
+def check_image_shape(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
+    """Return `(H, W, C)` of stored images `(N, H, W, C)`; DatasetError unless C is 1 or 3."""
+    if shape[3] not in (1, 3):
+        hint = ": the channels seem to come first, move that axis to the end" if shape[1] in (1, 3) else ""
+        raise DatasetError(
+            f"{where} has shape {shape} with {shape[3]} channels, expected (frames, height, width, 1 or 3){hint}"
+        )
+    return shape[1], shape[2], shape[3]
+
+
+def check_skeleton(skeleton: Skeleton, where: str) -> Skeleton:
+    """Return the skeleton; DatasetError for empty or repeated names and for pairs that make no sense."""
+    names = skeleton.keypoint_names
+    for index, name in enumerate(names):
+        if not name or name in names[:index]:
+            problem = f"is also keypoint {names.index(name)}" if name else "is empty"
+            raise DatasetError(f"{where}: the name {name!r} of keypoint {index} {problem}; names must differ")
+    for kind, pairs in (("edge", skeleton.edges), ("symmetry", skeleton.symmetries)):
+        for pair in pairs:
+            if pair[0] == pair[1] or not all(0 <= i < len(names) for i in pair):
+                raise DatasetError(
+                    f"{where}: {kind} {tuple(pair)} must join two different keypoints out of 0 to {len(names) - 1}"
+                )
+    partners = [i for pair in skeleton.symmetries for i in pair]
+    for index in partners:
+        if partners.count(index) > 1:
+            raise DatasetError(f"{where}: keypoint {index} ({names[index]}) is in more than one symmetry")
+    return skeleton
+
+
+def default_names(count: int) -> tuple[str, ...]:
+    """Return `keypoint0`, `keypoint1`, ... for files that name no keypoints."""
+    return tuple(f"keypoint{i}" for i in range(count))
+
+
+def as_text(value: object) -> str:
+    """Return a string that HDF5 may hold as bytes; padding removed."""
+    return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).rstrip("\0 ")
+
+
+class ImageSource(Protocol):
+    """Where a dataset's images come from."""
+
+    shape: tuple[int, int, int]
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return images `(n, H, W, C)` uint8 of rows that rise and differ."""
+        ...
+
+    def location(self, row: int) -> str:
+        """Return file, HDF5 path and row."""
+        ...
+
+
+class StoredImages:
+    """Images of one array dataset, a frame a row; `convert(block, first_row)` makes `(n, H, W, C)` uint8 of a block."""
+
+    def __init__(
+        self,
+        dataset: h5py.Dataset,
+        shape: tuple[int, int, int],
+        convert: Callable[[np.ndarray, int], np.ndarray] = lambda block, first_row: block,
+    ) -> None:
+        self.shape = shape
+        self.dataset = dataset
+        self._convert = convert
+        self._place = place(dataset)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return images `(n, H, W, C)` uint8; neighbouring rows are read in one piece."""
+        images = np.empty((len(rows), *self.shape), np.uint8)
+        # A fancy index makes HDF5 build a selection row by row; slices are much faster.
+        for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
+            if len(run):
+                first, last = int(rows[run[0]]), int(rows[run[-1]])
+                block = read_array(self.dataset, slice(first, last + 1))
+                images[run[0] : run[-1] + 1] = self._convert(block, first)
+        return images
+
+    def location(self, row: int) -> str:
+        """Return file, HDF5 path and row, e.g. `flies.h5:/images[12]`."""
+        return f"{self._place}[{row}]"
+
+
+class Labels(NamedTuple):
+    """What a file says about its frames.
+
+    points: `(N, I, K, 2)` float32. visibility: `(N, I, K)` uint8. groups: `(N,)` strings or None.
+    flags_path: file and HDF5 path of what marks keypoints as not annotated; None where the file has no such marks.
+    """
+
+    points: np.ndarray
+    visibility: np.ndarray
+    groups: np.ndarray | None = None
+    flags_path: str | None = None
+
+
+def make_labels(labels: Labels, annotated_only: bool) -> Labels:
+    """Return labels whose points are NaN in both coordinates or none.
+
+    With annotated_only False every finite point counts as visible, whatever the file marks it as.
+    """
+    missing = np.isnan(labels.points).any(-1)
+    points = np.where(missing[..., None], np.float32(np.nan), labels.points)
+    unmarked = (labels.visibility == NOT_LABELLED) & ~missing
+    visibility = labels.visibility if annotated_only else np.where(unmarked, np.uint8(VISIBLE), labels.visibility)
+    return labels._replace(points=points, visibility=visibility)
+
+
+class FileDataset:
+    """A `PoseDataset` in one open HDF5 file; also has `flags_path` of its labels."""
+
+    def __init__(
+        self,
+        file: h5py.File,
+        format_name: str,
+        images: ImageSource,
+        skeleton: Skeleton,
+        labels: Labels,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self._file = file
+        self._images = images
+        self.path: str = file.filename
+        self.format = format_name
+        self.image_shape = images.shape
+        self.keypoint_names, self.edges, self.symmetries = skeleton
+        self.points, self.visibility, self.groups, self.flags_path = labels
+        self.notes = tuple(notes)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, index: int) -> Frame:
+        row = int(self._rows([index])[0])
+        return Frame(self.read_images([row])[0], self.points[row])
+
+    def read_images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return images `(n, H, W, C)` uint8 in the order asked for; negative indices count from the end."""
+        if not self._file:
+            raise ValueError(f"{self.path} is closed")
+        rows, order = np.unique(self._rows(indices), return_inverse=True)
+        images = self._images.read(rows)
+        return images if np.array_equal(order, np.arange(len(rows))) else images[order]
+
+    def location(self, index: int) -> str:
+        """Return where a frame lies, e.g. `flies.h5:/images[12]`."""
+        return self._images.location(int(self._rows([index])[0]))
+
+    def close(self) -> None:
+        """Close the file; the labels stay."""
+        self._file.close()
+
+    def _rows(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        rows = np.asarray(indices, dtype=np.int64)
+        wrong = rows[(rows < -len(self)) | (rows >= len(self))]
+        if len(wrong):
+            raise IndexError(f"frame {wrong[0]} of {self.path}, which has {len(self)} frames")
+        return np.where(rows < 0, rows + len(self), rows)

@@ -1,0 +1,56 @@
+"""From images as the file holds them to images as the network takes them: channels, size, padding."""
+
+import tensorflow as tf
+
+from hgtrain.coords import padded_length, resized_length
+
+# ITU-R BT.601, as in every image library's conversion to grey.
+LUMINANCE = (0.299, 0.587, 0.114)
+
+
+def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
+    """Return images `(B, H, W, C)` uint8 with 1 or 3 channels: grey repeated, or colour's luminance."""
+    if images.shape[-1] == channels:
+        return images
+    if channels == 3:
+        return tf.repeat(images, 3, axis=-1)
+    grey = tf.tensordot(tf.cast(images, tf.float32), tf.constant(LUMINANCE), axes=1)[..., None]
+    return tf.cast(tf.round(grey), tf.uint8)
+
+
+def resize(images: tf.Tensor, scale: float) -> tf.Tensor:
+    """Return images `(B, H, W, C)` uint8 resized by exactly `scale`, antialiased, half-pixel-correct, as uint8.
+
+    Two products with small matrices, so that any runtime an exported model may meet has the operations.
+    """
+    if scale == 1:
+        return images
+    rows = _resampling(tf.shape(images)[1], images.shape[1], scale)
+    columns = _resampling(tf.shape(images)[2], images.shape[2], scale)
+    resized = tf.einsum("oh,bhwc->bowc", rows, tf.cast(images, tf.float32))
+    resized = tf.einsum("pw,bowc->bopc", columns, resized)
+    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+
+
+def _resampling(length: tf.Tensor, static_length: int | None, scale: float) -> tf.Tensor:
+    """Return the matrix `(resized, length)` of a triangular filter as wide as the coarser of the two grids."""
+    if static_length is not None:
+        resized = tf.constant(resized_length(static_length, scale))
+    else:
+        resized = tf.maximum(1, tf.cast(tf.math.ceil(tf.cast(length, tf.float32) * scale - 0.01), tf.int32))
+    at = (tf.cast(tf.range(resized), tf.float32) + 0.5) / scale - 0.5
+    # The last pixel may lie a little beyond the image: it takes the colour of the border.
+    at = tf.clip_by_value(at, 0, tf.cast(length - 1, tf.float32))
+    distance = tf.abs(at[:, None] - tf.cast(tf.range(length), tf.float32)[None, :])
+    weights = tf.maximum(0.0, 1 - distance * min(1.0, scale))
+    return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
+
+
+def pad(images: tf.Tensor, multiple: int) -> tf.Tensor:
+    """Return images `(B, H, W, C)` with zeros on the right and at the bottom up to multiples of `multiple`."""
+    shape = tf.shape(images)
+    bottom, right = (-shape[1]) % multiple, (-shape[2]) % multiple
+    padded = tf.pad(images, [[0, 0], [0, bottom], [0, right], [0, 0]])
+    height, width = (None if side is None else padded_length(side, multiple) for side in images.shape[1:3])
+    padded.set_shape([images.shape[0], height, width, images.shape[3]])
+    return padded

@@ -1,0 +1,112 @@
+"""Where and how a run computes: device, strategy, precision, XLA, determinism, as resolved from the config."""
+
+import os
+import sys
+import tempfile
+from typing import TYPE_CHECKING, NamedTuple
+
+from hgtrain.config import TrainingConfig
+from hgtrain.errors import RunError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+class Compute(NamedTuple):
+    """What was resolved. strategy_name: single or mirrored. device: in words. jit: whether XLA compiles the step."""
+
+    strategy: "tf.distribute.Strategy"
+    strategy_name: str
+    device: str
+    replicas: int
+    precision: str
+    jit: bool
+    xla_reason: str
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow without the lines its libraries print on every start; they are shown if the import fails."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "tensorflow" in sys.modules:
+        return
+    # Written by C++ before any log level is read: only the file descriptor catches them.
+    with tempfile.TemporaryFile() as caught:
+        sys.stderr.flush()
+        saved = os.dup(2)
+        os.dup2(caught.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        except BaseException:
+            caught.seek(0)
+            os.write(saved, caught.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def set_up(config: TrainingConfig) -> Compute:
+    """Return where the run computes, after setting what TensorFlow has as process-wide settings.
+
+    Raises RunError where there is no such device, or the batch cannot be shared among the replicas.
+    """
+    import_tensorflow()
+    import keras
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if config.device == "gpu" and not gpus:
+        raise RunError(
+            "training.device is gpu, but TensorFlow finds none: install hgtrain[gpu] on a machine with an NVIDIA "
+            "driver, or set training.device: auto"
+        )
+    if config.device == "cpu":
+        gpus = []
+    tf.config.set_visible_devices(gpus, "GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    keras.utils.set_random_seed(config.seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    name, strategy = _strategy(config, len(gpus))
+    replicas = strategy.num_replicas_in_sync
+    if config.batch_size % replicas:
+        raise RunError(
+            f"training.batch_size must be a multiple of the {replicas} devices, got {config.batch_size} "
+            f"(nearest: {max(1, config.batch_size // replicas) * replicas})"
+        )
+    jit, reason = _resolve_xla(config, bool(gpus), replicas)
+    device = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else "CPU"
+    return Compute(strategy, name, device, replicas, config.precision, jit, reason)
+
+
+def _strategy(config: TrainingConfig, gpus: int) -> tuple[str, "tf.distribute.Strategy"]:
+    import tensorflow as tf
+
+    wanted = config.strategy
+    if wanted == "multi_worker":
+        raise RunError(
+            "training.strategy: multi_worker is not available yet: use mirrored for the devices of one machine"
+        )
+    if wanted == "auto":
+        wanted = "mirrored" if gpus > 1 else "single"
+    if wanted == "single":
+        return wanted, tf.distribute.get_strategy()
+    devices = [device.name for device in tf.config.list_logical_devices("GPU" if gpus else "CPU")]
+    # The default reduction needs NCCL or hangs on CPUs that are parts of one.
+    reduction = None if gpus else tf.distribute.ReductionToOneDevice()
+    return wanted, tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
+
+
+def _resolve_xla(config: TrainingConfig, has_gpu: bool, replicas: int) -> tuple[bool, str]:
+    if replicas > 1:
+        if config.xla == "on":
+            raise RunError(f"training.xla is on, which needs a single device, got {replicas}: set training.xla: auto")
+        return False, "several devices"
+    if config.xla != "auto":
+        return config.xla == "on", "as configured"
+    if config.deterministic:
+        return False, "deterministic operations were asked for"
+    return has_gpu, "GPU" if has_gpu else "on a CPU it makes the step slower"

@@ -1,0 +1,63 @@
+"""A trained network with everything around it: from images as a file holds them to points in their pixels."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hgtrain.data.resize import pad, resize, to_channels
+from hgtrain.peaks import decode
+
+
+class Geometry(NamedTuple):
+    """What surrounds a network: its channels, the factor images are resized by, the multiple sides are padded to
+    and the stride of its maps.
+    """
+
+    channels: int
+    input_scale: float
+    multiple: int
+    stride: int
+
+
+class Predictor:
+    """Predicts keypoints of images of any size, in batches of one compiled shape."""
+
+    def __init__(self, model: keras.Model, geometry: Geometry, batch_size: int = 8) -> None:
+        self.model = model
+        self.geometry = geometry
+        self._batch_size = batch_size
+        self._compiled = tf.function(self.points_and_confidence, reduce_retracing=True)
+
+    def confmaps(self, images: tf.Tensor) -> tf.Tensor:
+        """Return the last stack's maps `(B, h, w, K)` float32 of images `(B, H, W, C)` uint8."""
+        geometry = self.geometry
+        prepared = resize(to_channels(images, geometry.channels), geometry.input_scale)
+        return self.model(pad(prepared, geometry.multiple), training=False)
+
+    def points_and_confidence(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return points `(B, K, 2)` in pixels of `images` `(B, H, W, C)` uint8, and confidence `(B, K)` in 0..1."""
+        return decode(self.confmaps(images), self.geometry.stride, self.geometry.input_scale)
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return keypoints `(N, K, 2)` float32 px and confidence `(N, K)` of images `(N, H, W, C)` uint8; N may be 0.
+
+        C is 1 or 3 and converted where the network has another.
+        Raises ValueError for another dtype or shape.
+        """
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+            raise ValueError(f"images must be (N, H, W, 1 or 3) uint8, got {images.shape} {images.dtype}")
+        keypoints = self.model.output_shape[-1]
+        points = np.empty((len(images), keypoints, 2), np.float32)
+        confidence = np.empty((len(images), keypoints), np.float32)
+        for start in range(0, len(images), self._batch_size):
+            part = slice(start, start + self._batch_size)
+            batch = images[part]
+            # The last batch is filled up: another shape would be another compilation.
+            missing = min(self._batch_size, max(len(images), 1)) - len(batch)
+            filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
+            at, values = self._compiled(tf.constant(filled))
+            points[part], confidence[part] = at[: len(batch)], values[: len(batch)]
+        return points, confidence

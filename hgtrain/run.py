@@ -1,0 +1,348 @@
+"""What each command does, top to bottom; nothing here computes.
+
+TensorFlow is imported only after everything the user gave has been checked, so that a mistake is answered at once.
+"""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hgtrain import rundir
+from hgtrain.config import Config, dump_config, load_config
+from hgtrain.data import source
+from hgtrain.data.dataset import PoseDataset
+from hgtrain.errors import ConfigError, DatasetError, RunError
+from hgtrain.overlay import overlay
+from hgtrain.stopping import StopRequest
+from hgtrain.train.log import EventFile, Reporter, progress, say
+from hgtrain.train.loop import InterruptedRunError, NotFiniteError, Plan, State, is_finished, train
+from hgtrain.train.schedule import Schedule, default_warmup_steps
+
+FLAT_CONFIDENCE = 0.05
+FLAT_AFTER_STEPS = 200
+OVERLAYS = 4
+
+if TYPE_CHECKING:
+    from hgtrain.device import Compute
+    from hgtrain.predictor import Predictor
+    from hgtrain.trainer import Trainer
+
+MAY_CHANGE = (
+    "data.cache", "training.epochs", "training.early_stopping_epochs", "training.device", "training.strategy",
+    "training.xla", "checkpoint", "output",
+)  # fmt: skip
+"""Keys that may differ from the run's own config on resume: they do not change what a step computes."""
+
+
+def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -> tuple[Path, dict[str, Any]]:
+    """Train what the config describes; return the run directory and the evaluation of the best model.
+
+    Raises HgtrainError for the user's mistakes; StoppedError after a signal, with a checkpoint written.
+    """
+    folder = run_dir or (Path(config.output.run_dir) if config.output.run_dir else None)
+    if folder is None:
+        if resume:
+            raise RunError("--resume needs the run to continue: give --run-dir")
+        folder = rundir.default_run_dir(config.name)
+    with rundir.claimed(folder, resume), _open_split(config) as split:
+        if resume and (folder / rundir.CONFIG).exists():
+            _check_same_run(config, folder)
+            split = source.split_from_json(
+                rundir.read_json(folder / rundir.SPLIT), split.train.dataset, split.validation.dataset
+            )
+        for note in (*split.notes, *_size_notes(config, split.train.dataset)):
+            say(note)
+        from hgtrain.device import set_up
+
+        compute = set_up(config.training)
+        _write_start(config, folder, split, compute)
+        with closing(_trainer(config, split, compute, folder)) as trainer:
+            _train(config, folder, trainer, split, stop)
+        evaluation = _evaluate_best(config, folder, split)
+    return folder, evaluation
+
+
+@contextmanager
+def _open_split(config: Config) -> Iterator[source.Split]:
+    """Open the datasets of a config and split them; closed when the block ends."""
+    with _open_files(config, "data.train", config.data.train_files) as train:
+        files = config.data.validation_files
+        with nullcontext() if files is None else _open_files(config, "data.validation", files) as validation:
+            data = config.data
+            yield source.make_split(train, validation, data.validation_fraction, data.group_by, data.split_seed)
+
+
+@contextmanager
+def _open_files(config: Config, key: str, files: Sequence[str]) -> Iterator[PoseDataset]:
+    for file in files:
+        if file.startswith(source.BUILTIN):
+            source.builtin_file(file, lambda frames, total: progress(frames, total, f"drawing {file}"))
+        elif not Path(file).is_file():
+            raise ConfigError(f"{config.where(key)}: {key}: there is no file {file}{_nearest_file(file)}")
+    try:
+        dataset = source.open_all(files, config.data.annotated_only)
+    except DatasetError as error:
+        raise DatasetError(f"{config.where(key)}: {key}: {error}") from error
+    with closing(dataset):
+        for note in dataset.notes:
+            say(note)
+        yield dataset
+
+
+def _nearest_file(file: str) -> str:
+    import difflib
+
+    folder = Path(file).parent
+    if not folder.is_dir():
+        return f" (nor a folder {folder})"
+    near = difflib.get_close_matches(Path(file).name, [p.name for p in folder.iterdir()], n=1)
+    return f" (nearest: {near[0]})" if near else ""
+
+
+def _size_notes(config: Config, dataset: PoseDataset) -> Iterator[str]:
+    from hgtrain.coords import padded_length, resized_length
+
+    scale, multiple = config.data.input_scale, config.model.backbone.max_stride
+    height, width = (resized_length(side, scale) for side in dataset.image_shape[:2])
+    padded = padded_length(height, multiple), padded_length(width, multiple)
+    if padded != (height, width):
+        yield (
+            f"images of {height}x{width} are padded to {padded[0]}x{padded[1]}, multiples of "
+            f"model.backbone.max_stride {multiple}"
+        )
+    if config.augmentation.flip != "none" and not dataset.symmetries:
+        yield (
+            f"augmentation.flip is {config.augmentation.flip}, but {dataset.path} names no left/right partners: a "
+            "flipped left leg stays a left leg"
+        )
+
+
+def _check_same_run(config: Config, folder: Path) -> None:
+    """Raise RunError when the config is not the one the run in the folder was started with."""
+    old = _flat(load_config(folder / rundir.CONFIG).model_dump())
+    new = _flat(config.model_dump())
+    changed = [
+        f"{key} was {old[key]}, is {new[key]}"
+        for key in new
+        if new[key] != old[key] and not key.startswith(MAY_CHANGE)
+    ]
+    if changed:
+        raise RunError(
+            f"{folder} cannot be resumed with another config: {'; '.join(changed)}; resume with "
+            f"{folder / rundir.CONFIG}, or start a new run (may change: {', '.join(MAY_CHANGE)})"
+        )
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _write_start(config: Config, folder: Path, split: source.Split, compute: "Compute") -> None:
+    """Write config.yaml, split.json and provenance.json."""
+    dataset = split.train.dataset
+    rundir.write_text(folder / rundir.CONFIG, dump_config(config))
+    skeleton = {
+        "keypoint_names": list(dataset.keypoint_names),
+        "edges": [list(map(int, edge)) for edge in dataset.edges],
+        "symmetries": [list(map(int, pair)) for pair in dataset.symmetries],
+        "image_shape": list(map(int, dataset.image_shape)),
+    }
+    rundir.write_json(folder / rundir.SPLIT, source.split_to_json(split) | skeleton)
+    packages = ("hgtrain", "tensorflow", "keras", "numpy", "h5py")
+    resolved = {
+        "device": compute.device,
+        "strategy": compute.strategy_name,
+        "replicas": compute.replicas,
+        "precision": compute.precision,
+        "xla": "on" if compute.jit else "off",
+        "xla_reason": compute.xla_reason,
+    }
+    provenance = {
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
+        "platform": platform.platform(),
+        **resolved,
+        "seed": config.training.seed,
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    rundir.write_json(folder / rundir.PROVENANCE, provenance)
+    say(
+        f"{folder}: {len(split.train.frames)} frames to train on, {len(split.validation.frames)} to validate; "
+        + ", ".join(f"{key} {value}" for key, value in resolved.items() if key != "xla_reason")
+        + f" ({compute.xla_reason})"
+    )
+
+
+def _trainer(config: Config, split: source.Split, compute: "Compute", folder: Path) -> "Trainer":
+    from hgtrain.trainer import Trainer
+
+    frames = len(split.train.frames) + len(split.validation.frames)
+    cache = resolve_cache(config, frames * int(np.prod(split.train.dataset.image_shape)))
+    return Trainer(config, split, compute, folder, steps_per_epoch(config, len(split.train.frames)), cache, _reading)
+
+
+def _reading(starts: range) -> Iterator[int]:
+    return progress(starts, len(starts), "reading images", "blocks")
+
+
+def steps_per_epoch(config: Config, frames: int) -> int:
+    """Return the steps of an epoch: as configured, else one pass over the frames, at least 200."""
+    return config.training.steps_per_epoch or max(200, -(-frames // config.training.batch_size))
+
+
+def resolve_cache(config: Config, size_bytes: int) -> str:
+    """Return where frames of this size in total are kept: as configured, else the first place they fit in."""
+    if config.data.cache != "auto":
+        return config.data.cache
+    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return "device" if size_bytes < 2**31 else "ram" if size_bytes < pages * page // 4 else "none"
+
+
+def _train(config: Config, folder: Path, trainer: "Trainer", split: source.Split, stop: StopRequest) -> None:
+    """Run the loop from where the run stands to its end."""
+    plan = make_plan(config, len(split.train.frames))
+    saved = trainer.restore()
+    state = saved or State()
+    rundir.write_rows(folder / rundir.METRICS, state.history)
+    if saved:
+        say(f"resuming at step {state.step} of {plan.epochs * plan.steps_per_epoch}")
+    with closing(_Record(config, folder, trainer, split, plan, state)) as record:
+        try:
+            with stop.postponed():
+                train(plan, state, trainer, record, should_stop=lambda: bool(stop))
+        except InterruptedRunError:
+            say(f"stopped at step {state.step}; go on with: hgtrain fit {folder}/config.yaml --run-dir {folder} --resume")
+            stop.leave()
+        except NotFiniteError as error:
+            raise RunError(
+                f"the loss is not finite at step {error.step}: lower training.learning_rate (now "
+                f"{config.training.learning_rate}) or set training.gradient_clip_norm: 1.0"
+            ) from error
+
+
+def make_plan(config: Config, frames: int) -> Plan:
+    """Return what the loop is to do for a config and a number of training frames."""
+    training = config.training
+    steps = steps_per_epoch(config, frames)
+    total = training.epochs * steps
+    warmup = default_warmup_steps(total) if training.warmup_steps is None else training.warmup_steps
+    schedule = Schedule(training.schedule, training.learning_rate, training.min_learning_rate, warmup, total)
+    return Plan(
+        epochs=training.epochs,
+        steps_per_epoch=steps,
+        batch_size=training.batch_size,
+        checkpoint_steps=config.checkpoint.every_steps or steps,
+        learning_rate=schedule.learning_rate,
+        early_stopping_epochs=training.early_stopping_epochs,
+        plateau_patience_epochs=training.plateau_patience_epochs if training.schedule == "plateau" else None,
+        plateau_factor=training.plateau_factor,
+    )
+
+
+class _Record:
+    """Shows and writes down what happens in a run: progress, metrics.jsonl, TensorBoard, a word when maps stay flat."""
+
+    def __init__(
+        self, config: Config, folder: Path, trainer: "Trainer", split: source.Split, plan: Plan, state: State
+    ) -> None:
+        self._folder, self._trainer, self._side = folder, trainer, split.validation
+        self._config = config
+        total = plan.epochs * plan.steps_per_epoch
+        self._reporter = Reporter(total, "training", "steps", done=state.step, delay_s=0)
+        self._events = EventFile(folder / rundir.TENSORBOARD) if config.output.tensorboard else None
+        self._error = ""
+
+    def stepped(self, state: State, loss: float, images_per_s: float) -> None:
+        """Show progress."""
+        self._reporter.update(state.step, f"loss {loss:.3g}, {images_per_s:.0f} images/s{self._error}")
+
+    def epoch_ended(self, state: State, row: dict[str, Any]) -> None:
+        """Write the epoch down."""
+        rundir.append_row(self._folder / rundir.METRICS, row)
+        if row["val_error_px"] is not None:
+            self._error = f", validation {row['val_error_px']:.2f} px"
+            self._warn_if_flat(row)
+        say(f"epoch {row['epoch']}: loss {row['loss']:.3g}, validation loss {row['val_loss']:.3g}{self._error}")
+        if self._events is not None:
+            scalars = {key: value for key, value in row.items() if isinstance(value, float)}
+            stacks = {f"loss/stack{i}": value for i, value in enumerate(row["loss_per_stack"])}
+            self._events.scalars(state.step, scalars | stacks)
+            self._events.images(state.step, "validation", self._overlays())
+
+    def _warn_if_flat(self, row: dict[str, Any]) -> None:
+        if row["val_confidence"] < FLAT_CONFIDENCE and row["step"] >= FLAT_AFTER_STEPS:
+            say(
+                f"the confidence maps are still flat after {row['step']} steps (mean peak {row['val_confidence']:.3f}, "
+                f"expected above {FLAT_CONFIDENCE}): raise training.learning_rate (now "
+                f"{self._config.training.learning_rate}) or model.head.sigma_px (now {self._config.model.head.sigma_px})"
+            )
+
+    def _overlays(self) -> np.ndarray:
+        frames = self._side.frames[:OVERLAYS]
+        images = self._side.dataset.read_images(frames)
+        truth, _ = source.single_instance_labels(self._side.dataset, frames)
+        predicted = self._trainer.validation_points[:OVERLAYS]
+        return np.stack([overlay(*of_frame) for of_frame in zip(images, truth, predicted, strict=True)])
+
+    def close(self) -> None:
+        """Remove the progress bar and close the event file."""
+        self._reporter.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def _evaluate_best(config: Config, folder: Path, split: source.Split) -> dict[str, Any]:
+    """Evaluate best.keras, as it lies on the disk, on the validation frames and write evaluation.json."""
+    from hgtrain.evaluate import evaluate_side, predict_side
+
+    predictor = load_predictor(config, folder, split.train.dataset.image_shape)
+    evaluation = evaluate_side(predict_side(predictor, split.validation, _reading), split.validation)
+    rundir.write_json(folder / rundir.EVALUATION, evaluation)
+    return evaluation
+
+
+def load_predictor(config: Config, folder: Path, image_shape: tuple[int, int, int]) -> "Predictor":
+    """Return the best model of a run with what surrounds it; RunError where there is none."""
+    from hgtrain.device import import_tensorflow
+
+    import_tensorflow()
+    import keras
+
+    from hgtrain.predictor import Predictor
+    from hgtrain.trainer import geometry_of
+
+    path = folder / rundir.BEST
+    if not path.is_file():
+        raise RunError(f"{path} is missing: the run has not finished an epoch yet")
+    model = keras.models.load_model(path, compile=False, safe_mode=True)
+    return Predictor(model, geometry_of(config, image_shape), config.training.batch_size)
+
+
+class Run:
+    """A finished run: `.config`, `.model` and `.predict(images)`."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a run directory. Raises HgtrainError when it is none."""
+        folder = Path(path)
+        if not (folder / rundir.CONFIG).is_file():
+            raise RunError(f"{folder} is no run directory: it has no {rundir.CONFIG}")
+        self.config = load_config(folder / rundir.CONFIG)
+        split = rundir.read_json(folder / rundir.SPLIT)
+        self.keypoint_names: tuple[str, ...] = tuple(split["keypoint_names"])
+        self._predictor = load_predictor(self.config, folder, tuple(split["image_shape"]))
+        self.model = self._predictor.model
+
+    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return keypoints `(N, K, 2)` float32 in pixels of `images` `(N, H, W, C)` uint8, and confidence `(N, K)`."""
+        return self._predictor(images)

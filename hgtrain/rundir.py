@@ -1,0 +1,109 @@
+"""A run directory: who may write to it, and how each of its files is written."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hgtrain.errors import RunError
+
+CONFIG, SPLIT, PROVENANCE = "config.yaml", "split.json", "provenance.json"
+METRICS, BEST, EVALUATION = "metrics.jsonl", "best.keras", "evaluation.json"
+CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
+LOCK = "lock"
+
+
+def default_run_dir(config_name: str) -> Path:
+    """Return `runs/<config name>-<time>` below the working directory."""
+    return Path("runs") / f"{config_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def holds_a_run(folder: Path) -> bool:
+    """Return whether a run was started in the folder."""
+    return any((folder / name).exists() for name in (CONFIG, METRICS, BEST, CHECKPOINTS))
+
+
+@contextmanager
+def claimed(folder: Path, resume: bool) -> Iterator[Path]:
+    """Make the folder this process's own to write to, creating it where needed.
+
+    The lock is the operating system's, so that it ends with the process however that ends; the file says who holds it.
+    Raises RunError when it cannot be written to, another process trains into it, or it holds a run and `resume` is
+    False.
+    """
+    if holds_a_run(folder) and not resume:
+        raise RunError(
+            f"{folder} holds a run already: continue it with --resume, or choose another directory with --run-dir"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+")
+    except OSError as error:
+        raise RunError(f"{folder} cannot be used as a run directory: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise RunError(f"{folder} is being trained into by {file.read().strip() or 'another process'}") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield folder
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: beside, synced to the disk, renamed."""
+    with atomic_path(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to, which takes its place, synced to the disk, when the block ends well."""
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document whole or not at all; NaN is refused with ValueError, JSON has none."""
+    write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON document. Raises RunError when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write metrics.jsonl with exactly these rows."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Add a row to metrics.jsonl."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")

@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM: the first asks for a stop, the second stops at once."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+
+class StoppedError(BaseException):
+    """A signal ends the process; not an Exception, so that nothing on the way takes it for a failure."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+    @property
+    def exit_status(self) -> int:
+        """Return the status shells give to a process that a signal ended."""
+        return 128 + self.signum
+
+
+class StopRequest:
+    """Whether a stop was asked for, and by which signal. Outside `postponed` a signal stops at once."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._is_postponed = False
+
+    def __bool__(self) -> bool:
+        return self.signum is not None
+
+    def leave(self) -> NoReturn:
+        """Raise StoppedError for the signal that asked for the stop."""
+        raise StoppedError(self.signum if self.signum is not None else signal.SIGINT)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        is_first = self.signum is None
+        self.signum = signum
+        if not (self._is_postponed and is_first):
+            raise StoppedError(signum)
+
+    @contextmanager
+    def listening(self) -> Iterator["StopRequest"]:
+        """Handle SIGINT and SIGTERM within the block."""
+        before = {signum: signal.signal(signum, self._handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    @contextmanager
+    def postponed(self) -> Iterator[None]:
+        """Only note the first signal within the block; the block asks for it."""
+        self._is_postponed = True
+        try:
+            yield
+        finally:
+            self._is_postponed = False

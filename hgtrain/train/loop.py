@@ -1,0 +1,204 @@
+"""The outer loop in plain Python: epochs, intervals, validation, the best, stopping early, being interrupted."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+SECONDS_A_CALL = 0.5
+"""Steps are run in calls of about this length: long enough to cost nothing, short enough to react to a signal."""
+
+
+class Plan(NamedTuple):
+    """What a run is to do. early_stopping_epochs: None for never; plateau_patience_epochs: None for no plateau."""
+
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    checkpoint_steps: int
+    learning_rate: Callable[[int, float], float]
+    early_stopping_epochs: int | None = None
+    plateau_patience_epochs: int | None = None
+    plateau_factor: float = 1.0
+
+
+@dataclass
+class State:
+    """Where a run stands, as plain JSON values; together with the variables it is all a checkpoint holds.
+
+    step counts updates over the whole run. epoch_losses: the sum over the steps of the current epoch for each stack.
+    """
+
+    step: int = 0
+    epoch_losses: list[float] = field(default_factory=list)
+    best: float | None = None
+    epochs_without_best: int = 0
+    plateau_factor: float = 1.0
+    epochs_on_plateau: int = 0
+    elapsed_s: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a dict that `State(**dict)` takes."""
+        return asdict(self)
+
+
+class Inner(Protocol):
+    """What the loop drives; everything that knows TensorFlow is behind it."""
+
+    def steps(self, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:
+        """Run steps; return the loss `(n, stacks)` and the seconds spent waiting for data."""
+        ...
+
+    def validate(self) -> dict[str, Any]:
+        """Return at least `val_loss` and `val_error_px` (None without labelled points) on the clean validation."""
+        ...
+
+    def save_best(self) -> None:
+        """Keep the network as the best so far."""
+        ...
+
+    def save_state(self, state: State) -> None:
+        """Write a checkpoint to resume from."""
+        ...
+
+
+class Observer(Protocol):
+    """Who is told what happens: the progress bar, metrics.jsonl, TensorBoard."""
+
+    def stepped(self, state: State, loss: float, images_per_s: float) -> None:
+        """Called after some steps."""
+        ...
+
+    def epoch_ended(self, state: State, row: dict[str, Any]) -> None:
+        """Called with the row of metrics.jsonl, which is in `state.history` already."""
+        ...
+
+
+class InterruptedRunError(Exception):
+    """The run was asked to stop and has written a checkpoint."""
+
+
+class NotFiniteError(Exception):
+    """The loss is NaN or infinite. step: where it was first seen."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the loss is not finite at step {step}")
+        self.step = step
+
+
+class _Clock:
+    """What of the current epoch was spent on steps and on waiting for data, and how many steps a call should have."""
+
+    def __init__(self) -> None:
+        self.seconds = self.waited = 0.0
+        self.steps = 0
+        self.steps_a_call = 1
+
+    def add(self, steps: int, seconds: float, waited: float) -> None:
+        # The first call of a process traces and compiles; its time says nothing about a step.
+        self.seconds, self.waited, self.steps = self.seconds + seconds, self.waited + waited, self.steps + steps
+        fitting = int(SECONDS_A_CALL * steps / max(seconds, 1e-6))
+        self.steps_a_call = max(1, min(fitting, 4 * self.steps_a_call, 256))
+
+
+def train(
+    plan: Plan, state: State, inner: Inner, observer: Observer, should_stop: Callable[[], bool] = lambda: False
+) -> State:
+    """Return the state after the last epoch, or after stopping early.
+
+    Raises InterruptedRunError, with a checkpoint written, once `should_stop` says so; NotFiniteError, with none.
+    """
+    started = time.monotonic() - state.elapsed_s
+    while not is_finished(plan, state):
+        clock = _Clock()
+        # Not from the step: a run stopped after an epoch's last step has yet to validate it.
+        end = (len(state.history) + 1) * plan.steps_per_epoch
+        _run_epoch(plan, state, inner, observer, clock, end, should_stop)
+        row = _epoch_row(plan, state, clock, inner.validate())
+        state.elapsed_s = row["elapsed_s"] = time.monotonic() - started
+        state.history.append(row)
+        if _judge(plan, state, row):
+            inner.save_best()
+        state.epoch_losses = []
+        observer.epoch_ended(state, row)
+        inner.save_state(state)
+        if should_stop() and not is_finished(plan, state):
+            raise InterruptedRunError
+    return state
+
+
+def is_finished(plan: Plan, state: State) -> bool:
+    """Return whether all epochs are done or too many of them brought nothing."""
+    patience = plan.early_stopping_epochs
+    return len(state.history) >= plan.epochs or (patience is not None and state.epochs_without_best >= patience)
+
+
+def _run_epoch(
+    plan: Plan,
+    state: State,
+    inner: Inner,
+    observer: Observer,
+    clock: _Clock,
+    end: int,
+    should_stop: Callable[[], bool],
+) -> None:
+    started = time.monotonic() - state.elapsed_s
+    while state.step < end:
+        to_checkpoint = plan.checkpoint_steps - state.step % plan.checkpoint_steps
+        count = min(clock.steps_a_call, end - state.step, to_checkpoint)
+        rates = [plan.learning_rate(state.step + i, state.plateau_factor) for i in range(count)]
+        before = time.monotonic()
+        losses, waited = inner.steps(state.step, np.asarray(rates, np.float32))
+        clock.add(count, time.monotonic() - before, waited)
+        _add_losses(state, losses)
+        state.step += count
+        state.elapsed_s = time.monotonic() - started
+        observer.stepped(state, float(losses[-1].sum()), clock.steps * plan.batch_size / max(clock.seconds, 1e-9))
+        if should_stop():
+            inner.save_state(state)
+            raise InterruptedRunError
+        if state.step % plan.checkpoint_steps == 0 and state.step < end:
+            inner.save_state(state)
+
+
+def _add_losses(state: State, losses: np.ndarray) -> None:
+    # One step after the other in float64, so that the sum does not depend on how steps were grouped into calls.
+    sums = state.epoch_losses or [0.0] * losses.shape[1]
+    for offset, row in enumerate(losses):
+        if not np.isfinite(row).all():
+            raise NotFiniteError(state.step + offset)
+        sums = [total + float(value) for total, value in zip(sums, row, strict=True)]
+    state.epoch_losses = sums
+
+
+def _epoch_row(plan: Plan, state: State, clock: _Clock, validation: dict[str, Any]) -> dict[str, Any]:
+    per_stack = [total / plan.steps_per_epoch for total in state.epoch_losses]
+    return {
+        "step": state.step,
+        "epoch": state.step // plan.steps_per_epoch,
+        "loss": sum(per_stack),
+        "loss_per_stack": per_stack,
+        **validation,
+        "learning_rate": plan.learning_rate(state.step - 1, state.plateau_factor),
+        "images_per_s": clock.steps * plan.batch_size / max(clock.seconds, 1e-9),
+        "data_wait_fraction": clock.waited / max(clock.seconds, 1e-9),
+    }
+
+
+def _judge(plan: Plan, state: State, row: dict[str, Any]) -> bool:
+    """Return whether this epoch is the best, by error in px or, where no point is labelled, by loss; count if not."""
+    value = row["val_loss"] if row["val_error_px"] is None else row["val_error_px"]
+    is_best = state.best is None or value < state.best
+    if is_best:
+        state.best = value
+        state.epochs_without_best = state.epochs_on_plateau = 0
+        return True
+    state.epochs_without_best += 1
+    state.epochs_on_plateau += 1
+    if plan.plateau_patience_epochs is not None and state.epochs_on_plateau >= plan.plateau_patience_epochs:
+        state.plateau_factor *= plan.plateau_factor
+        state.epochs_on_plateau = 0
+    return False

@@ -1,0 +1,103 @@
+"""The inner loop: many training steps in one compiled function, on one device or several."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+"""Images `(b, H, W, C)` float32 0..255, targets `(b, h, w, K)` and weights `(b, K)` of one replica."""
+
+
+class Parts(NamedTuple):
+    """What a step is made of.
+
+    make_batch: (element, step, replica, replicas) -> the replica's part of the step's batch.
+    loss: (maps of a stack, targets, weights) -> loss of each example `(b,)`.
+    batch_size: over all replicas.
+    """
+
+    network: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    make_batch: Callable[[Any, tf.Tensor, tf.Tensor, int], Batch]
+    loss: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+    batch_size: int
+
+
+class WeightAverage(NamedTuple):
+    """An exponential moving average of all weights: a network of its own that follows the trained one.
+
+    decay: of the average per step, reached gradually: min(decay, (1 + step) / (10 + step)).
+    """
+
+    network: keras.Model
+    decay: float
+
+
+class Steps:
+    """Runs training steps.
+
+    Gradients are of the sum over examples divided by the global batch, so that the number of replicas changes nothing.
+    jit: compile forward and backward pass with XLA; for one replica only.
+    """
+
+    def __init__(
+        self, strategy: tf.distribute.Strategy, parts: Parts, average: WeightAverage | None = None, jit: bool = False
+    ) -> None:
+        self._strategy = strategy
+        self._parts = parts
+        self._average = average
+        self._update = tf.function(self._update_weights, jit_compile=True) if jit else self._update_weights
+        # Built first: inside the first step it would make the step be traced twice.
+        with strategy.scope():
+            parts.optimizer.build(parts.network.trainable_variables)
+        self._run = tf.function(self._run_steps)
+
+    def __call__(self, element: Any, first_step: int, learning_rates: np.ndarray) -> np.ndarray:
+        """Return the loss of each stack at each step, `(n, stacks)` float32, after n updates.
+
+        element: tensors with a leading n. first_step: the running number of the first step. learning_rates: `(n,)`.
+        """
+        rates = tf.convert_to_tensor(learning_rates, tf.float32)
+        return self._run(element, tf.constant(first_step, tf.int64), rates).numpy()
+
+    def _run_steps(self, element: Any, first_step: tf.Tensor, learning_rates: tf.Tensor) -> tf.Tensor:
+        count = tf.shape(learning_rates)[0]
+        losses = tf.TensorArray(tf.float32, size=count, element_shape=(len(self._parts.network.outputs),))
+        for i in tf.range(count):
+            step = first_step + tf.cast(i, tf.int64)
+            at_step = tf.nest.map_structure(lambda t, i=i: t[i], element)
+            self._parts.optimizer.learning_rate.assign(learning_rates[i])
+            per_replica = self._strategy.run(self._replica_step, args=(at_step, step))
+            losses = losses.write(i, self._strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None))
+            if self._average is not None:
+                self._follow(self._average, step)
+        return losses.stack()
+
+    def _replica_step(self, element: Any, step: tf.Tensor) -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        batch = self._parts.make_batch(
+            element, step, context.replica_id_in_sync_group, context.num_replicas_in_sync
+        )
+        return self._update(*batch)
+
+    def _update_weights(self, images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        network, optimizer = self._parts.network, self._parts.optimizer
+        with tf.GradientTape() as tape:
+            # Keras gives the tensor itself where there is one output.
+            stacks = tf.nest.flatten(network(images, training=True))
+            losses = tf.stack(
+                [tf.reduce_sum(self._parts.loss(maps, targets, weights)) / self._parts.batch_size for maps in stacks]
+            )
+            scaled = optimizer.scale_loss(tf.reduce_sum(losses))
+        variables = [v.value for v in network.trainable_variables]
+        optimizer.apply(tape.gradient(scaled, variables), network.trainable_variables)
+        return losses
+
+    def _follow(self, average: WeightAverage, step: tf.Tensor) -> None:
+        at = tf.cast(step, tf.float32)
+        rest = 1 - tf.minimum(average.decay, (1 + at) / (10 + at))
+        for mine, theirs in zip(average.network.variables, self._parts.network.variables, strict=True):
+            mine.assign_add((theirs - mine) * tf.cast(rest, mine.dtype))

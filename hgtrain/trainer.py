@@ -1,0 +1,222 @@
+"""Everything of a `fit` that knows TensorFlow, put together from a config; the loop drives it."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hgtrain.config import Config
+from hgtrain.coords import resized_points
+from hgtrain.data.pipeline import Feed, FrameStore, Recipe, batch_maker
+from hgtrain.data.resize import pad
+from hgtrain.data.source import Side, Split, single_instance_labels
+from hgtrain.data.targets import TARGETS
+from hgtrain.device import Compute
+from hgtrain.loss import confmap_losses
+from hgtrain.model.network import build_network, copy_weights
+from hgtrain.peaks import decode
+from hgtrain.predictor import Geometry
+from hgtrain.rundir import BEST, CHECKPOINTS, atomic_path
+from hgtrain.train.checkpoint import Checkpoints
+from hgtrain.train.loop import State
+from hgtrain.train.optimizer import build_optimizer
+from hgtrain.train.step import Parts, Steps, WeightAverage
+
+
+class Labels(NamedTuple):
+    """Labels of one side: points `(N, K, 2)` in px of the network's input, NaN where missing; weights `(N, K)`, 1 where
+    labelled; and truth, the points in px of the dataset's images where they are labelled.
+    """
+
+    points: np.ndarray
+    weights: np.ndarray
+    truth: np.ndarray
+
+
+def side_labels(side: Side, input_scale: float) -> Labels:
+    """Return the labels of a side's frames, for a head for one animal."""
+    points, visibility = single_instance_labels(side.dataset, side.frames)
+    labelled = visibility > 0
+    truth = np.where(labelled[..., None], points, np.nan).astype(np.float32)
+    return Labels(resized_points(truth, input_scale).astype(np.float32), labelled.astype(np.float32), truth)
+
+
+def geometry_of(config: Config, image_shape: tuple[int, int, int]) -> Geometry:
+    """Return what surrounds the network that the config describes, for images of this shape."""
+    backbone = config.model.backbone
+    return Geometry(
+        channels=config.data.channels or image_shape[2],
+        input_scale=config.data.input_scale,
+        multiple=backbone.max_stride,
+        stride=backbone.output_stride,
+    )
+
+
+class Networks:
+    """The trained network, its moving average where there is one, and the optimizer."""
+
+    def __init__(self, config: Config, compute: Compute, channels: int, keypoints: int) -> None:
+        training = config.training
+
+        def build(precision: str, all_stacks: bool = True) -> keras.Model:
+            return build_network(config.model, channels, keypoints, precision, all_stacks)
+
+        with compute.strategy.scope():
+            self.trained = build(compute.precision)
+            self.average = None
+            if training.ema is not None:
+                self.average = WeightAverage(build(compute.precision), training.ema)
+                copy_weights(self.trained, self.average.network)
+            self.optimizer = build_optimizer(
+                training.optimizer,
+                training.learning_rate,
+                training.weight_decay,
+                training.gradient_clip_norm,
+                compute.precision,
+            )
+        # In float32 whatever was trained in, so that it gives the same maps wherever it is opened.
+        self._best = build("float32", all_stacks=False)
+
+    @property
+    def judged(self) -> keras.Model:
+        """Return the network that is validated and kept: the moving average where there is one."""
+        return self.trained if self.average is None else self.average.network
+
+    def save_best(self, folder: Path) -> None:
+        """Write the judged network, last stack only, as `best.keras`."""
+        copy_weights(self.judged, self._best)
+        with atomic_path(folder / BEST) as beside:
+            self._best.save(beside)
+
+    def variables(self) -> dict[str, list[tf.Variable]]:
+        """Return every variable that training changes, by what it belongs to."""
+        average = [] if self.average is None else self.average.network.variables
+        groups = {"network": self.trained.variables, "average": average, "optimizer": self.optimizer.variables}
+        return {name: [variable.value for variable in group] for name, group in groups.items()}
+
+
+class Validation:
+    """The clean frames of the validation side, all of them, in order."""
+
+    def __init__(self, network: keras.Model, geometry: Geometry, store: FrameStore, labels: Labels, config: Config):
+        self._network = network
+        self._geometry = geometry
+        self._store = store
+        self._labels = labels
+        self._head = config.model.head
+        self._batch_size = min(config.training.batch_size, len(store))
+        self._compiled = tf.function(self._batch)
+
+    def __call__(self) -> tuple[dict[str, Any], np.ndarray]:
+        """Return the row of metrics, and the points `(N, K, 2)` in px of the dataset's images."""
+        losses, points, confidence = [], [], []
+        for start in range(0, len(self._store), self._batch_size):
+            # The last batch starts over with the first frames: another shape would be another compilation.
+            chosen = np.arange(start, start + self._batch_size) % len(self._store)
+            batch = self._compiled(
+                tf.constant(self._store(chosen)),
+                tf.constant(self._labels.points[chosen]),
+                tf.constant(self._labels.weights[chosen]),
+            )
+            for parts, part in zip((losses, points, confidence), batch, strict=True):
+                parts.append(part.numpy()[: len(self._store) - start])
+        predicted = np.concatenate(points)
+        error = np.linalg.norm(predicted - self._labels.truth, axis=-1)
+        located = np.isfinite(error)
+        row = {
+            "val_loss": float(np.concatenate(losses).mean(dtype=np.float64)),
+            "val_error_px": float(error[located].mean(dtype=np.float64)) if located.any() else None,
+            "val_confidence": float(np.concatenate(confidence)[located].mean(dtype=np.float64))
+            if located.any()
+            else None,
+        }
+        return row, predicted
+
+    def _batch(self, images: tf.Tensor, points: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        padded = pad(images, self._geometry.multiple)
+        stacks = tf.nest.flatten(self._network(padded, training=False))
+        targets = draw_targets(self._head, self._geometry.stride)(points, padded.shape[1], padded.shape[2])
+        losses = tf.add_n([confmap_losses(maps, targets, weights, hard_keypoint_mining=False) for maps in stacks])
+        return losses * self._head.loss_weight, *decode(stacks[-1], self._geometry.stride, self._geometry.input_scale)
+
+
+def draw_targets(head: Any, stride: int) -> Callable[[tf.Tensor, int, int], tf.Tensor]:
+    """Return the function (points, height, width) -> maps of a `model.head` section."""
+    targets = TARGETS[head.type]
+    return lambda points, height, width: targets(points, height, width, stride, head.sigma_px)
+
+
+class Trainer:
+    """Fulfils `train.loop.Inner` for a config, a split and the devices; `folder` is the run directory."""
+
+    def __init__(
+        self,
+        config: Config,
+        split: Split,
+        compute: Compute,
+        folder: Path,
+        steps_per_epoch: int,
+        cache: str,
+        progress: Callable[[range], Iterable[int]],
+    ) -> None:
+        training, dataset = config.training, split.train.dataset
+        self.geometry = geometry = geometry_of(config, dataset.image_shape)
+        stores = [
+            FrameStore(side.dataset, side.frames, geometry.channels, geometry.input_scale, cache != "none", progress)
+            for side in (split.train, split.validation)
+        ]
+        self.networks = Networks(config, compute, geometry.channels, len(dataset.keypoint_names))
+        self._folder = folder
+        self._feed = Feed(stores[0], cache == "device", training.seed, training.batch_size, steps_per_epoch)
+        labels = side_labels(split.train, geometry.input_scale)
+        recipe = Recipe(
+            config.augmentation,
+            dataset.symmetries,
+            geometry.multiple,
+            draw_targets(config.model.head, geometry.stride),
+            training.seed,
+            training.batch_size,
+        )
+        make_batch = batch_maker(recipe, self._feed.device_frames, labels.points, labels.weights)
+
+        def loss(maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+            factor = config.model.head.loss_weight
+            return factor * confmap_losses(maps, targets, weights, training.hard_keypoint_mining)
+
+        parts = Parts(self.networks.trained, self.networks.optimizer, make_batch, loss, training.batch_size)
+        self._steps = Steps(compute.strategy, parts, self.networks.average, compute.jit)
+        self._validation = Validation(
+            self.networks.judged, geometry, stores[1], side_labels(split.validation, geometry.input_scale), config
+        )
+        self.validation_points: np.ndarray | None = None
+        self._checkpoints = Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep, self.networks.variables())
+
+    def steps(self, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:
+        """Run one update for each learning rate; return the losses `(n, stacks)` and the seconds waited for data."""
+        element, waited = self._feed(first_step, len(learning_rates))
+        return self._steps(tf.nest.map_structure(tf.constant, element), first_step, learning_rates), waited
+
+    def validate(self) -> dict[str, Any]:
+        """Return `val_loss`, `val_error_px` and `val_confidence` of the network that is judged."""
+        row, self.validation_points = self._validation()
+        return row
+
+    def save_best(self) -> None:
+        """Write best.keras."""
+        self.networks.save_best(self._folder)
+
+    def save_state(self, state: State) -> None:
+        """Write a checkpoint."""
+        self._checkpoints.save(state.step, state.to_json())
+
+    def restore(self) -> State | None:
+        """Restore the newest checkpoint; return its state, None where there is none."""
+        saved = self._checkpoints.restore_newest()
+        return None if saved is None else State(**saved)
+
+    def close(self) -> None:
+        """Stop the reading thread."""
+        self._feed.close()
