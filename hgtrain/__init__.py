@@ -8,12 +8,12 @@ __all__ = ["load_config", "load_run", "open_dataset"]
 if TYPE_CHECKING:
     from hgtrain.config import load_config
     from hgtrain.data.source import open_dataset
-    from hgtrain.run import Run as load_run
+    from hgtrain.opened_run import load_run
 
 _HOMES = {
     "load_config": ("hgtrain.config", "load_config"),
     "open_dataset": ("hgtrain.data.source", "open_dataset"),
-    "load_run": ("hgtrain.run", "Run"),
+    "load_run": ("hgtrain.opened_run", "load_run"),
 }
 
 

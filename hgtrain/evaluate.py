@@ -39,7 +39,5 @@ def predict_side(
 def evaluate_side(predictions: Predictions, side: Side) -> dict[str, Any]:
     """Return the metrics of contract section 5 for predictions of a side's frames."""
     truth, visibility = single_instance_labels(side.dataset, side.frames)
-    metrics = pose_metrics(
-        truth, visibility, predictions.points, predictions.confidence, side.dataset.keypoint_names
-    )
+    metrics = pose_metrics(truth, visibility, predictions.points, predictions.confidence, side.dataset.keypoint_names)
     return metrics | {"images_per_s": predictions.images_per_s}

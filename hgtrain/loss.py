@@ -3,8 +3,8 @@
 import tensorflow as tf
 
 MAP_SCALE = 30.0
-"""Maps are compared at this peak height. At unit height their squared error is so small that Adam's epsilon is no longer
-small against the gradients, and the network stays at the all-background solution (measured: facts on training)."""
+"""Maps are compared at this peak height. At unit height their squared error is so small that Adam's epsilon is no
+longer small against the gradients, and the network stays at the all-background solution."""
 
 
 def confmap_losses(maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, hard_keypoint_mining: bool) -> tf.Tensor:

@@ -11,8 +11,10 @@ from hgtrain.peaks import decode
 
 
 class Geometry(NamedTuple):
-    """What surrounds a network: its channels, the factor images are resized by, the multiple sides are padded to
-    and the stride of its maps.
+    """What surrounds a network.
+
+    channels: of its input. input_scale: factor by which images are resized. multiple: of which padded sides are.
+    stride: of its maps.
     """
 
     channels: int

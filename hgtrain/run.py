@@ -20,19 +20,15 @@ from hgtrain.config import Config, dump_config, load_config
 from hgtrain.data import source
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.errors import ConfigError, DatasetError, RunError
-from hgtrain.overlay import overlay
+from hgtrain.opened_run import load_predictor
+from hgtrain.record import Record
 from hgtrain.stopping import StopRequest
-from hgtrain.train.log import EventFile, Reporter, progress, say
-from hgtrain.train.loop import InterruptedRunError, NotFiniteError, Plan, State, is_finished, train
+from hgtrain.train.log import progress, say
+from hgtrain.train.loop import InterruptedRunError, NotFiniteError, Plan, State, train
 from hgtrain.train.schedule import Schedule, default_warmup_steps
-
-FLAT_CONFIDENCE = 0.05
-FLAT_AFTER_STEPS = 200
-OVERLAYS = 4
 
 if TYPE_CHECKING:
     from hgtrain.device import Compute
-    from hgtrain.predictor import Predictor
     from hgtrain.trainer import Trainer
 
 MAY_CHANGE = (
@@ -130,9 +126,7 @@ def _check_same_run(config: Config, folder: Path) -> None:
     old = _flat(load_config(folder / rundir.CONFIG).model_dump())
     new = _flat(config.model_dump())
     changed = [
-        f"{key} was {old[key]}, is {new[key]}"
-        for key in new
-        if new[key] != old[key] and not key.startswith(MAY_CHANGE)
+        f"{key} was {old[key]}, is {new[key]}" for key in new if new[key] != old[key] and not key.startswith(MAY_CHANGE)
     ]
     if changed:
         raise RunError(
@@ -217,12 +211,14 @@ def _train(config: Config, folder: Path, trainer: "Trainer", split: source.Split
     rundir.write_rows(folder / rundir.METRICS, state.history)
     if saved:
         say(f"resuming at step {state.step} of {plan.epochs * plan.steps_per_epoch}")
-    with closing(_Record(config, folder, trainer, split, plan, state)) as record:
+    with closing(Record(config, folder, trainer, split.validation, plan, state)) as record:
         try:
             with stop.postponed():
                 train(plan, state, trainer, record, should_stop=lambda: bool(stop))
         except InterruptedRunError:
-            say(f"stopped at step {state.step}; go on with: hgtrain fit {folder}/config.yaml --run-dir {folder} --resume")
+            say(
+                f"stopped at step {state.step}; go on with: hgtrain fit {folder}/config.yaml --run-dir {folder} --resume"
+            )
             stop.leave()
         except NotFiniteError as error:
             raise RunError(
@@ -250,58 +246,6 @@ def make_plan(config: Config, frames: int) -> Plan:
     )
 
 
-class _Record:
-    """Shows and writes down what happens in a run: progress, metrics.jsonl, TensorBoard, a word when maps stay flat."""
-
-    def __init__(
-        self, config: Config, folder: Path, trainer: "Trainer", split: source.Split, plan: Plan, state: State
-    ) -> None:
-        self._folder, self._trainer, self._side = folder, trainer, split.validation
-        self._config = config
-        total = plan.epochs * plan.steps_per_epoch
-        self._reporter = Reporter(total, "training", "steps", done=state.step, delay_s=0)
-        self._events = EventFile(folder / rundir.TENSORBOARD) if config.output.tensorboard else None
-        self._error = ""
-
-    def stepped(self, state: State, loss: float, images_per_s: float) -> None:
-        """Show progress."""
-        self._reporter.update(state.step, f"loss {loss:.3g}, {images_per_s:.0f} images/s{self._error}")
-
-    def epoch_ended(self, state: State, row: dict[str, Any]) -> None:
-        """Write the epoch down."""
-        rundir.append_row(self._folder / rundir.METRICS, row)
-        if row["val_error_px"] is not None:
-            self._error = f", validation {row['val_error_px']:.2f} px"
-            self._warn_if_flat(row)
-        say(f"epoch {row['epoch']}: loss {row['loss']:.3g}, validation loss {row['val_loss']:.3g}{self._error}")
-        if self._events is not None:
-            scalars = {key: value for key, value in row.items() if isinstance(value, float)}
-            stacks = {f"loss/stack{i}": value for i, value in enumerate(row["loss_per_stack"])}
-            self._events.scalars(state.step, scalars | stacks)
-            self._events.images(state.step, "validation", self._overlays())
-
-    def _warn_if_flat(self, row: dict[str, Any]) -> None:
-        if row["val_confidence"] < FLAT_CONFIDENCE and row["step"] >= FLAT_AFTER_STEPS:
-            say(
-                f"the confidence maps are still flat after {row['step']} steps (mean peak {row['val_confidence']:.3f}, "
-                f"expected above {FLAT_CONFIDENCE}): raise training.learning_rate (now "
-                f"{self._config.training.learning_rate}) or model.head.sigma_px (now {self._config.model.head.sigma_px})"
-            )
-
-    def _overlays(self) -> np.ndarray:
-        frames = self._side.frames[:OVERLAYS]
-        images = self._side.dataset.read_images(frames)
-        truth, _ = source.single_instance_labels(self._side.dataset, frames)
-        predicted = self._trainer.validation_points[:OVERLAYS]
-        return np.stack([overlay(*of_frame) for of_frame in zip(images, truth, predicted, strict=True)])
-
-    def close(self) -> None:
-        """Remove the progress bar and close the event file."""
-        self._reporter.close()
-        if self._events is not None:
-            self._events.close()
-
-
 def _evaluate_best(config: Config, folder: Path, split: source.Split) -> dict[str, Any]:
     """Evaluate best.keras, as it lies on the disk, on the validation frames and write evaluation.json."""
     from hgtrain.evaluate import evaluate_side, predict_side
@@ -310,39 +254,3 @@ def _evaluate_best(config: Config, folder: Path, split: source.Split) -> dict[st
     evaluation = evaluate_side(predict_side(predictor, split.validation, _reading), split.validation)
     rundir.write_json(folder / rundir.EVALUATION, evaluation)
     return evaluation
-
-
-def load_predictor(config: Config, folder: Path, image_shape: tuple[int, int, int]) -> "Predictor":
-    """Return the best model of a run with what surrounds it; RunError where there is none."""
-    from hgtrain.device import import_tensorflow
-
-    import_tensorflow()
-    import keras
-
-    from hgtrain.predictor import Predictor
-    from hgtrain.trainer import geometry_of
-
-    path = folder / rundir.BEST
-    if not path.is_file():
-        raise RunError(f"{path} is missing: the run has not finished an epoch yet")
-    model = keras.models.load_model(path, compile=False, safe_mode=True)
-    return Predictor(model, geometry_of(config, image_shape), config.training.batch_size)
-
-
-class Run:
-    """A finished run: `.config`, `.model` and `.predict(images)`."""
-
-    def __init__(self, path: str | Path) -> None:
-        """Open a run directory. Raises HgtrainError when it is none."""
-        folder = Path(path)
-        if not (folder / rundir.CONFIG).is_file():
-            raise RunError(f"{folder} is no run directory: it has no {rundir.CONFIG}")
-        self.config = load_config(folder / rundir.CONFIG)
-        split = rundir.read_json(folder / rundir.SPLIT)
-        self.keypoint_names: tuple[str, ...] = tuple(split["keypoint_names"])
-        self._predictor = load_predictor(self.config, folder, tuple(split["image_shape"]))
-        self.model = self._predictor.model
-
-    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return keypoints `(N, K, 2)` float32 in pixels of `images` `(N, H, W, C)` uint8, and confidence `(N, K)`."""
-        return self._predictor(images)

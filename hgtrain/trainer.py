@@ -27,8 +27,10 @@ from hgtrain.train.step import Parts, Steps, WeightAverage
 
 
 class Labels(NamedTuple):
-    """Labels of one side: points `(N, K, 2)` in px of the network's input, NaN where missing; weights `(N, K)`, 1 where
-    labelled; and truth, the points in px of the dataset's images where they are labelled.
+    """Labels of one side.
+
+    points: `(N, K, 2)` in px of the network's input, NaN where missing. weights: `(N, K)`, 1 where labelled. truth:
+    points in px of the dataset's images.
     """
 
     points: np.ndarray
@@ -101,7 +103,9 @@ class Networks:
 class Validation:
     """The clean frames of the validation side, all of them, in order."""
 
-    def __init__(self, network: keras.Model, geometry: Geometry, store: FrameStore, labels: Labels, config: Config):
+    def __init__(
+        self, network: keras.Model, geometry: Geometry, store: FrameStore, labels: Labels, config: Config
+    ) -> None:
         self._network = network
         self._geometry = geometry
         self._store = store
@@ -112,7 +116,9 @@ class Validation:
 
     def __call__(self) -> tuple[dict[str, Any], np.ndarray]:
         """Return the row of metrics, and the points `(N, K, 2)` in px of the dataset's images."""
-        losses, points, confidence = [], [], []
+        losses: list[np.ndarray] = []
+        points: list[np.ndarray] = []
+        confidence: list[np.ndarray] = []
         for start in range(0, len(self._store), self._batch_size):
             # The last batch starts over with the first frames: another shape would be another compilation.
             chosen = np.arange(start, start + self._batch_size) % len(self._store)
@@ -191,7 +197,7 @@ class Trainer:
         self._validation = Validation(
             self.networks.judged, geometry, stores[1], side_labels(split.validation, geometry.input_scale), config
         )
-        self.validation_points: np.ndarray | None = None
+        self.validation_points = np.empty((0, len(dataset.keypoint_names), 2), np.float32)
         self._checkpoints = Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep, self.networks.variables())
 
     def steps(self, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:

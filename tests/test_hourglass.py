@@ -21,8 +21,7 @@ def backbone(args: dict, shape: list[int]) -> tuple[keras.Model, Hourglass]:
 
 def layer_rows(model: keras.Model) -> list[tuple[str, str, list[int], int]]:
     return [
-        (layer.name, type(layer).__name__, list(layer.output.shape[1:]), layer.count_params())
-        for layer in model.layers
+        (layer.name, type(layer).__name__, list(layer.output.shape[1:]), layer.count_params()) for layer in model.layers
     ]
 
 

@@ -20,9 +20,7 @@ def conv(x: KerasTensor, filters: int, kernel_size: int = 3, stride: int = 1, pr
     x: `(B, H, W, C)`; the result is `(B, ceil(H / stride), ceil(W / stride), filters)`. The layers are named
     `<prefix>_conv` and `<prefix>_bn`.
     """
-    x = layers.Conv2D(
-        filters, kernel_size, strides=stride, padding="same", activation="relu", name=f"{prefix}_conv"
-    )(x)
+    x = layers.Conv2D(filters, kernel_size, strides=stride, padding="same", activation="relu", name=f"{prefix}_conv")(x)
     return layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{prefix}_bn")(x)
 
 
@@ -120,7 +118,7 @@ class UpsamplingBlock:
         skip_source: KerasTensor | None = None,
         prefix: str = "upsample",
     ) -> KerasTensor:
-        """Return `x` `(B, H, W, C)` upsampled to `(B, H * stride, W * stride, filters)`, with the skip connection added.
+        """Return `x` `(B, H, W, C)` upsampled to `(B, stride * H, stride * W, filters)`, plus the skip connection.
 
         current_stride: stride of `x` in the image, for the error message only.
         skip_source: `(B, H * stride, W * stride, any)`; None leaves the skip branch out.
@@ -148,5 +146,3 @@ def require_positive(block: object, *attributes: str) -> None:
         value = getattr(block, attribute)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{type(block).__name__}.{attribute} must be a whole number of 1 or more, got {value!r}")
-
-

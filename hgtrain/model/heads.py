@@ -19,9 +19,7 @@ def single_instance_confmaps(features: KerasTensor, keypoints: int, stack: int, 
         name = f"stack{stack}_{name}"
     start = initializers.VarianceScaling(START_STDDEV_FACTOR**2, mode="fan_avg", distribution="uniform")
     # float32 whatever the precision of the network: peaks are compared and refined by small differences.
-    return layers.Conv2D(
-        keypoints, 1, padding="same", kernel_initializer=start, dtype="float32", name=name
-    )(features)
+    return layers.Conv2D(keypoints, 1, padding="same", kernel_initializer=start, dtype="float32", name=name)(features)
 
 
 HEADS: dict[str, Callable[[KerasTensor, int, int, int], KerasTensor]] = {

@@ -11,14 +11,23 @@ from hgtrain.model.blocks import DownsamplingBlock, StemBlock, UpsamplingBlock, 
 class HourglassConfig(Protocol):
     """What `Hourglass.from_config` reads: strides in pixels of the network's input, powers of two."""
 
-    stem_stride: int
-    max_stride: int
-    output_stride: int
-    stem_filters: int
-    filters: int
-    filter_increase: int
-    stacks: int
-    interp_method: Literal["nearest", "bilinear"]
+    # Read-only, so that frozen sections and narrower types fulfil it.
+    @property
+    def stem_stride(self) -> int: ...  # noqa: D102
+    @property
+    def max_stride(self) -> int: ...  # noqa: D102
+    @property
+    def output_stride(self) -> int: ...  # noqa: D102
+    @property
+    def stem_filters(self) -> int: ...  # noqa: D102
+    @property
+    def filters(self) -> int: ...  # noqa: D102
+    @property
+    def filter_increase(self) -> int: ...  # noqa: D102
+    @property
+    def stacks(self) -> int: ...  # noqa: D102
+    @property
+    def interp_method(self) -> Literal["nearest", "bilinear"]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -95,9 +104,7 @@ class Hourglass:
     @property
     def stem_stack(self) -> list[StemBlock]:
         """Return the blocks before the stacks."""
-        return [
-            StemBlock(pooling_stride=self.stem_stride, filters=self.stem_filters, output_filters=self.filters)
-        ]
+        return [StemBlock(pooling_stride=self.stem_stride, filters=self.stem_filters, output_filters=self.filters)]
 
     @property
     def encoder_stack(self) -> list[DownsamplingBlock]:

@@ -1,7 +1,7 @@
 """Checkpoints: every variable and the loop's state in one bundle, so that they cannot disagree."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ class Checkpoints:
     a JSON string.
     """
 
-    def __init__(self, folder: Path, keep: int, variables: dict[str, Sequence[tf.Variable]]) -> None:
+    def __init__(self, folder: Path, keep: int, variables: Mapping[str, Sequence[tf.Variable]]) -> None:
         self._state = tf.Variable("{}", dtype=tf.string, trainable=False)
         self._bundle = tf.train.Checkpoint(state=self._state, **{name: list(v) for name, v in variables.items()})
         self._manager = tf.train.CheckpointManager(self._bundle, str(folder), max_to_keep=keep, checkpoint_name="step")

@@ -69,11 +69,11 @@ class Observer(Protocol):
     """Who is told what happens: the progress bar, metrics.jsonl, TensorBoard."""
 
     def stepped(self, state: State, loss: float, images_per_s: float) -> None:
-        """Called after some steps."""
+        """Take note of some steps done; `loss` is the last one's."""
         ...
 
     def epoch_ended(self, state: State, row: dict[str, Any]) -> None:
-        """Called with the row of metrics.jsonl, which is in `state.history` already."""
+        """Take note of the row of metrics.jsonl, which is in `state.history` already."""
         ...
 
 

@@ -78,9 +78,7 @@ class Steps:
 
     def _replica_step(self, element: Any, step: tf.Tensor) -> tf.Tensor:
         context = tf.distribute.get_replica_context()
-        batch = self._parts.make_batch(
-            element, step, context.replica_id_in_sync_group, context.num_replicas_in_sync
-        )
+        batch = self._parts.make_batch(element, step, context.replica_id_in_sync_group, context.num_replicas_in_sync)
         return self._update(*batch)
 
     def _update_weights(self, images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

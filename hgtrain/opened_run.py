@@ -1,0 +1,63 @@
+"""A run directory opened again: its config, its best model, its predictions."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from hgtrain import rundir
+from hgtrain.config import Config, load_config
+from hgtrain.data.dataset import Skeleton
+from hgtrain.errors import RunError
+
+if TYPE_CHECKING:
+    import keras
+
+    from hgtrain.predictor import Predictor
+
+
+def load_predictor(config: Config, folder: Path, image_shape: tuple[int, int, int]) -> "Predictor":
+    """Return the best model of a run with what surrounds it; RunError where there is none."""
+    from hgtrain.device import import_tensorflow
+
+    import_tensorflow()
+    import keras
+
+    from hgtrain.predictor import Predictor
+    from hgtrain.trainer import geometry_of
+
+    path = folder / rundir.BEST
+    if not path.is_file():
+        raise RunError(f"{path} is missing: the run has not finished an epoch yet")
+    model = keras.models.load_model(path, compile=False, safe_mode=True)
+    return Predictor(model, geometry_of(config, image_shape), config.training.batch_size)
+
+
+class Run(NamedTuple):
+    """A run with a best model. skeleton: names, edges and partners of its keypoints."""
+
+    folder: Path
+    config: Config
+    skeleton: Skeleton
+    predictor: "Predictor"
+
+    @property
+    def model(self) -> "keras.Model":
+        """Return the network of best.keras: images `(B, H, W, C)`, 0..255, to the last stack's maps."""
+        return self.predictor.model
+
+    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return keypoints `(N, K, 2)` float32 in pixels of `images` `(N, H, W, C)` uint8, and confidence `(N, K)`."""
+        return self.predictor(images)
+
+
+def load_run(path: str | Path) -> Run:
+    """Return the run in a run directory. Raises HgtrainError when it is none, or has no best model yet."""
+    folder = Path(path)
+    if not (folder / rundir.CONFIG).is_file():
+        raise RunError(f"{folder} is no run directory: it has no {rundir.CONFIG}")
+    config = load_config(folder / rundir.CONFIG)
+    split = rundir.read_json(folder / rundir.SPLIT)
+    edges, symmetries = (tuple((int(a), int(b)) for a, b in split[name]) for name in ("edges", "symmetries"))
+    skeleton = Skeleton(tuple(split["keypoint_names"]), edges, symmetries)
+    return Run(folder, config, skeleton, load_predictor(config, folder, tuple(split["image_shape"])))

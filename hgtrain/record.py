@@ -1,0 +1,72 @@
+"""What is kept and shown of a run while it goes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hgtrain import rundir
+from hgtrain.config import Config
+from hgtrain.data.source import Side, single_instance_labels
+from hgtrain.overlay import overlay
+from hgtrain.train.log import EventFile, Reporter, say
+from hgtrain.train.loop import Plan, State
+
+if TYPE_CHECKING:
+    from hgtrain.trainer import Trainer
+
+FLAT_CONFIDENCE = 0.05
+FLAT_AFTER_STEPS = 200
+OVERLAYS = 4
+
+
+class Record:
+    """Shows and writes down what happens in a run: progress, metrics.jsonl, TensorBoard, a word when maps stay flat."""
+
+    def __init__(self, config: Config, folder: Path, trainer: "Trainer", side: Side, plan: Plan, state: State) -> None:
+        self._folder, self._trainer, self._side = folder, trainer, side
+        self._config = config
+        total = plan.epochs * plan.steps_per_epoch
+        self._reporter = Reporter(total, "training", "steps", done=state.step, delay_s=0)
+        self._events = EventFile(folder / rundir.TENSORBOARD) if config.output.tensorboard else None
+        self._error = ""
+
+    def stepped(self, state: State, loss: float, images_per_s: float) -> None:
+        """Show progress."""
+        self._reporter.update(state.step, f"loss {loss:.3g}, {images_per_s:.0f} images/s{self._error}")
+
+    def epoch_ended(self, state: State, row: dict[str, Any]) -> None:
+        """Write the epoch down."""
+        rundir.append_row(self._folder / rundir.METRICS, row)
+        if row["val_error_px"] is not None:
+            self._error = f", validation {row['val_error_px']:.2f} px"
+            self._warn_if_flat(row)
+        say(f"epoch {row['epoch']}: loss {row['loss']:.3g}, validation loss {row['val_loss']:.3g}{self._error}")
+        if self._events is not None:
+            scalars = {key: value for key, value in row.items() if isinstance(value, float)}
+            stacks = {f"loss/stack{i}": value for i, value in enumerate(row["loss_per_stack"])}
+            self._events.scalars(state.step, scalars | stacks)
+            self._events.images(state.step, "validation", self._overlays())
+
+    def _warn_if_flat(self, row: dict[str, Any]) -> None:
+        training = self._config.training
+        if row["val_confidence"] < FLAT_CONFIDENCE and row["step"] >= FLAT_AFTER_STEPS:
+            say(
+                f"the confidence maps are still flat after {row['step']} steps (mean peak {row['val_confidence']:.3f}, "
+                f"expected above {FLAT_CONFIDENCE}): raise training.learning_rate (now {training.learning_rate}) or "
+                f"model.head.sigma_px (now {self._config.model.head.sigma_px})"
+            )
+
+    def _overlays(self) -> np.ndarray:
+        frames_shown = slice(OVERLAYS)
+        frames = self._side.frames[frames_shown]
+        images = self._side.dataset.read_images(frames)
+        truth, _ = single_instance_labels(self._side.dataset, frames)
+        predicted = self._trainer.validation_points[frames_shown]
+        return np.stack([overlay(*of_frame) for of_frame in zip(images, truth, predicted, strict=True)])
+
+    def close(self) -> None:
+        """Remove the progress bar and close the event file."""
+        self._reporter.close()
+        if self._events is not None:
+            self._events.close()
