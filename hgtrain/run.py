@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +19,7 @@ from hgtrain import rundir
 from hgtrain.config import Config, dump_config, load_config
 from hgtrain.data import source
 from hgtrain.data.dataset import PoseDataset
+from hgtrain.data.native import LabelledImage
 from hgtrain.errors import ConfigError, DatasetError, RunError
 from hgtrain.opened_run import load_predictor
 from hgtrain.record import Record
@@ -80,7 +81,7 @@ def _open_split(config: Config) -> Iterator[source.Split]:
 def _open_files(config: Config, key: str, files: Sequence[str]) -> Iterator[PoseDataset]:
     for file in files:
         if file.startswith(source.BUILTIN):
-            source.builtin_file(file, lambda frames, total: progress(frames, total, f"drawing {file}"))
+            source.builtin_file(file, _drawing)
         elif not Path(file).is_file():
             raise ConfigError(f"{config.where(key)}: {key}: there is no file {file}{_nearest_file(file)}")
     try:
@@ -91,6 +92,10 @@ def _open_files(config: Config, key: str, files: Sequence[str]) -> Iterator[Pose
         for note in dataset.notes:
             say(note)
         yield dataset
+
+
+def _drawing(frames: Iterable[LabelledImage], total: int) -> Iterable[LabelledImage]:
+    return progress(frames, total, "drawing the built-in dataset")
 
 
 def _nearest_file(file: str) -> str:
@@ -216,9 +221,8 @@ def _train(config: Config, folder: Path, trainer: "Trainer", split: source.Split
             with stop.postponed():
                 train(plan, state, trainer, record, should_stop=lambda: bool(stop))
         except InterruptedRunError:
-            say(
-                f"stopped at step {state.step}; go on with: hgtrain fit {folder}/config.yaml --run-dir {folder} --resume"
-            )
+            again = f"hgtrain fit {folder / rundir.CONFIG} --run-dir {folder} --resume"
+            say(f"stopped at step {state.step}; go on with: {again}")
             stop.leave()
         except NotFiniteError as error:
             raise RunError(

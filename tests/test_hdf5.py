@@ -195,3 +195,10 @@ def test_a_file_without_permission_says_so(tmp_path):
     path.chmod(0)
     with pytest.raises(DatasetError, match=r"flies\.h5 cannot be read: permission denied"):
         open_hdf5(path)
+
+
+def test_any_other_failure_gives_the_librarys_own_words(tmp_path):
+    path = tmp_path / "flies.h5"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + b"\xee" * 200)
+    with pytest.raises(DatasetError, match=r"flies\.h5 cannot be opened: .*superblock"):
+        open_hdf5(path)

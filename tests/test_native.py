@@ -250,6 +250,13 @@ def test_a_broken_file_is_refused_with_path_and_value(path, changes, message):
         open_file(path)
 
 
+def test_groups_of_lists_are_refused(path):
+    with h5py.File(make(path), "a") as file:
+        file.create_dataset("group", (4,), h5py.vlen_dtype(np.int32))
+    with pytest.raises(DatasetError, match=r":/group is object, expected \(frames,\) strings or integers"):
+        open_file(path)
+
+
 def test_a_refused_file_is_not_kept_open(path):
     make(path, keypoints=None)
     with pytest.raises(DatasetError, match="no /keypoints"):
