@@ -18,15 +18,18 @@ def commands() -> None:
     """Train stacked-hourglass pose networks from HDF5 datasets."""
 
 
-@commands.command(epilog="Example: hgtrain fit configs/quickstart.yaml --set training.epochs=3")
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option(
+OVERRIDES = click.option(
     "--set",
     "overrides",
     metavar="KEY=VALUE",
     multiple=True,
     help="Override a key of the config; the value is YAML, paths are relative to the config's folder.",
 )
+
+
+@commands.command(epilog="Example: hgtrain fit configs/quickstart.yaml --set training.epochs=3")
+@click.argument("config", type=click.Path(path_type=Path))
+@OVERRIDES
 @click.option("--run-dir", type=click.Path(path_type=Path), help="Where results go [default: runs/<config>-<time>].")
 @click.option("--resume", is_flag=True, help="Continue the run in --run-dir from its newest checkpoint.")
 def fit(config: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
@@ -39,6 +42,61 @@ def fit(config: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: 
 
         folder, evaluation = run.fit(loaded, run_dir, resume, stop)
     click.echo(_table(folder, evaluation))
+
+
+DECODERS = click.Choice(["unbiased", "integral", "local", "none"])
+
+
+@commands.command(epilog="Example: hgtrain evaluate runs/flies-20250102-101500 other.h5 --json")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("data", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--decode", type=DECODERS, default="unbiased", show_default=True, help="How peaks are refined.")
+def evaluate(run: Path, data: tuple[str, ...], as_json: bool, decode: str) -> None:
+    """Measure the best network of RUN on its validation frames, or on the datasets DATA."""
+    with StopRequest().listening():
+        from hgtrain import run_results
+
+        evaluation = run_results.evaluate(run, data, decode)
+    click.echo(json.dumps(evaluation, indent=1, allow_nan=False) if as_json else _table(run, evaluation))
+
+
+@commands.command(epilog="Example: hgtrain report runs/a runs/b -o a-against-b.html")
+@click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("comparison.html"),
+    show_default=True,
+    help="The page that compares several runs.",
+)
+def report(runs: tuple[Path, ...], output: Path) -> None:
+    """Write report.html of RUNS again, and compare several on one page."""
+    with StopRequest().listening():
+        from hgtrain import run_results
+
+        written = run_results.report(runs, output)
+    click.echo("\n".join(map(str, written)))
+
+
+@commands.command(epilog="Example: hgtrain summarize configs/reference.yaml --set model.backbone.stacks=2")
+@click.argument("config_or_run", type=click.Path(path_type=Path))
+@OVERRIDES
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--measure", is_flag=True, help="Run training steps for some seconds and say how fast they are.")
+def summarize(config_or_run: Path, overrides: tuple[str, ...], as_json: bool, measure: bool) -> None:
+    """Show the network of CONFIG_OR_RUN: its layers, what they see, and what training them takes."""
+    with StopRequest().listening():
+        from hgtrain import run_models
+
+        summary = run_models.summarize(config_or_run, overrides, measure)
+    if as_json:
+        click.echo(json.dumps(summary, indent=1, allow_nan=False))
+    else:
+        from hgtrain.summary_table import summary_text
+
+        click.echo(summary_text(summary))
 
 
 @commands.command(epilog="Example: hgtrain init --schema > hgtrain.schema.json")
@@ -57,7 +115,7 @@ def _table(folder: Path, evaluation: dict[str, Any]) -> str:
     error = evaluation["error_px"]
     rows = [
         ("run", str(folder)),
-        ("validation frames", str(evaluation["frames"])),
+        ("frames", str(evaluation["frames"])),
         ("keypoints", str(evaluation["keypoints"])),
         ("error, mean", number(error["mean"], ".2f") + " px"),
         ("error, median", number(error["median"], ".2f") + " px"),

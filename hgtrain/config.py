@@ -41,6 +41,12 @@ class DataConfig(_Section):
     channels: Annotated[Literal[1, 3] | None, kinds.one_of(1, 3, None)] = Field(
         default=None, description="Channels the network sees; null: as the file"
     )
+    image_shape: kinds.Shape = Field(
+        default=None, description="[height, width, channels] of the images, for summarize without files; null: as the file"
+    )
+    keypoints: kinds.Count | None = Field(
+        default=None, description="Number of keypoints, for summarize without files; null: as the file"
+    )
     cache: Literal["auto", "device", "ram", "none"] = Field(
         default="auto", description="Where decoded images are kept; auto takes the first that fits"
     )
@@ -143,6 +149,9 @@ class TrainingConfig(_Section):
     )
     hard_keypoint_mining: bool = Field(default=False, description="Weigh the keypoints with the largest loss more")
     ema: kinds.OpenFraction | None = Field(default=None, description="Decay of the weights' moving average; null: none")
+    initial_weights: kinds.Folder | None = Field(
+        default=None, description="Run directory or .keras file to start from, layer by layer; null: at random"
+    )
     gradient_clip_norm: kinds.Positive | None = Field(
         default=None, description="Largest global gradient norm; null: any"
     )
@@ -213,7 +222,7 @@ def _flat_defaults(section: type[BaseModel], path: KeyPath = ()) -> Iterator[tup
 
 
 _DEFAULTS = dict(_flat_defaults(Config))
-_PATH_KEYS = (("data", "train"), ("data", "validation"), ("output", "run_dir"))
+_PATH_KEYS = (("data", "train"), ("data", "validation"), ("training", "initial_weights"), ("output", "run_dir"))
 
 
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:

@@ -104,6 +104,15 @@ def _range(is_allowed: Callable[[float], bool], expected: str) -> BeforeValidato
     return BeforeValidator(check)
 
 
+def _shape(value: object) -> object:
+    if value is None:
+        return None
+    sides = tuple(value) if isinstance(value, list | tuple) else ()
+    if len(sides) != 3 or any(type(side) is not int or side < 1 for side in sides) or sides[2] not in (1, 3):
+        raise ValueError(f"must be [height, width, channels] with 1 or 3 channels, or null, got {shown(value)}")
+    return sides
+
+
 _MAX_INT = 2**31 - 1
 _FileName = Annotated[str, Field(min_length=1)]
 _FileNames = Annotated[tuple[_FileName, ...], Field(min_length=1)]
@@ -124,3 +133,4 @@ FractionOrFiles = Annotated[OpenFraction | _FileName | _FileNames, BeforeValidat
 Range = Annotated[tuple[float, float] | None, _range(lambda _: True, "")]
 PositiveRange = Annotated[tuple[PositiveOrZero, PositiveOrZero] | None, _range(lambda low: low > 0, "greater than 0")]
 RangeFromZero = Annotated[tuple[PositiveOrZero, PositiveOrZero] | None, _range(lambda low: low >= 0, "at least 0")]
+Shape = Annotated[tuple[Count, Count, Count] | None, BeforeValidator(_shape)]

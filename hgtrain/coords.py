@@ -7,6 +7,11 @@ Every function is arithmetic only and takes NumPy arrays, tensors and numbers al
 import math
 from typing import Any
 
+import numpy as np
+
+# Less content than this, in pixels, does not deserve a row of its own.
+NEGLIGIBLE_PX = 0.01
+
 
 def resized_points(points: Any, scale: float) -> Any:
     """Return where points lie after the image was resized by `scale`: `(p + 0.5) * scale - 0.5`, in pixels."""
@@ -20,8 +25,8 @@ def original_points(points: Any, scale: float) -> Any:
 
 def resized_length(length: int, scale: float) -> int:
     """Return the pixels needed for a side of `length` pixels resized by `scale`; at least 1."""
-    # Less than a hundredth of a pixel of content does not deserve a row of its own.
-    return max(1, math.ceil(length * scale - 0.01))
+    # In single precision, as a graph for images of any size computes it: the two must not differ by a row.
+    return max(1, math.ceil(np.float32(length) * np.float32(scale) - np.float32(NEGLIGIBLE_PX)))
 
 
 def padded_length(length: int, multiple: int) -> int:

@@ -38,7 +38,7 @@ def import_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
-        except BaseException:
+        except Exception:
             caught.seek(0)
             os.write(saved, caught.read())
             raise

@@ -1,13 +1,16 @@
 """How well a network does on a dataset: predictions for its frames and their metrics."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.source import Side, single_instance_labels
+from hgtrain.errors import DatasetError
 from hgtrain.metrics import pose_metrics
+from hgtrain.metrics_extra import extra_metrics
 from hgtrain.predictor import Predictor
 
 FRAMES_AT_ONCE = 32
@@ -37,7 +40,26 @@ def predict_side(
 
 
 def evaluate_side(predictions: Predictions, side: Side) -> dict[str, Any]:
-    """Return the metrics of contract section 5 for predictions of a side's frames."""
+    """Return the metrics of contract section 5, and those of `metrics_extra`, for predictions of a side's frames."""
     truth, visibility = single_instance_labels(side.dataset, side.frames)
-    metrics = pose_metrics(truth, visibility, predictions.points, predictions.confidence, side.dataset.keypoint_names)
+    points, confidence = predictions.points, predictions.confidence
+    metrics = pose_metrics(truth, visibility, points, confidence, side.dataset.keypoint_names)
+    groups = None if side.dataset.groups is None else side.dataset.groups[side.frames]
+    metrics |= extra_metrics(truth, visibility, points, confidence, groups)
     return metrics | {"images_per_s": predictions.images_per_s}
+
+
+def check_keypoint_names(dataset: PoseDataset, names: Sequence[str], whose: str) -> None:
+    """Raise DatasetError unless the dataset has exactly these keypoints in this order; `whose` are they."""
+    theirs = dataset.keypoint_names
+    if len(theirs) != len(names):
+        raise DatasetError(
+            f"{dataset.path} has {len(theirs)} keypoints ({', '.join(theirs)}) but {whose} has {len(names)} "
+            f"({', '.join(names)}): they must be the same, in the same order"
+        )
+    for index, (their, ours) in enumerate(zip(theirs, names, strict=True)):
+        if their != ours:
+            raise DatasetError(
+                f"keypoint {index} of {dataset.path} is {their!r} but that of {whose} is {ours!r}: keypoints must be "
+                "the same, in the same order"
+            )

@@ -12,13 +12,13 @@ def confmap_losses(maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, hard
 
     maps, targets: `(B, H, W, K)` with unit peaks. weights: `(B, K)`; what weighs nothing adds nothing, also where its
     target is undefined.
-    hard_keypoint_mining: the half of an example's keypoints with the largest errors counts twice and the rest not at
-    all (Chen et al. 2018, Cascaded Pyramid Network, arXiv:1711.07319).
+    hard_keypoint_mining: the mean is over the half of an example's keypoints, rounded up, with the largest errors (Chen
+    et al. 2018, Cascaded Pyramid Network, arXiv:1711.07319).
     """
-    error = tf.reduce_mean(tf.math.squared_difference(maps, targets), axis=(1, 2))
-    error *= MAP_SCALE**2 * weights
-    if not hard_keypoint_mining:
-        return tf.reduce_mean(error, axis=-1)
-    keypoints = error.shape[-1]
-    hardest = tf.math.top_k(error, k=(keypoints + 1) // 2).values
-    return 2 * tf.reduce_sum(hardest, axis=-1) / keypoints
+    # Chosen before squaring: NaN times a weight of zero is still NaN, and so is its gradient.
+    counts = weights[:, None, None, :] > 0
+    difference = tf.where(counts, maps - targets, 0.0)
+    error = MAP_SCALE**2 * weights * tf.reduce_mean(tf.square(difference), axis=(1, 2))
+    if hard_keypoint_mining:
+        error = tf.math.top_k(error, k=(error.shape[-1] + 1) // 2).values
+    return tf.reduce_mean(error, axis=-1)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
     from hgtrain.predictor import Predictor
 
 
-def load_predictor(config: Config, folder: Path, image_shape: tuple[int, int, int]) -> "Predictor":
-    """Return the best model of a run with what surrounds it; RunError where there is none."""
+def load_predictor(
+    config: Config, folder: Path, image_shape: tuple[int, int, int], refinement: str = "unbiased"
+) -> "Predictor":
+    """Return the best model of a run with what surrounds it; RunError where there is none.
+
+    refinement: a key of `peaks.DECODERS`.
+    """
     from hgtrain.device import import_tensorflow
 
     import_tensorflow()
@@ -29,8 +35,11 @@ def load_predictor(config: Config, folder: Path, image_shape: tuple[int, int, in
     path = folder / rundir.BEST
     if not path.is_file():
         raise RunError(f"{path} is missing: the run has not finished an epoch yet")
-    model = keras.models.load_model(path, compile=False, safe_mode=True)
-    return Predictor(model, geometry_of(config, image_shape), config.training.batch_size)
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise RunError(f"{path} cannot be opened, the file is damaged: {error}") from error
+    return Predictor(model, geometry_of(config, image_shape), config.training.batch_size, refinement)
 
 
 class Run(NamedTuple):
@@ -51,13 +60,22 @@ class Run(NamedTuple):
         return self.predictor(images)
 
 
-def load_run(path: str | Path) -> Run:
+def load_run(path: str | Path, refinement: str = "unbiased") -> Run:
     """Return the run in a run directory. Raises HgtrainError when it is none, or has no best model yet."""
     folder = Path(path)
     if not (folder / rundir.CONFIG).is_file():
         raise RunError(f"{folder} is no run directory: it has no {rundir.CONFIG}")
     config = load_config(folder / rundir.CONFIG)
-    split = rundir.read_json(folder / rundir.SPLIT)
-    edges, symmetries = (tuple((int(a), int(b)) for a, b in split[name]) for name in ("edges", "symmetries"))
-    skeleton = Skeleton(tuple(split["keypoint_names"]), edges, symmetries)
-    return Run(folder, config, skeleton, load_predictor(config, folder, tuple(split["image_shape"])))
+    skeleton, image_shape = _described_data(folder / rundir.SPLIT)
+    return Run(folder, config, skeleton, load_predictor(config, folder, image_shape, refinement))
+
+
+def _described_data(path: Path) -> tuple[Skeleton, tuple[int, int, int]]:
+    """Return the skeleton and the image shape that a split.json holds; RunError when it lacks them."""
+    split = rundir.read_json(path)
+    try:
+        edges, symmetries = (tuple((int(a), int(b)) for a, b in split[name]) for name in ("edges", "symmetries"))
+        height, width, channels = split["image_shape"]
+        return Skeleton(tuple(split["keypoint_names"]), edges, symmetries), (height, width, channels)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error!r}") from error

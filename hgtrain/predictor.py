@@ -7,29 +7,33 @@ import numpy as np
 import tensorflow as tf
 
 from hgtrain.data.resize import pad, resize, to_channels
-from hgtrain.peaks import decode
+from hgtrain.peaks import RADIUS, decode
 
 
 class Geometry(NamedTuple):
     """What surrounds a network.
 
     channels: of its input. input_scale: factor by which images are resized. multiple: of which padded sides are.
-    stride: of its maps.
+    stride: of its maps. radius: in cells, within which peaks are refined.
     """
 
     channels: int
     input_scale: float
     multiple: int
     stride: int
+    radius: int = RADIUS
 
 
 class Predictor:
     """Predicts keypoints of images of any size, in batches of one compiled shape."""
 
-    def __init__(self, model: keras.Model, geometry: Geometry, batch_size: int = 8) -> None:
+    def __init__(
+        self, model: keras.Model, geometry: Geometry, batch_size: int = 8, refinement: str = "unbiased"
+    ) -> None:
         self.model = model
         self.geometry = geometry
-        self._batch_size = batch_size
+        self.batch_size = batch_size
+        self._refinement = refinement
         self._compiled = tf.function(self.points_and_confidence, reduce_retracing=True)
 
     def confmaps(self, images: tf.Tensor) -> tf.Tensor:
@@ -40,7 +44,8 @@ class Predictor:
 
     def points_and_confidence(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return points `(B, K, 2)` in pixels of `images` `(B, H, W, C)` uint8, and confidence `(B, K)` in 0..1."""
-        return decode(self.confmaps(images), self.geometry.stride, self.geometry.input_scale)
+        geometry = self.geometry
+        return decode(self.confmaps(images), geometry.stride, geometry.input_scale, self._refinement, geometry.radius)
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return keypoints `(N, K, 2)` float32 px and confidence `(N, K)` of images `(N, H, W, C)` uint8; N may be 0.
@@ -54,11 +59,11 @@ class Predictor:
         keypoints = self.model.output_shape[-1]
         points = np.empty((len(images), keypoints, 2), np.float32)
         confidence = np.empty((len(images), keypoints), np.float32)
-        for start in range(0, len(images), self._batch_size):
-            part = slice(start, start + self._batch_size)
+        for start in range(0, len(images), self.batch_size):
+            part = slice(start, start + self.batch_size)
             batch = images[part]
             # The last batch is filled up: another shape would be another compilation.
-            missing = min(self._batch_size, max(len(images), 1)) - len(batch)
+            missing = min(self.batch_size, max(len(images), 1)) - len(batch)
             filled = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
             at, values = self._compiled(tf.constant(filled))
             points[part], confidence[part] = at[: len(batch)], values[: len(batch)]

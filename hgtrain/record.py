@@ -31,28 +31,29 @@ class Record:
         self._events = EventFile(folder / rundir.TENSORBOARD) if config.output.tensorboard else None
         self._error = ""
 
-    def stepped(self, state: State, loss: float, images_per_s: float) -> None:
+    def stepped(self, state: State, loss: float, images_per_s: float | None) -> None:
         """Show progress."""
-        self._reporter.update(state.step, f"loss {loss:.3g}, {images_per_s:.0f} images/s{self._error}")
+        speed = "" if images_per_s is None else f", {images_per_s:.0f} images/s"
+        self._reporter.update(state.step, f"loss {loss:.3g}{speed}{self._error}")
 
-    def epoch_ended(self, state: State, row: dict[str, Any]) -> None:
+    def epoch_ended(self, state: State, row: dict[str, Any], validation: dict[str, Any]) -> None:
         """Write the epoch down."""
         rundir.append_row(self._folder / rundir.METRICS, row)
         if row["val_error_px"] is not None:
             self._error = f", validation {row['val_error_px']:.2f} px"
-            self._warn_if_flat(row)
+            self._warn_if_flat(row["step"], validation["val_confidence"])
         say(f"epoch {row['epoch']}: loss {row['loss']:.3g}, validation loss {row['val_loss']:.3g}{self._error}")
         if self._events is not None:
-            scalars = {key: value for key, value in row.items() if isinstance(value, float)}
+            scalars = {key: value for key, value in (row | validation).items() if isinstance(value, float)}
             stacks = {f"loss/stack{i}": value for i, value in enumerate(row["loss_per_stack"])}
             self._events.scalars(state.step, scalars | stacks)
             self._events.images(state.step, "validation", self._overlays())
 
-    def _warn_if_flat(self, row: dict[str, Any]) -> None:
+    def _warn_if_flat(self, step: int, confidence: float) -> None:
         training = self._config.training
-        if row["val_confidence"] < FLAT_CONFIDENCE and row["step"] >= FLAT_AFTER_STEPS:
+        if confidence < FLAT_CONFIDENCE and step >= FLAT_AFTER_STEPS:
             say(
-                f"the confidence maps are still flat after {row['step']} steps (mean peak {row['val_confidence']:.3f}, "
+                f"the confidence maps are still flat after {step} steps (mean peak {confidence:.3f}, "
                 f"expected above {FLAT_CONFIDENCE}): raise training.learning_rate (now {training.learning_rate}) or "
                 f"model.head.sigma_px (now {self._config.model.head.sigma_px})"
             )

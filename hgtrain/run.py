@@ -42,16 +42,18 @@ MAY_CHANGE = (
 def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -> tuple[Path, dict[str, Any]]:
     """Train what the config describes; return the run directory and the evaluation of the best model.
 
+    Nothing is written before the config, the datasets and the devices are found good.
     Raises HgtrainError for the user's mistakes; StoppedError after a signal, with a checkpoint written.
     """
-    folder = run_dir or (Path(config.output.run_dir) if config.output.run_dir else None)
-    if folder is None:
-        if resume:
-            raise RunError("--resume needs the run to continue: give --run-dir")
-        folder = rundir.default_run_dir(config.name)
-    with rundir.claimed(folder, resume), _open_split(config) as split:
-        if resume and (folder / rundir.CONFIG).exists():
-            _check_same_run(config, folder)
+    folder = _run_folder(config, run_dir, resume)
+    is_resumed = resume and (folder / rundir.CONFIG).exists()
+    if is_resumed:
+        _check_same_run(config, folder)
+        if _is_finished(config, folder):
+            say(f"{folder} is finished; to train longer, raise training.epochs")
+            return folder, rundir.read_json(folder / rundir.EVALUATION)
+    with _open_split(config) as split:
+        if is_resumed:
             split = source.split_from_json(
                 rundir.read_json(folder / rundir.SPLIT), split.train.dataset, split.validation.dataset
             )
@@ -60,21 +62,50 @@ def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -
         from hgtrain.device import set_up
 
         compute = set_up(config.training)
-        _write_start(config, folder, split, compute)
-        with closing(_trainer(config, split, compute, folder)) as trainer:
-            _train(config, folder, trainer, split, stop)
-        evaluation = _evaluate_best(config, folder, split)
+        with rundir.claimed(folder, resume):
+            _write_start(config, folder, split, compute)
+            with closing(_trainer(config, split, compute, folder)) as trainer:
+                _train(config, folder, trainer, split, stop)
+            evaluation = _evaluate_best(config, folder, split)
+            _mark_finished(folder)
     return folder, evaluation
+
+
+def _run_folder(config: Config, run_dir: Path | None, resume: bool) -> Path:
+    """Return the run directory; RunError when it holds a run that is not to be resumed, or none is named to resume."""
+    folder = run_dir or (Path(config.output.run_dir) if config.output.run_dir else None)
+    if resume:
+        if folder is None:
+            raise RunError("--resume needs the run to continue: give --run-dir")
+        return folder
+    folder = folder or rundir.default_run_dir(config.name)
+    rundir.check_free(folder)
+    return folder
 
 
 @contextmanager
 def _open_split(config: Config) -> Iterator[source.Split]:
     """Open the datasets of a config and split them; closed when the block ends."""
-    with _open_files(config, "data.train", config.data.train_files) as train:
-        files = config.data.validation_files
-        with nullcontext() if files is None else _open_files(config, "data.validation", files) as validation:
-            data = config.data
-            yield source.make_split(train, validation, data.validation_fraction, data.group_by, data.split_seed)
+    data, others = config.data, config.data.validation_files
+    # All of them first: drawing or opening the one may take longer than seeing that the other is missing.
+    _check_files_exist(config, "data.train", data.train_files)
+    _check_files_exist(config, "data.validation", others or ())
+    with (
+        _open_files(config, "data.train", data.train_files) as train,
+        nullcontext() if others is None else _open_files(config, "data.validation", others) as validation,
+    ):
+        yield source.make_split(train, validation, data.validation_fraction, data.group_by, data.split_seed)
+
+
+def _check_files_exist(config: Config, key: str, files: Sequence[str]) -> None:
+    for file in files:
+        if file.startswith(source.BUILTIN):
+            continue
+        try:
+            Path(file).stat()
+        except OSError as error:
+            problem = "there is no file" if isinstance(error, FileNotFoundError) else f"{error.strerror}:"
+            raise ConfigError(f"{config.where(key)}: {key}: {problem} {file}{_nearest_file(file)}") from error
 
 
 @contextmanager
@@ -82,8 +113,6 @@ def _open_files(config: Config, key: str, files: Sequence[str]) -> Iterator[Pose
     for file in files:
         if file.startswith(source.BUILTIN):
             source.builtin_file(file, _drawing)
-        elif not Path(file).is_file():
-            raise ConfigError(f"{config.where(key)}: {key}: there is no file {file}{_nearest_file(file)}")
     try:
         dataset = source.open_all(files, config.data.annotated_only)
     except DatasetError as error:
@@ -102,9 +131,11 @@ def _nearest_file(file: str) -> str:
     import difflib
 
     folder = Path(file).parent
-    if not folder.is_dir():
-        return f" (nor a folder {folder})"
-    near = difflib.get_close_matches(Path(file).name, [p.name for p in folder.iterdir()], n=1)
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError as error:
+        return f" ({folder}: {error.strerror})"
+    near = difflib.get_close_matches(Path(file).name, names, n=1)
     return f" (nearest: {near[0]})" if near else ""
 
 
@@ -140,6 +171,23 @@ def _check_same_run(config: Config, folder: Path) -> None:
         )
 
 
+def _is_finished(config: Config, folder: Path) -> bool:
+    """Return whether the run came to its end with just these epochs to go."""
+    then = load_config(folder / rundir.CONFIG).training
+    now = config.training
+    same_end = (then.epochs, then.early_stopping_epochs) == (now.epochs, now.early_stopping_epochs)
+    return same_end and "finished" in rundir.read_json(folder / rundir.PROVENANCE)
+
+
+def _mark_finished(folder: Path) -> None:
+    provenance = rundir.read_json(folder / rundir.PROVENANCE)
+    rundir.write_json(folder / rundir.PROVENANCE, provenance | {"finished": _now()})
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
 def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in section.items():
@@ -173,7 +221,7 @@ def _write_start(config: Config, folder: Path, split: source.Split, compute: "Co
         **resolved,
         "seed": config.training.seed,
         "command": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "started": _now(),
     }
     rundir.write_json(folder / rundir.PROVENANCE, provenance)
     say(
@@ -251,10 +299,13 @@ def make_plan(config: Config, frames: int) -> Plan:
 
 
 def _evaluate_best(config: Config, folder: Path, split: source.Split) -> dict[str, Any]:
-    """Evaluate best.keras, as it lies on the disk, on the validation frames and write evaluation.json."""
+    """Evaluate best.keras, as it lies on the disk, on the validation frames; write evaluation.json, report.html."""
     from hgtrain.evaluate import evaluate_side, predict_side
+    from hgtrain.report import RunResults, write_report
 
     predictor = load_predictor(config, folder, split.train.dataset.image_shape)
-    evaluation = evaluate_side(predict_side(predictor, split.validation, _reading), split.validation)
+    predictions = predict_side(predictor, split.validation, _reading)
+    evaluation = evaluate_side(predictions, split.validation)
     rundir.write_json(folder / rundir.EVALUATION, evaluation)
+    write_report(RunResults(folder, config, split, predictions, evaluation))
     return evaluation

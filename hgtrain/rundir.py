@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,14 @@ def default_run_dir(config_name: str) -> Path:
     return Path("runs") / f"{config_name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def holds_a_run(folder: Path) -> bool:
-    """Return whether a run was started in the folder."""
-    return any((folder / name).exists() for name in (CONFIG, METRICS, BEST, CHECKPOINTS))
+def check_free(folder: Path) -> None:
+    """Raise RunError when a run was started in the folder."""
+    # What may not even be looked into is refused when it is claimed.
+    with suppress(OSError):
+        if any((folder / name).exists() for name in (CONFIG, METRICS, BEST, CHECKPOINTS)):
+            raise RunError(
+                f"{folder} holds a run already: continue it with --resume, or choose another directory with --run-dir"
+            )
 
 
 @contextmanager
@@ -36,10 +41,6 @@ def claimed(folder: Path, resume: bool) -> Iterator[Path]:
     Raises RunError when it cannot be written to, another process trains into it, or it holds a run and `resume` is
     False.
     """
-    if holds_a_run(folder) and not resume:
-        raise RunError(
-            f"{folder} holds a run already: continue it with --resume, or choose another directory with --run-dir"
-        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+")
@@ -51,6 +52,11 @@ def claimed(folder: Path, resume: bool) -> Iterator[Path]:
         except BlockingIOError as error:
             file.seek(0)
             raise RunError(f"{folder} is being trained into by {file.read().strip() or 'another process'}") from error
+        except OSError as error:
+            raise RunError(f"{folder / LOCK} cannot be locked: {error.strerror}; choose another --run-dir") from error
+        if not resume:
+            # Only now: a process that held the folder until a moment ago may have left a run in it.
+            check_free(folder)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

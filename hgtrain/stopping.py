@@ -52,9 +52,11 @@ class StopRequest:
 
     @contextmanager
     def postponed(self) -> Iterator[None]:
-        """Only note the first signal within the block; the block asks for it."""
+        """Only note the first signal within the block; the block asks for it, or StoppedError is raised at its end."""
         self._is_postponed = True
         try:
             yield
         finally:
             self._is_postponed = False
+        if self:
+            self.leave()

@@ -17,7 +17,7 @@ from hgtrain.data.targets import TARGETS
 from hgtrain.device import Compute
 from hgtrain.loss import confmap_losses
 from hgtrain.model.network import build_network, copy_weights
-from hgtrain.peaks import decode
+from hgtrain.peaks import decode, refinement_radius
 from hgtrain.predictor import Geometry
 from hgtrain.rundir import BEST, CHECKPOINTS, atomic_path
 from hgtrain.train.checkpoint import Checkpoints
@@ -54,6 +54,7 @@ def geometry_of(config: Config, image_shape: tuple[int, int, int]) -> Geometry:
         input_scale=config.data.input_scale,
         multiple=backbone.max_stride,
         stride=backbone.output_stride,
+        radius=refinement_radius(config.model.head.sigma_px, backbone.output_stride),
     )
 
 
@@ -146,7 +147,9 @@ class Validation:
         stacks = tf.nest.flatten(self._network(padded, training=False))
         targets = draw_targets(self._head, self._geometry.stride)(points, padded.shape[1], padded.shape[2])
         losses = tf.add_n([confmap_losses(maps, targets, weights, hard_keypoint_mining=False) for maps in stacks])
-        return losses * self._head.loss_weight, *decode(stacks[-1], self._geometry.stride, self._geometry.input_scale)
+        geometry = self._geometry
+        decoded = decode(stacks[-1], geometry.stride, geometry.input_scale, radius=geometry.radius)
+        return losses * self._head.loss_weight, *decoded
 
 
 def draw_targets(head: Any, stride: int) -> Callable[[tf.Tensor, int, int], tf.Tensor]:

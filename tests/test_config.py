@@ -23,6 +23,8 @@ DEFAULTS = {
         "annotated_only": True,
         "input_scale": 1.0,
         "channels": None,
+        "image_shape": None,
+        "keypoints": None,
         "cache": "auto",
     },
     "augmentation": {
@@ -65,6 +67,7 @@ DEFAULTS = {
         "early_stopping_epochs": None,
         "hard_keypoint_mining": False,
         "ema": None,
+        "initial_weights": None,
         "gradient_clip_norm": None,
         "precision": "float32",
         "xla": "auto",

@@ -150,13 +150,16 @@ def _blur(images: tf.Tensor, sigma_px: tf.Tensor, largest_sigma_px: float) -> tf
     kernel = tf.exp(-tf.square(offsets) / (2 * tf.square(tf.maximum(sigma_px, 1e-3))[:, None]))
     kernel /= tf.reduce_sum(kernel, axis=1, keepdims=True)
     for axis in (1, 2):
-        padding = [[0, 0]] * 4
-        padding[axis] = [radius, radius]
-        padded = tf.pad(images, padding, "SYMMETRIC")
         length = images.shape[axis]
         shifted = [
-            tf.gather(padded, tf.range(i, i + length), axis=axis) * _per_image(kernel[:, i])
+            tf.gather(images, _mirrored(range(i - radius, i - radius + length), length), axis=axis)
+            * _per_image(kernel[:, i])
             for i in range(2 * radius + 1)
         ]
         images = tf.add_n(shifted)
     return images
+
+
+def _mirrored(indices: range, length: int) -> list[int]:
+    """Return indices into an axis that goes on as its own mirror image on both sides, however far."""
+    return [min(i % (2 * length), 2 * length - 1 - i % (2 * length)) for i in indices]

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from hgtrain.coords import padded_length, resized_length
+from hgtrain.coords import NEGLIGIBLE_PX, padded_length, resized_length
 
 # ITU-R BT.601, as in every image library's conversion to grey.
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -15,7 +15,7 @@ def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
     if channels == 3:
         return tf.repeat(images, 3, axis=-1)
     grey = tf.tensordot(tf.cast(images, tf.float32), tf.constant(LUMINANCE), axes=1)[..., None]
-    return tf.cast(tf.round(grey), tf.uint8)
+    return _rounded(grey)
 
 
 def resize(images: tf.Tensor, scale: float) -> tf.Tensor:
@@ -29,7 +29,14 @@ def resize(images: tf.Tensor, scale: float) -> tf.Tensor:
     columns = _resampling(tf.shape(images)[2], images.shape[2], scale)
     resized = tf.einsum("oh,bhwc->bowc", rows, tf.cast(images, tf.float32))
     resized = tf.einsum("pw,bowc->bopc", columns, resized)
-    return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+    return _rounded(resized)
+
+
+def _rounded(values: tf.Tensor) -> tf.Tensor:
+    """Return values as uint8; those halfway go up."""
+    # Halves are frequent, as at scale 1.5. With a margin, rounding errors that differ from one runtime to the next, and
+    # from a known size to an unknown one, do not decide between two grey levels.
+    return tf.cast(tf.clip_by_value(tf.floor(values + 0.5005), 0, 255), tf.uint8)
 
 
 def _resampling(length: tf.Tensor, static_length: int | None, scale: float) -> tf.Tensor:
@@ -37,8 +44,10 @@ def _resampling(length: tf.Tensor, static_length: int | None, scale: float) -> t
     if static_length is not None:
         resized = tf.constant(resized_length(static_length, scale))
     else:
-        resized = tf.maximum(1, tf.cast(tf.math.ceil(tf.cast(length, tf.float32) * scale - 0.01), tf.int32))
-    at = (tf.cast(tf.range(resized), tf.float32) + 0.5) / scale - 0.5
+        content = tf.cast(length, tf.float32) * scale
+        resized = tf.maximum(1, tf.cast(tf.math.ceil(content - NEGLIGIBLE_PX), tf.int32))
+    # Not divided by the scale: in a graph a division may become this product, which gives other last digits.
+    at = (tf.cast(tf.range(resized), tf.float32) + 0.5) * (1 / scale) - 0.5
     # The last pixel may lie a little beyond the image: it takes the colour of the border.
     at = tf.clip_by_value(at, 0, tf.cast(length - 1, tf.float32))
     distance = tf.abs(at[:, None] - tf.cast(tf.range(length), tf.float32)[None, :])

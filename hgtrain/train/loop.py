@@ -1,5 +1,6 @@
 """The outer loop in plain Python: epochs, intervals, validation, the best, stopping early, being interrupted."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,7 +13,12 @@ SECONDS_A_CALL = 0.5
 
 
 class Plan(NamedTuple):
-    """What a run is to do. early_stopping_epochs: None for never; plateau_patience_epochs: None for no plateau."""
+    """What a run is to do.
+
+    checkpoint_steps: a checkpoint is due at its multiples, at the end and when the run is interrupted.
+    learning_rate: (step, plateau factor) -> learning rate. early_stopping_epochs: None for never.
+    plateau_patience_epochs: None for no plateau.
+    """
 
     epochs: int
     steps_per_epoch: int
@@ -68,12 +74,12 @@ class Inner(Protocol):
 class Observer(Protocol):
     """Who is told what happens: the progress bar, metrics.jsonl, TensorBoard."""
 
-    def stepped(self, state: State, loss: float, images_per_s: float) -> None:
-        """Take note of some steps done; `loss` is the last one's."""
+    def stepped(self, state: State, loss: float, images_per_s: float | None) -> None:
+        """Take note of some steps done; `loss` is the last one's. images_per_s: None until it can be measured."""
         ...
 
-    def epoch_ended(self, state: State, row: dict[str, Any]) -> None:
-        """Take note of the row of metrics.jsonl, which is in `state.history` already."""
+    def epoch_ended(self, state: State, row: dict[str, Any], validation: dict[str, Any]) -> None:
+        """Take note of the row of metrics.jsonl, in `state.history` already, and of all that `validate` returned."""
         ...
 
 
@@ -82,7 +88,7 @@ class InterruptedRunError(Exception):
 
 
 class NotFiniteError(Exception):
-    """The loss is NaN or infinite. step: where it was first seen."""
+    """The loss is NaN or infinite, in training or in validation. step: where it was first seen."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"the loss is not finite at step {step}")
@@ -92,16 +98,33 @@ class NotFiniteError(Exception):
 class _Clock:
     """What of the current epoch was spent on steps and on waiting for data, and how many steps a call should have."""
 
-    def __init__(self) -> None:
-        self.seconds = self.waited = 0.0
-        self.steps = 0
+    def __init__(self, elapsed_s: float) -> None:
+        self._started = time.monotonic() - elapsed_s
+        self._is_compiled = False
         self.steps_a_call = 1
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        self._seconds = self._waited = 0.0
+        self._steps = 0
 
     def add(self, steps: int, seconds: float, waited: float) -> None:
         # The first call of a process traces and compiles; its time says nothing about a step.
-        self.seconds, self.waited, self.steps = self.seconds + seconds, self.waited + waited, self.steps + steps
+        if self._is_compiled:
+            self._seconds, self._waited = self._seconds + seconds, self._waited + waited
+            self._steps += steps
+        self._is_compiled = True
         fitting = int(SECONDS_A_CALL * steps / max(seconds, 1e-6))
         self.steps_a_call = max(1, min(fitting, 4 * self.steps_a_call, 256))
+
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._started
+
+    def steps_per_s(self) -> float | None:
+        return self._steps / max(self._seconds, 1e-9) if self._steps else None
+
+    def wait_fraction(self) -> float | None:
+        return self._waited / max(self._seconds, 1e-9) if self._steps else None
 
 
 def train(
@@ -111,21 +134,26 @@ def train(
 
     Raises InterruptedRunError, with a checkpoint written, once `should_stop` says so; NotFiniteError, with none.
     """
-    started = time.monotonic() - state.elapsed_s
+    clock = _Clock(state.elapsed_s)
     while not is_finished(plan, state):
-        clock = _Clock()
+        clock.start_epoch()
         # Not from the step: a run stopped after an epoch's last step has yet to validate it.
         end = (len(state.history) + 1) * plan.steps_per_epoch
         _run_epoch(plan, state, inner, observer, clock, end, should_stop)
-        row = _epoch_row(plan, state, clock, inner.validate())
-        state.elapsed_s = row["elapsed_s"] = time.monotonic() - started
+        validation = inner.validate()
+        if not math.isfinite(validation["val_loss"]):
+            raise NotFiniteError(state.step)
+        row = _epoch_row(plan, state, clock, validation)
+        state.elapsed_s = row["elapsed_s"]
         state.history.append(row)
         if _judge(plan, state, row):
             inner.save_best()
         state.epoch_losses = []
-        observer.epoch_ended(state, row)
-        inner.save_state(state)
-        if should_stop() and not is_finished(plan, state):
+        observer.epoch_ended(state, row, validation)
+        is_asked_to_stop = should_stop()
+        if is_asked_to_stop or is_finished(plan, state) or state.step % plan.checkpoint_steps == 0:
+            inner.save_state(state)
+        if is_asked_to_stop:
             raise InterruptedRunError
     return state
 
@@ -145,7 +173,6 @@ def _run_epoch(
     end: int,
     should_stop: Callable[[], bool],
 ) -> None:
-    started = time.monotonic() - state.elapsed_s
     while state.step < end:
         to_checkpoint = plan.checkpoint_steps - state.step % plan.checkpoint_steps
         count = min(clock.steps_a_call, end - state.step, to_checkpoint)
@@ -155,8 +182,8 @@ def _run_epoch(
         clock.add(count, time.monotonic() - before, waited)
         _add_losses(state, losses)
         state.step += count
-        state.elapsed_s = time.monotonic() - started
-        observer.stepped(state, float(losses[-1].sum()), clock.steps * plan.batch_size / max(clock.seconds, 1e-9))
+        state.elapsed_s = clock.elapsed_s()
+        observer.stepped(state, float(losses[-1].sum()), _images_per_s(plan, clock))
         if should_stop():
             inner.save_state(state)
             raise InterruptedRunError
@@ -181,11 +208,18 @@ def _epoch_row(plan: Plan, state: State, clock: _Clock, validation: dict[str, An
         "epoch": state.step // plan.steps_per_epoch,
         "loss": sum(per_stack),
         "loss_per_stack": per_stack,
-        **validation,
+        "val_loss": validation["val_loss"],
+        "val_error_px": validation["val_error_px"],
         "learning_rate": plan.learning_rate(state.step - 1, state.plateau_factor),
-        "images_per_s": clock.steps * plan.batch_size / max(clock.seconds, 1e-9),
-        "data_wait_fraction": clock.waited / max(clock.seconds, 1e-9),
+        "images_per_s": _images_per_s(plan, clock),
+        "data_wait_fraction": clock.wait_fraction(),
+        "elapsed_s": clock.elapsed_s(),
     }
+
+
+def _images_per_s(plan: Plan, clock: _Clock) -> float | None:
+    steps_per_s = clock.steps_per_s()
+    return None if steps_per_s is None else steps_per_s * plan.batch_size
 
 
 def _judge(plan: Plan, state: State, row: dict[str, Any]) -> bool:

@@ -9,7 +9,8 @@ from typing import Literal
 class Schedule:
     """Warm-up and decay of the learning rate.
 
-    kind: "cosine" falls to `minimum` at the last step; "plateau" is lowered by `lowered`; "constant" stays.
+    kind: "cosine" falls towards `minimum`, which it has at step `total_steps`, the first after the run; "plateau" is
+    lowered by a factor, not below `minimum`; "constant" stays.
     peak, minimum: learning rates. warmup_steps: the rate rises linearly over them. total_steps: of the whole run.
     """
 

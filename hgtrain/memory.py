@@ -1,0 +1,97 @@
+"""How much memory training takes, estimated from the network's graph, and how much there is.
+
+The factors were fitted to the peaks that `scripts/measure_memory.py` measures on a CPU; it shows how far they are off.
+"""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hgtrain.errors import RunError
+from hgtrain.receptive_field import LayerFacts
+
+MIB = 2**20
+
+OPTIMIZER_SLOTS = {"adam": 2, "sgd": 1}
+"""Values an optimizer keeps for each weight."""
+
+KEPT_BYTES = {
+    "float32": {"Conv2D": 4, "BatchNormalization": 4, "MaxPooling2D": 4},
+    # Statistics are taken of a float32 copy of the activation, which the backward pass needs too.
+    "mixed": {"Conv2D": 6, "BatchNormalization": 2, "MaxPooling2D": 2},
+}
+"""Bytes of each output cell that wait for the backward pass. A skip's normalisation stands for the sum it goes into."""
+
+LARGEST_IN_FLIGHT = 5.5
+"""Temporary tensors of the size of the largest activation, in float32, that the backward pass holds at once."""
+
+GRAPH_BYTES, LAYER_BYTES = 7 * MIB, 1.55 * MIB
+"""What the compiled step itself takes: in all, and for each layer."""
+
+LARGEST_BATCH = 4096
+USABLE_PART = 0.9
+
+
+class Demand(NamedTuple):
+    """What decides how much memory training takes. precision, optimizer: as in the config; ema: whether there is one."""
+
+    layers: Sequence[LayerFacts]
+    precision: str
+    optimizer: str
+    ema: bool
+
+
+class Device(NamedTuple):
+    """What is trained on; the CPU's memory is the machine's."""
+
+    name: str
+    memory_bytes: int
+
+
+def training_memory(demand: Demand, batch_size: int) -> dict[str, int]:
+    """Return the bytes that training takes at a batch size, by purpose and as `total`.
+
+    parameters: the trained network, the copy that best.keras is written from, and the moving average. activations:
+    what waits for the backward pass. workspace: temporary tensors, and the compiled step. Cached frames are not in it.
+    """
+    weights = 4 * sum(layer.params for layer in demand.layers)
+    kept = KEPT_BYTES["float32" if demand.precision == "float32" else "mixed"]
+    cells = {layer.name: layer.output_shape[0] * layer.output_shape[1] * layer.output_shape[2] for layer in demand.layers}
+    largest = 4 * batch_size * max(cells.values())
+    parts = {
+        "parameters": (3 if demand.ema else 2) * weights,
+        "gradients": weights,
+        "optimizer": OPTIMIZER_SLOTS[demand.optimizer] * weights,
+        "activations": batch_size * sum(cells[layer.name] * kept.get(layer.type, 0) for layer in demand.layers),
+        "workspace": int(LARGEST_IN_FLIGHT * largest + GRAPH_BYTES + LAYER_BYTES * len(demand.layers)),
+    }
+    return parts | {"total": sum(parts.values())}
+
+
+def largest_batch(demand: Demand, memory_bytes: int) -> int:
+    """Return the largest batch whose training fits into nine tenths of the memory, at most 4096; 0 when none does."""
+    empty, one = (training_memory(demand, size)["total"] for size in (0, 1))
+    fits = int((USABLE_PART * memory_bytes - empty) / (one - empty))
+    return max(0, min(fits, LARGEST_BATCH))
+
+
+def device_here(wanted: str = "auto") -> Device:
+    """Return the first GPU that the NVIDIA driver shows, unless `wanted` is cpu, else this machine.
+
+    Raises RunError when `wanted` is gpu and there is none.
+    """
+    gpu = None if wanted == "cpu" else _first_gpu()
+    if gpu is None and wanted == "gpu":
+        raise RunError("training.device is gpu, but nvidia-smi shows none: set training.device: auto")
+    return gpu or Device("CPU", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _first_gpu() -> Device | None:
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        name, mebibytes = listed.splitlines()[0].rsplit(",", 1)
+        return Device(name.strip(), int(mebibytes) * MIB)
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+        return None

@@ -1,0 +1,50 @@
+"""Training steps on made-up images: how fast they are, and what memory they take."""
+
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from hgtrain.config import Config
+from hgtrain.device import Compute
+from hgtrain.loss import confmap_losses
+from hgtrain.summary import InputSize
+from hgtrain.train.step import Batch, Parts, Steps
+from hgtrain.trainer import Networks
+
+STEPS_AT_ONCE = 2
+
+
+class TrialSteps:
+    """The networks, optimizer and compiled step that `fit` would use, fed with images drawn on the device."""
+
+    def __init__(self, config: Config, size: InputSize, keypoints: int, compute: Compute) -> None:
+        self._networks = Networks(config, compute, size.channels, keypoints)
+        self._batch_size = config.training.batch_size
+        stride = config.model.backbone.output_stride
+
+        def make_batch(element: tf.Tensor, step: tf.Tensor, replica: tf.Tensor, replicas: int) -> Batch:
+            part = self._batch_size // replicas
+            images = tf.random.uniform((part, size.height, size.width, size.channels), 0, 255)
+            maps = tf.random.uniform((part, size.height // stride, size.width // stride, keypoints))
+            return images, maps, tf.ones((part, keypoints))
+
+        def loss(maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+            return confmap_losses(maps, targets, weights, config.training.hard_keypoint_mining)
+
+        parts = Parts(self._networks.trained, self._networks.optimizer, make_batch, loss, self._batch_size)
+        self._steps = Steps(compute.strategy, parts, self._networks.average, compute.jit)
+        self._done = 0
+
+    def run(self) -> None:
+        """Run a few steps."""
+        self._steps(tf.zeros((STEPS_AT_ONCE, 1)), self._done, np.full(STEPS_AT_ONCE, 1e-6, np.float32))
+        self._done += STEPS_AT_ONCE
+
+    def steps_per_s(self, seconds: float) -> float:
+        """Return the speed over `seconds` or a little more; compiling does not count."""
+        self.run()
+        first, started = self._done, time.monotonic()
+        while time.monotonic() - started < seconds:
+            self.run()
+        return (self._done - first) / (time.monotonic() - started)

@@ -1,0 +1,79 @@
+"""Compare the memory that `hgtrain summarize` expects with the peak of training, for five networks on the CPU.
+
+    python scripts/measure_memory.py
+
+Each network trains a few steps in a process of its own. The peak is the largest resident memory less what the process
+held with TensorFlow imported. Exits with 1 when an estimate is more than a quarter off.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SMALL = {"stem_filters": 16, "filters": 32, "filter_increase": 16, "stacks": 1, "max_stride": 32}
+MEDIUM = {"stem_filters": 32, "filters": 64, "filter_increase": 32, "stacks": 2}
+LARGE = {"stem_filters": 64, "filters": 128, "filter_increase": 64, "stacks": 1}
+FINE = {**SMALL, "stem_stride": 2, "output_stride": 2}
+CASES = {
+    "small, batch 8 of 128x128": (SMALL, 128, 8, "float32"),
+    "medium, two stacks, batch 8 of 192x192": (MEDIUM, 192, 8, "float32"),
+    "medium, two stacks, batch 16 of 256x256, bfloat16": (MEDIUM, 256, 16, "mixed_bfloat16"),
+    "large, batch 4 of 256x256": (LARGE, 256, 4, "float32"),
+    "stride 2, batch 8 of 256x256": (FINE, 256, 8, "float32"),
+}
+KEYPOINTS = 20
+TOLERANCE = 0.25
+
+
+def main() -> None:
+    """Print a line for each network."""
+    worst = 0.0
+    for name in CASES:
+        command = [sys.executable, __file__, name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        expected, measured = json.loads(done.stdout.splitlines()[-1])
+        off = expected / measured - 1
+        worst = max(worst, abs(off))
+        print(f"{name:<52} expected {expected / 2**20:6.0f} MiB, measured {measured / 2**20:6.0f} MiB, {off:+.0%}")
+    sys.exit(worst > TOLERANCE)
+
+
+def measure(name: str) -> tuple[int, int]:
+    """Return the expected and the measured bytes of a case."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    from hgtrain.config import BackboneConfig, Config, DataConfig, ModelConfig, TrainingConfig
+    from hgtrain.described import Described
+    from hgtrain.device import set_up
+    from hgtrain.memory import Device
+    from hgtrain.summary import InputSize, summarize
+    from hgtrain.trial_steps import TrialSteps
+
+    backbone, size, batch_size, precision = CASES[name]
+    config = Config(
+        data=DataConfig(train="none.h5"),
+        model=ModelConfig(backbone=BackboneConfig(**backbone)),
+        training=TrainingConfig(batch_size=batch_size, precision=precision, device="cpu"),
+    )
+    compute = set_up(config.training)
+    before = resident("VmRSS")
+    trial = TrialSteps(config, InputSize(size, size, 1), KEYPOINTS, compute)
+    for _ in range(3):
+        trial.run()
+    measured = resident("VmHWM") - before
+    summary = summarize(Described(config, (size, size, 1), KEYPOINTS, None), Device("CPU", 2**33))
+    return summary["memory"]["total"], measured
+
+
+def resident(key: str) -> int:
+    """Return VmRSS, the resident memory of this process, or VmHWM, its peak, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(measure(sys.argv[1])))
+    else:
+        main()

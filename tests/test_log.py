@@ -1,0 +1,146 @@
+import io
+
+import numpy as np
+import pytest
+
+from hgtrain.train import log
+from hgtrain.train.log import EventFile, Reporter, format_seconds, progress, say
+
+
+class FakeClock:
+    """Stands for the module `time`."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    fake = FakeClock()
+    monkeypatch.setattr(log, "time", fake)
+    return fake
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    fake = Terminal()
+    monkeypatch.setattr("sys.stderr", fake)
+    return fake
+
+
+def test_a_line_goes_to_stderr_alone(capsys):
+    say("resuming at step 8")
+    assert capsys.readouterr() == ("", "resuming at step 8\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (59.4, "0:59"), (59.6, "1:00"), (123, "2:03"), (3723, "1:02:03"), (90000, "25:00:00")],
+)
+def test_seconds_are_written_as_clocks_do(seconds, text):
+    assert format_seconds(seconds) == text
+
+
+def test_progress_passes_items_on():
+    assert list(progress(iter("abc"), 3, "reading")) == ["a", "b", "c"]
+
+
+def test_a_phase_of_less_than_two_seconds_shows_nothing(clock, capsys):
+    for _ in progress(range(4), 4, "reading"):
+        clock.now += 0.49
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_longer_phase_says_how_far_it_is_after_two_seconds_and_then_every_ten(clock, capsys):
+    for _ in progress(range(30), 30, "reading"):
+        clock.now += 1
+    assert capsys.readouterr().err.splitlines() == [
+        "reading: 2/30 frames, 0:28 left",
+        "reading: 12/30 frames, 0:18 left",
+        "reading: 22/30 frames, 0:08 left",
+    ]
+
+
+def test_the_time_left_counts_from_where_a_run_was_resumed(clock, capsys):
+    reporter = Reporter(100, "training", "steps", done=50, delay_s=0)
+    clock.now += 20
+    reporter.update(60, "loss 0.5")
+    assert capsys.readouterr().err == "training: 60/100 steps, loss 0.5, 1:20 left\n"
+
+
+def test_before_the_first_step_no_time_left_is_claimed(clock, capsys):
+    Reporter(100, "training", "steps", done=50, delay_s=0).update(50)
+    assert capsys.readouterr().err == "training: 50/100 steps\n"
+
+
+def test_a_terminal_gets_a_bar(terminal):
+    reporter = Reporter(100, "training", "steps", delay_s=0)
+    reporter.update(100, "loss 0.5")
+    reporter.close()
+    assert "training: 100%" in terminal.getvalue()
+    assert "100/100" in terminal.getvalue()
+
+
+def test_a_terminal_gets_no_bar_for_a_short_phase(terminal):
+    list(progress(range(3), 3, "reading"))
+    assert "reading" not in terminal.getvalue()
+
+
+def test_a_line_stands_above_a_bar(terminal):
+    reporter = Reporter(100, "training", "steps", delay_s=0)
+    say("epoch 1")
+    reporter.close()
+    assert "epoch 1\n" in terminal.getvalue()
+
+
+# TensorBoard
+
+
+def events_of(folder):
+    import tensorflow as tf
+
+    (path,) = folder.glob("events.out.tfevents.*")
+    return [tf.compat.v1.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+
+
+def test_an_event_file_begins_with_its_version(tmp_path):
+    EventFile(tmp_path / "tensorboard").close()
+    (event,) = events_of(tmp_path / "tensorboard")
+    assert event.file_version == "brain.Event:2"
+
+
+def test_scalars_are_points_of_curves(tmp_path):
+    events = EventFile(tmp_path)
+    events.scalars(7, {"loss": 0.5, "val_loss": 0.25})
+    events.close()
+    event = events_of(tmp_path)[1]
+    assert event.step == 7
+    assert {value.tag: value.simple_value for value in event.summary.value} == {"loss": 0.5, "val_loss": 0.25}
+
+
+def test_images_come_back_as_they_were(tmp_path):
+    import tensorflow as tf
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 8, 3)).astype(np.uint8)
+    events = EventFile(tmp_path)
+    events.images(3, "validation", images)
+    events.close()
+    values = events_of(tmp_path)[1].summary.value
+    assert [value.tag for value in values] == ["validation/0", "validation/1"]
+    assert [(value.image.height, value.image.width) for value in values] == [(5, 8)] * 2
+    assert np.array_equal([tf.io.decode_png(value.image.encoded_image_string) for value in values], images)
+
+
+def test_what_is_written_can_be_read_while_the_run_goes_on(tmp_path):
+    events = EventFile(tmp_path)
+    events.scalars(1, {"loss": 0.5})
+    assert len(events_of(tmp_path)) == 2
+    events.close()

@@ -1,0 +1,81 @@
+import os
+import signal
+
+import pytest
+
+from hgtrain.stopping import StoppedError, StopRequest
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+def send(signum):
+    os.kill(os.getpid(), signum)
+
+
+@pytest.mark.parametrize(("signum", "status"), SIGNALS)
+def test_a_signal_stops_at_once_with_the_status_of_the_shell(signum, status):
+    with pytest.raises(StoppedError) as stopped, StopRequest().listening():
+        send(signum)
+    assert stopped.value.exit_status == status
+    assert str(stopped.value) == signal.Signals(signum).name
+
+
+@pytest.mark.parametrize(("signum", "status"), SIGNALS)
+def test_the_first_signal_is_only_noted_while_postponed(signum, status):
+    stop = StopRequest()
+    with pytest.raises(StoppedError, match=signal.Signals(signum).name) as stopped, stop.listening(), stop.postponed():
+        assert not stop
+        send(signum)
+        assert stop
+        stop.leave()
+    assert stopped.value.exit_status == status
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("second", "status"), SIGNALS)
+def test_the_second_signal_stops_at_once(first, second, status):
+    stop, came_here = StopRequest(), False
+    with pytest.raises(StoppedError) as stopped, stop.listening(), stop.postponed():
+        send(first)
+        came_here = True
+        send(second)
+    assert came_here
+    assert stopped.value.exit_status == status
+
+
+def test_a_signal_that_nobody_asked_for_stops_at_the_end_of_the_block():
+    stop = StopRequest()
+    with pytest.raises(StoppedError, match="SIGTERM"), stop.listening(), stop.postponed():
+        send(signal.SIGTERM)
+
+
+def test_another_exception_goes_before_a_noted_signal():
+    stop = StopRequest()
+    with pytest.raises(ValueError, match="another"), stop.listening(), stop.postponed():
+        send(signal.SIGTERM)
+        raise ValueError("another")
+
+
+def test_after_postponing_a_signal_stops_at_once_again():
+    stop = StopRequest()
+    with pytest.raises(StoppedError, match="SIGINT"), stop.listening():
+        with stop.postponed():
+            pass
+        send(signal.SIGINT)
+
+
+def test_nothing_on_the_way_takes_a_stop_for_a_failure():
+    assert not issubclass(StoppedError, Exception)
+
+
+def test_the_handlers_before_come_back():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ValueError, match="x"), StopRequest().listening():
+        raise ValueError("x")
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_without_a_signal_leaving_counts_as_ctrl_c():
+    with pytest.raises(StoppedError) as stopped:
+        StopRequest().leave()
+    assert stopped.value.exit_status == 130
