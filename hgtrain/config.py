@@ -42,10 +42,11 @@ class DataConfig(_Section):
         default=None, description="Channels the network sees; null: as the file"
     )
     image_shape: kinds.Shape = Field(
-        default=None, description="[height, width, channels] of the images, for summarize without files; null: as the file"
+        default=None,
+        description="[height, width, channels] of the images, to summarize without files; null: as the file",
     )
     keypoints: kinds.Count | None = Field(
-        default=None, description="Number of keypoints, for summarize without files; null: as the file"
+        default=None, description="Number of keypoints, to summarize without files; null: as the file"
     )
     cache: Literal["auto", "device", "ram", "none"] = Field(
         default="auto", description="Where decoded images are kept; auto takes the first that fits"

@@ -1,4 +1,4 @@
-"""What a network is built for, from a config, its datasets or a run: size of the images, keypoints, size of the animals.
+"""What a network is built for, from a config, its datasets or a run: image size, keypoints, size of the animals.
 
 No TensorFlow, so that a mistake is answered at once.
 """

@@ -3,13 +3,16 @@
 The factors were fitted to the peaks that `scripts/measure_memory.py` measures on a CPU; it shows how far they are off.
 """
 
+import math
 import os
 import subprocess
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hgtrain.errors import RunError
-from hgtrain.receptive_field import LayerFacts
+
+if TYPE_CHECKING:
+    from hgtrain.receptive_field import LayerFacts
 
 MIB = 2**20
 
@@ -34,9 +37,9 @@ USABLE_PART = 0.9
 
 
 class Demand(NamedTuple):
-    """What decides how much memory training takes. precision, optimizer: as in the config; ema: whether there is one."""
+    """What decides how much memory training takes; `ema`: whether there is a moving average of the weights."""
 
-    layers: Sequence[LayerFacts]
+    layers: Sequence["LayerFacts"]
     precision: str
     optimizer: str
     ema: bool
@@ -57,7 +60,7 @@ def training_memory(demand: Demand, batch_size: int) -> dict[str, int]:
     """
     weights = 4 * sum(layer.params for layer in demand.layers)
     kept = KEPT_BYTES["float32" if demand.precision == "float32" else "mixed"]
-    cells = {layer.name: layer.output_shape[0] * layer.output_shape[1] * layer.output_shape[2] for layer in demand.layers}
+    cells = {layer.name: math.prod(layer.output_shape) for layer in demand.layers}
     largest = 4 * batch_size * max(cells.values())
     parts = {
         "parameters": (3 if demand.ema else 2) * weights,

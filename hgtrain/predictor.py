@@ -40,7 +40,8 @@ class Predictor:
         """Return the last stack's maps `(B, h, w, K)` float32 of images `(B, H, W, C)` uint8."""
         geometry = self.geometry
         prepared = resize(to_channels(images, geometry.channels), geometry.input_scale)
-        return self.model(pad(prepared, geometry.multiple), training=False)
+        # In float already here: runtimes for phones pad no unsigned bytes.
+        return self.model(pad(tf.cast(prepared, tf.float32), geometry.multiple), training=False)
 
     def points_and_confidence(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return points `(B, K, 2)` in pixels of `images` `(B, H, W, C)` uint8, and confidence `(B, K)` in 0..1."""

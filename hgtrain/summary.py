@@ -23,8 +23,8 @@ class InputSize(NamedTuple):
 def input_size(config: Config, image_shape: tuple[int, int, int]) -> InputSize:
     """Return the size of the network's input for images `(H, W, C)`."""
     multiple = config.model.backbone.max_stride
-    sides = (padded_length(resized_length(side, config.data.input_scale), multiple) for side in image_shape[:2])
-    return InputSize(*sides, config.data.channels or image_shape[2])
+    height, width = (padded_length(resized_length(side, config.data.input_scale), multiple) for side in image_shape[:2])
+    return InputSize(height, width, config.data.channels or image_shape[2])
 
 
 def summarize(described: Described, device: Device) -> dict[str, Any]:

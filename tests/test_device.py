@@ -52,11 +52,6 @@ def test_xla_is_as_configured(xla, jit):
 def test_xla_is_off_where_operations_are_deterministic():
     compute = set_up(deterministic=True)
     assert (compute.jit, compute.xla_reason) == (False, "deterministic operations were asked for")
-    assert (
-        tf.config.experimental.is_op_determinism_enabled()
-        if hasattr(tf.config.experimental, "is_op_determinism_enabled")
-        else True
-    )
 
 
 def test_the_seed_sets_the_weights():
@@ -82,9 +77,7 @@ def test_several_machines_are_refused():
 
 @pytest.mark.usefixtures("two_replicas")
 def test_a_batch_must_be_shared_among_the_devices():
-    with pytest.raises(
-        RunError, match=r"training.batch_size must be a multiple of the 2 devices, got 7 \(nearest: 6\)"
-    ):
+    with pytest.raises(RunError, match=r"batch_size must be a multiple of the 2 devices, got 7 \(nearest: 6\)"):
         set_up(batch_size=7)
 
 
@@ -96,14 +89,13 @@ def test_xla_is_off_on_several_devices():
 
 @pytest.mark.usefixtures("two_replicas")
 def test_xla_cannot_be_on_on_several_devices():
-    with pytest.raises(
-        RunError, match=r"training.xla is on, which needs a single device, got 2: set training.xla: auto"
-    ):
+    with pytest.raises(RunError, match=r"xla is on, which needs a single device, got 2: set training.xla: auto"):
         set_up(batch_size=8, xla="on")
 
 
+@pytest.mark.slow
 def test_tensorflow_is_imported_without_its_lines():
-    code = "import sys; from hgtrain.device import import_tensorflow; import_tensorflow(); 'tensorflow' in sys.modules or 1/0"
+    code = "import sys; from hgtrain.device import import_tensorflow as load; load(); sys.modules['tensorflow']"
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert (done.stdout, done.stderr) == ("", "")

@@ -29,11 +29,11 @@ def clock(monkeypatch):
     return fake
 
 
-@pytest.fixture
-def terminal(monkeypatch):
-    fake = Terminal()
-    monkeypatch.setattr("sys.stderr", fake)
-    return fake
+def open_terminal(monkeypatch):
+    # Not a fixture: pytest puts its own stderr in place between fixtures and test.
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    return terminal
 
 
 def test_a_line_goes_to_stderr_alone(capsys):
@@ -81,7 +81,8 @@ def test_before_the_first_step_no_time_left_is_claimed(clock, capsys):
     assert capsys.readouterr().err == "training: 50/100 steps\n"
 
 
-def test_a_terminal_gets_a_bar(terminal):
+def test_a_terminal_gets_a_bar(monkeypatch):
+    terminal = open_terminal(monkeypatch)
     reporter = Reporter(100, "training", "steps", delay_s=0)
     reporter.update(100, "loss 0.5")
     reporter.close()
@@ -89,12 +90,14 @@ def test_a_terminal_gets_a_bar(terminal):
     assert "100/100" in terminal.getvalue()
 
 
-def test_a_terminal_gets_no_bar_for_a_short_phase(terminal):
+def test_a_terminal_gets_no_bar_for_a_short_phase(monkeypatch):
+    terminal = open_terminal(monkeypatch)
     list(progress(range(3), 3, "reading"))
     assert "reading" not in terminal.getvalue()
 
 
-def test_a_line_stands_above_a_bar(terminal):
+def test_a_line_stands_above_a_bar(monkeypatch):
+    terminal = open_terminal(monkeypatch)
     reporter = Reporter(100, "training", "steps", delay_s=0)
     say("epoch 1")
     reporter.close()

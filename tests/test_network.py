@@ -157,6 +157,8 @@ def test_weights_of_fewer_stacks_are_refused(two_stacks: keras.Model) -> None:
         copy_weights(two_stacks, network_of(3))
 
 
+# Keras 3.15 converts its variables in a way that NumPy 2 warns about.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_saved_network_gives_the_same_maps_when_loaded(two_stacks: keras.Model, tmp_path: Path) -> None:
     two_stacks.save(tmp_path / "network.keras")
     loaded = keras.models.load_model(tmp_path / "network.keras", compile=False, safe_mode=True)

@@ -199,7 +199,7 @@ def test_damaged_json_is_refused_with_its_path(tmp_path, content):
 
 
 def test_missing_json_is_refused_with_its_path(tmp_path):
-    with pytest.raises(RunError, match="split.json cannot be read: .*No such file"):
+    with pytest.raises(RunError, match=r"split.json cannot be read: .*No such file"):
         rundir.read_json(tmp_path / "split.json")
 
 

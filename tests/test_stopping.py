@@ -22,24 +22,38 @@ def test_a_signal_stops_at_once_with_the_status_of_the_shell(signum, status):
 
 @pytest.mark.parametrize(("signum", "status"), SIGNALS)
 def test_the_first_signal_is_only_noted_while_postponed(signum, status):
-    stop = StopRequest()
-    with pytest.raises(StoppedError, match=signal.Signals(signum).name) as stopped, stop.listening(), stop.postponed():
-        assert not stop
-        send(signum)
-        assert stop
-        stop.leave()
+    stop, before, after = StopRequest(), None, None
+
+    def work():
+        nonlocal before, after
+        with stop.listening(), stop.postponed():
+            before = bool(stop)
+            send(signum)
+            after = bool(stop)
+            stop.leave()
+
+    with pytest.raises(StoppedError) as stopped:
+        work()
+    assert (before, after) == (False, True)
     assert stopped.value.exit_status == status
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("second", "status"), SIGNALS)
 def test_the_second_signal_stops_at_once(first, second, status):
-    stop, came_here = StopRequest(), False
-    with pytest.raises(StoppedError) as stopped, stop.listening(), stop.postponed():
-        send(first)
-        came_here = True
-        send(second)
-    assert came_here
+    stop, was_noted = StopRequest(), False
+
+    def work():
+        nonlocal was_noted
+        with stop.listening(), stop.postponed():
+            send(first)
+            was_noted = True
+            send(second)
+            was_noted = False
+
+    with pytest.raises(StoppedError) as stopped:
+        work()
+    assert was_noted
     assert stopped.value.exit_status == status
 
 
@@ -50,18 +64,26 @@ def test_a_signal_that_nobody_asked_for_stops_at_the_end_of_the_block():
 
 
 def test_another_exception_goes_before_a_noted_signal():
-    stop = StopRequest()
-    with pytest.raises(ValueError, match="another"), stop.listening(), stop.postponed():
-        send(signal.SIGTERM)
-        raise ValueError("another")
+    def work():
+        stop = StopRequest()
+        with stop.listening(), stop.postponed():
+            send(signal.SIGTERM)
+            raise ValueError("another")
+
+    with pytest.raises(ValueError, match="another"):
+        work()
 
 
 def test_after_postponing_a_signal_stops_at_once_again():
-    stop = StopRequest()
-    with pytest.raises(StoppedError, match="SIGINT"), stop.listening():
-        with stop.postponed():
-            pass
-        send(signal.SIGINT)
+    def work():
+        stop = StopRequest()
+        with stop.listening():
+            with stop.postponed():
+                pass
+            send(signal.SIGINT)
+
+    with pytest.raises(StoppedError, match="SIGINT"):
+        work()
 
 
 def test_nothing_on_the_way_takes_a_stop_for_a_failure():
