@@ -61,6 +61,39 @@ def evaluate(run: Path, data: tuple[str, ...], as_json: bool, decode: str) -> No
     click.echo(json.dumps(evaluation, indent=1, allow_nan=False) if as_json else _table(run, evaluation))
 
 
+@commands.command(epilog="Example: hgtrain predict runs/flies-20250102-101500 film.mp4 -o film.slp --overlay look.mp4")
+@click.argument("run_or_export", type=click.Path(path_type=Path))
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.option("-o", "out", metavar="OUT", type=click.Path(path_type=Path), required=True, help=".h5, .csv or .slp.")
+@click.option("--overlay", type=click.Path(path_type=Path), help="A video to draw the predictions into.")
+@click.option("--decode", type=DECODERS, help="How peaks are refined [default: unbiased].")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images at once [default: as in training, 8 for exports].")
+def predict(
+    run_or_export: Path, inputs: tuple[str, ...], out: Path, overlay: Path | None, decode: str, batch_size: int
+) -> None:
+    """Predict the keypoints of datasets, images, folders of images and videos."""
+    with StopRequest().listening():
+        from hgtrain import run_results
+
+        options = run_results.PredictOptions(overlay, decode, batch_size)
+        frames = run_results.predict(run_or_export, inputs, out, options)
+    click.echo(f"{out}: {frames} frames")
+
+
+@commands.command(epilog="Example: hgtrain convert openfield-Pranav-2018-10-30 openfield.h5")
+@click.argument("src")
+@click.argument("dst", type=click.Path(path_type=Path))
+@click.option("--predictions", is_flag=True, help="Take predicted animals in frames that nobody labelled.")
+def convert(src: str, dst: Path, predictions: bool) -> None:
+    """Write the labels SRC of another program to DST in the hgtrain format."""
+    with StopRequest().listening():
+        from hgtrain import run_results
+
+        converted = run_results.convert_dataset(src, dst, predictions)
+    names = converted.skeleton.keypoint_names
+    click.echo(f"{dst}: {converted.frames} frames, {len(names)} keypoints ({', '.join(names)})")
+
+
 @commands.command(epilog="Example: hgtrain report runs/a runs/b -o a-against-b.html")
 @click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
@@ -109,17 +142,17 @@ def init(schema: bool) -> None:
 
 
 def _table(folder: Path, evaluation: dict[str, Any]) -> str:
-    def number(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
+    def number(value: float | None, form: str, unit: str = "") -> str:
+        return "-" if value is None else format(value, form) + unit
 
     error = evaluation["error_px"]
     rows = [
         ("run", str(folder)),
         ("frames", str(evaluation["frames"])),
         ("keypoints", str(evaluation["keypoints"])),
-        ("error, mean", number(error["mean"], ".2f") + " px"),
-        ("error, median", number(error["median"], ".2f") + " px"),
-        ("error, 95% below", number(error["p95"], ".2f") + " px"),
+        ("error, mean", number(error["mean"], ".2f", " px")),
+        ("error, median", number(error["median"], ".2f", " px")),
+        ("error, 95% below", number(error["p95"], ".2f", " px")),
         ("OKS", number(evaluation["oks"], ".3f")),
         *((f"within {px} px", number(part, ".1%")) for px, part in evaluation["pck"].items()),
     ]

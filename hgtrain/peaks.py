@@ -14,6 +14,9 @@ from hgtrain.coords import cells_to_pixels, original_points
 # against the stride counts where its centre lies beyond the outermost cell.
 SMALLEST = 1e-37
 
+# Large enough not to be 0 in float16.
+NO_BEND = 1e-6
+
 RADIUS = 3
 
 
@@ -37,8 +40,10 @@ def global_peaks(maps: tf.Tensor, radius: int = RADIUS) -> tuple[tf.Tensor, tf.T
     peak, as in a flat map, it is the centre of the first highest cell.
     """
     cells, row, column, values = _highest(maps)
-    patch, top, left = _window(cells, row, column, radius)
-    vertex = _three_point_vertex if radius == 1 else _fitted_vertex
+    # Three cells must all be there; of more, those beyond the border weigh nothing. To move a wide window inwards would
+    # take in cells that hold nothing but noise instead, ten times the error beside a border.
+    window, vertex = (_full_window, _three_point_vertex) if radius == 1 else (_padded_window, _fitted_vertex)
+    patch, top, left = window(cells, row, column, radius)
     x = _near(column, left + vertex(tf.reduce_sum(patch, axis=1)), tf.shape(maps)[2])
     y = _near(row, top + vertex(tf.reduce_sum(patch, axis=2)), tf.shape(maps)[1])
     return _as_points(x, y, values), values
@@ -108,7 +113,17 @@ def _patch(cells: tf.Tensor, row: tf.Tensor, column: tf.Tensor, radius: int) -> 
     return tf.transpose(tf.gather(tf.transpose(rows, (0, 2, 1)), column[:, None] + around, batch_dims=1), (0, 2, 1))
 
 
-def _window(cells: tf.Tensor, row: tf.Tensor, column: tf.Tensor, radius: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _padded_window(
+    cells: tf.Tensor, row: tf.Tensor, column: tf.Tensor, radius: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return as `_full_window`; beyond the border is 0."""
+    window = tf.maximum(_patch(cells, row, column, radius), 0.0)
+    return window, tf.cast(row - radius, tf.float32), tf.cast(column - radius, tf.float32)
+
+
+def _full_window(
+    cells: tf.Tensor, row: tf.Tensor, column: tf.Tensor, radius: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return the cells around one of each map, not below 0, `(n, size, size)`, and the first row and column `(n,)`.
 
     At a border the window moves inwards, so that it is always full; of a smaller map the rest is 0.
@@ -131,9 +146,15 @@ def _near(cell: tf.Tensor, refined: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
     return tf.where(is_refined, tf.clip_by_value(refined, at - 1, at + 1), at)
 
 
+def _log(values: tf.Tensor) -> tf.Tensor:
+    """Return the natural logarithm of values >= 0, and of those below SMALLEST that of SMALLEST."""
+    # A choice, not a maximum: where an exported model's constants are float16, SMALLEST is 0.
+    return tf.where(values > SMALLEST, tf.math.log(values), math.log(SMALLEST))
+
+
 def _three_point_vertex(profile: tf.Tensor) -> tf.Tensor:
     """Return the vertex `(n,)` of the log-parabola through profiles `(n, 3)` >= 0; NaN where it opens upwards."""
-    left, middle, right = tf.unstack(tf.math.log(tf.maximum(profile, SMALLEST)), axis=1)
+    left, middle, right = tf.unstack(_log(profile), axis=1)
     curvature = left - 2 * middle + right
     return tf.where(curvature < 0, 1 + tf.math.divide_no_nan(left - right, 2 * curvature), math.nan)
 
@@ -141,7 +162,7 @@ def _three_point_vertex(profile: tf.Tensor) -> tf.Tensor:
 def _fitted_vertex(profile: tf.Tensor) -> tf.Tensor:
     """Return the vertex `(n,)` of the log-parabola fitted to profiles `(n, size)` >= 0; NaN where it opens upwards."""
     weights = tf.math.divide_no_nan(profile, tf.reduce_max(profile, axis=1, keepdims=True))
-    logs = tf.math.log(tf.maximum(weights, SMALLEST))
+    logs = _log(weights)
     at = tf.range(profile.shape[1], dtype=tf.float32)
     total = tf.reduce_sum(weights, axis=1)
     mean = tf.math.divide_no_nan(tf.reduce_sum(weights * at, axis=1), total)
@@ -151,11 +172,11 @@ def _fitted_vertex(profile: tf.Tensor) -> tf.Tensor:
     skew = tf.math.divide_no_nan(tf.reduce_sum(weights * first**3, axis=1), spread)
     second = first**2 - skew[:, None] * first - tf.math.divide_no_nan(spread, total)[:, None]
     slope = tf.math.divide_no_nan(tf.reduce_sum(weights * logs * first, axis=1), spread)
-    curvature = tf.math.divide_no_nan(
-        tf.reduce_sum(weights * logs * second, axis=1), tf.reduce_sum(weights * second**2, axis=1)
-    )
+    bend = tf.reduce_sum(weights * second**2, axis=1)
+    curvature = tf.math.divide_no_nan(tf.reduce_sum(weights * logs * second, axis=1), bend)
     vertex = mean + (skew - tf.math.divide_no_nan(slope, curvature)) / 2
-    return tf.where(curvature < 0, vertex, math.nan)
+    # Two cells alone have no curvature: what is left of it is rounding, of either sign.
+    return tf.where((curvature < 0) & (bend > NO_BEND), vertex, math.nan)
 
 
 def decode(

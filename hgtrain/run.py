@@ -5,6 +5,7 @@ TensorFlow is imported only after everything the user gave has been checked, so 
 
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,7 +43,7 @@ MAY_CHANGE = (
 def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -> tuple[Path, dict[str, Any]]:
     """Train what the config describes; return the run directory and the evaluation of the best model.
 
-    Nothing is written before the config, the datasets and the devices are found good.
+    Nothing is written before the config and the datasets are found good.
     Raises HgtrainError for the user's mistakes; StoppedError after a signal, with a checkpoint written.
     """
     folder = _run_folder(config, run_dir, resume)
@@ -52,17 +53,19 @@ def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -
         if _is_finished(config, folder):
             say(f"{folder} is finished; to train longer, raise training.epochs")
             return folder, rundir.read_json(folder / rundir.EVALUATION)
+    elif resume:
+        say(f"{folder} holds no run to continue: a new one starts")
     with _open_split(config) as split:
         if is_resumed:
             split = source.split_from_json(
                 rundir.read_json(folder / rundir.SPLIT), split.train.dataset, split.validation.dataset
             )
-        for note in (*split.notes, *_size_notes(config, split.train.dataset)):
-            say(note)
-        from hgtrain.device import set_up
-
-        compute = set_up(config.training)
         with rundir.claimed(folder, resume):
+            for note in _notes(config, split):
+                say(note)
+            from hgtrain.device import set_up
+
+            compute = set_up(config.training)
             _write_start(config, folder, split, compute)
             with closing(_trainer(config, split, compute, folder)) as trainer:
                 _train(config, folder, trainer, split, stop)
@@ -118,8 +121,6 @@ def _open_files(config: Config, key: str, files: Sequence[str]) -> Iterator[Pose
     except DatasetError as error:
         raise DatasetError(f"{config.where(key)}: {key}: {error}") from error
     with closing(dataset):
-        for note in dataset.notes:
-            say(note)
         yield dataset
 
 
@@ -137,6 +138,12 @@ def _nearest_file(file: str) -> str:
         return f" ({folder}: {error.strerror})"
     near = difflib.get_close_matches(Path(file).name, names, n=1)
     return f" (nearest: {near[0]})" if near else ""
+
+
+def _notes(config: Config, split: source.Split) -> Iterable[str]:
+    """Return what is worth knowing of the data, each thing once."""
+    sides = (*split.train.dataset.notes, *split.validation.dataset.notes)
+    return dict.fromkeys((*sides, *split.notes, *_size_notes(config, split.train.dataset)))
 
 
 def _size_notes(config: Config, dataset: PoseDataset) -> Iterator[str]:
@@ -196,9 +203,8 @@ def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _write_start(config: Config, folder: Path, split: source.Split, compute: "Compute") -> None:
-    """Write config.yaml, split.json and provenance.json."""
+    """Write split.json, provenance.json and, last because it marks a run as started, config.yaml."""
     dataset = split.train.dataset
-    rundir.write_text(folder / rundir.CONFIG, dump_config(config))
     skeleton = {
         "keypoint_names": list(dataset.keypoint_names),
         "edges": [list(map(int, edge)) for edge in dataset.edges],
@@ -224,6 +230,7 @@ def _write_start(config: Config, folder: Path, split: source.Split, compute: "Co
         "started": _now(),
     }
     rundir.write_json(folder / rundir.PROVENANCE, provenance)
+    rundir.write_text(folder / rundir.CONFIG, dump_config(config))
     say(
         f"{folder}: {len(split.train.frames)} frames to train on, {len(split.validation.frames)} to validate; "
         + ", ".join(f"{key} {value}" for key, value in resolved.items() if key != "xla_reason")
@@ -269,8 +276,8 @@ def _train(config: Config, folder: Path, trainer: "Trainer", split: source.Split
             with stop.postponed():
                 train(plan, state, trainer, record, should_stop=lambda: bool(stop))
         except InterruptedRunError:
-            again = f"hgtrain fit {folder / rundir.CONFIG} --run-dir {folder} --resume"
-            say(f"stopped at step {state.step}; go on with: {again}")
+            again = ["hgtrain", "fit", str(folder / rundir.CONFIG), "--run-dir", str(folder), "--resume"]
+            say(f"stopped at step {state.step}; go on with: {shlex.join(again)}")
             stop.leave()
         except NotFiniteError as error:
             raise RunError(

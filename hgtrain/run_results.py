@@ -3,16 +3,23 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hgtrain import rundir
 from hgtrain.config import Config
 from hgtrain.data import source
-from hgtrain.data.dataset import PoseDataset
+from hgtrain.data.dataset import PoseDataset, Skeleton
+from hgtrain.errors import DatasetError, RunError
+from hgtrain.exported import ExportedModel, is_export
+from hgtrain.frames import FrameSource, open_frames
 from hgtrain.opened_run import Run, load_run
+from hgtrain.overlay_video import OverlayVideo
+from hgtrain.predict import Model, file_sink, predict_all
+from hgtrain.prediction_files import file_type
 from hgtrain.train.log import progress, say
 
 if TYPE_CHECKING:
+    from hgtrain.data.convert import Converted
     from hgtrain.report import RunResults
 
 
@@ -34,6 +41,88 @@ def evaluate(folder: Path, files: Sequence[str], refinement: str) -> dict[str, A
             say(note)
         side = source.Side(dataset, selected.frames)
         return evaluate_side(predict_side(run.predictor, side, _reading), side)
+
+
+class PredictOptions(NamedTuple):
+    """Options of `predict`. overlay: a video to draw into. refinement and batch_size: None for the model's own."""
+
+    overlay: Path | None = None
+    refinement: str | None = None
+    batch_size: int | None = None
+
+
+def predict(model_folder: Path, inputs: Sequence[str], out: Path, options: PredictOptions) -> int:
+    """Return the number of frames whose predictions were written to `out`.
+
+    Raises HgtrainError for what cannot be used, before anything is written; and when an input breaks on the way, with
+    the predictions of all other frames written.
+    """
+    check_outputs(inputs, [out, *([] if options.overlay is None else [options.overlay])])
+    write_as = file_type(out)
+    model, skeleton, channels = _predicting_model(model_folder, options)
+    with ExitStack() as opened:
+        sources = [open_frames(path, channels) for path in inputs]
+        for source in sources:
+            opened.callback(source.close)
+        if is_export(model_folder):
+            _check_channels(model_folder, channels, sources)
+        overlay = None if options.overlay is None else OverlayVideo(options.overlay, skeleton, sources)
+        if overlay is not None:
+            opened.callback(overlay.close)
+        file = write_as(out, skeleton, sources, str(model_folder))
+        problems: list[DatasetError] | None = None
+        try:
+            problems = predict_all(model, sources, file_sink(file, overlay and overlay.write))
+        finally:
+            file.close(complete=problems == [])
+    if problems:
+        kept = f"; the predictions of {file.frames} frames are in {out}" if file.frames else ""
+        raise DatasetError("\n".join(map(str, problems)) + kept) from problems[0]
+    return file.frames
+
+
+def check_outputs(inputs: Sequence[str], outputs: Sequence[Path]) -> None:
+    """Raise RunError when a file to write is one to read, or has no folder."""
+    taken = {Path(path).resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise RunError(f"{path} is an input: choose another name for what is written")
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise RunError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'there is no such folder'}")
+
+
+def _predicting_model(folder: Path, options: PredictOptions) -> tuple[Model, Skeleton, int]:
+    """Return what predicts, its skeleton, and the channels it takes."""
+    if is_export(folder):
+        if options.refinement not in (None, "unbiased"):
+            raise RunError(f"--decode {options.refinement} needs a run: the export {folder} decodes as it was written")
+        exported = ExportedModel(folder, options.batch_size or 8)
+        return exported, exported.skeleton, exported.channels
+    run = load_run(folder, options.refinement or "unbiased")
+    run.predictor.batch_size = options.batch_size or run.predictor.batch_size
+    return run.predictor, run.skeleton, run.predictor.geometry.channels
+
+
+def _check_channels(folder: Path, channels: int, sources: Sequence[FrameSource]) -> None:
+    for source in sources:
+        if source.channels != channels:
+            raise RunError(
+                f"{source.path} has images of {source.channels} channels but the export {folder} takes {channels}: "
+                "predict with the run, which converts them"
+            )
+
+
+def convert_dataset(source_path: str, target: Path, predictions: bool) -> "Converted":
+    """Write what sleap-io reads from a file or folder to `target` in the hgtrain format; notes go to the log."""
+    from hgtrain.data.convert import convert
+
+    check_outputs([source_path], [target])
+    converted = convert(
+        source_path, target, predictions, lambda frames, total: progress(frames, total, "converting")
+    )
+    for note in converted.notes:
+        say(note)
+    return converted
 
 
 def report(folders: Sequence[Path], comparison: Path) -> list[Path]:

@@ -206,7 +206,7 @@ class Trainer:
     def steps(self, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:
         """Run one update for each learning rate; return the losses `(n, stacks)` and the seconds waited for data."""
         element, waited = self._feed(first_step, len(learning_rates))
-        return self._steps(tf.nest.map_structure(tf.constant, element), first_step, learning_rates), waited
+        return self._steps(element, first_step, learning_rates), waited
 
     def validate(self) -> dict[str, Any]:
         """Return `val_loss`, `val_error_px` and `val_confidence` of the network that is judged."""

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hgtrain.peaks import decode, global_peaks
+from hgtrain.peaks import DECODERS, decode, global_peaks, refinement_radius
 
 
 def peak_of(cells: object, radius: int = 3) -> tuple[list[float], float]:
@@ -118,3 +118,54 @@ def test_decoded_points_are_pixels_of_the_original_image() -> None:
 def test_confidence_is_between_zero_and_one(value: float, confidence: float) -> None:
     _, found = decode(tf.fill((1, 4, 4, 1), value), stride=4, input_scale=1.0)
     assert float(found[0, 0]) == confidence
+
+
+@pytest.mark.parametrize(("refinement", "column"), [("none", "None"), ("local", "local"), ("integral", "integral")])
+def test_the_refinements_of_the_reference_give_its_points(conformance: Path, refinement: str, column: str) -> None:
+    figures = np.load(conformance / "peaks.npz")
+    points, values = DECODERS[refinement](tf.constant(figures["confmaps"]), 3)
+    expected = figures[f"global_{column}_points"]
+    found = np.isfinite(expected)
+    np.testing.assert_allclose(points.numpy()[found], expected[found], atol=1e-5)
+    np.testing.assert_allclose(values, figures["global_None_vals"], atol=1e-6)
+
+
+@pytest.mark.parametrize("refinement", DECODERS)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (1, 6)])
+def test_every_refinement_takes_maps_smaller_than_its_window(refinement: str, shape: tuple[int, int]) -> None:
+    maps = np.full((2, *shape, 3), 0.1, np.float32)
+    maps[:, -1, -1] = 0.9
+    points, values = DECODERS[refinement](tf.constant(maps), 5)
+    assert values.numpy().tolist() == [[pytest.approx(0.9)] * 3] * 2
+    assert (np.abs(points.numpy() - np.array(shape)[::-1] + 1) <= 1).all()
+
+
+@pytest.mark.parametrize(
+    ("sigma_px", "stride", "radius"),
+    # 2.4 sigma in cells, rounded: 12, 6, 3, 1.5 and .75, and .38; at least 1.
+    [(5.0, 1, 12), (5.0, 2, 6), (5.0, 4, 3), (5.0, 16, 1), (2.5, 16, 1), (0.1, 64, 1)],
+)
+def test_the_radius_follows_the_width_of_the_gaussian(sigma_px: float, stride: int, radius: int) -> None:
+    assert refinement_radius(sigma_px, stride) == radius
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.floats(-0.4, 15.4), st.floats(-0.4, 11.4), st.integers(1, 6), st.floats(0.05, 1.5))
+def test_neither_height_nor_radius_moves_the_peak(x: float, y: float, radius: int, height: float) -> None:
+    rows, columns = np.mgrid[:12, :16]
+    maps = height * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 1.25**2))
+    np.testing.assert_allclose(peak_of(maps, radius)[0], [x, y], atol=0.01)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(0, 2**31))
+def test_noise_moves_a_peak_by_a_fraction_of_a_cell(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:12, :16]
+    centre = random.uniform([0, 0], [15, 11])
+    maps = 0.8 * np.exp(-((columns - centre[0]) ** 2 + (rows - centre[1]) ** 2) / (2 * 1.25**2))
+    noisy = maps + random.normal(0, 0.01, maps.shape)
+    error = np.abs(np.array(peak_of(noisy)[0]) - centre)
+    # Beside a border half of the Gaussian is missing.
+    is_inside = (centre > 3) & (centre < [12, 8])
+    assert (error < np.where(is_inside, 0.1, 0.5)).all()

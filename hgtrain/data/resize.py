@@ -58,7 +58,8 @@ def _resampling(length: tf.Tensor, static_length: int | None, scale: float) -> t
 def pad(images: tf.Tensor, multiple: int) -> tf.Tensor:
     """Return images `(B, H, W, C)` with zeros on the right and at the bottom up to multiples of `multiple`."""
     shape = tf.shape(images)
-    bottom, right = (-shape[1]) % multiple, (-shape[2]) % multiple
+    # Without negative numbers, whose remainder is another in exported models' runtimes.
+    bottom, right = (multiple - 1 - (side - 1) % multiple for side in (shape[1], shape[2]))
     padded = tf.pad(images, [[0, 0], [0, bottom], [0, right], [0, 0]])
     height, width = (None if side is None else padded_length(side, multiple) for side in images.shape[1:3])
     padded.set_shape([images.shape[0], height, width, images.shape[3]])

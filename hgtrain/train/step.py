@@ -54,14 +54,24 @@ class Steps:
         with strategy.scope():
             parts.optimizer.build(parts.network.trainable_variables)
         self._run = tf.function(self._run_steps)
+        self._concrete: Callable[..., tf.Tensor] | None = None
 
     def __call__(self, element: Any, first_step: int, learning_rates: np.ndarray) -> np.ndarray:
         """Return the loss of each stack at each step, `(n, stacks)` float32, after n updates.
 
         element: tensors with a leading n. first_step: the running number of the first step. learning_rates: `(n,)`.
         """
-        rates = tf.convert_to_tensor(learning_rates, tf.float32)
-        return self._run(element, tf.constant(first_step, tf.int64), rates).numpy()
+        arguments = (
+            tf.nest.map_structure(tf.convert_to_tensor, element),
+            tf.constant(first_step, tf.int64),
+            tf.convert_to_tensor(learning_rates, tf.float32),
+        )
+        if self._concrete is None:
+            # One trace for every number of steps in a call: a trace takes as long as dozens of steps.
+            spec = tf.nest.map_structure(lambda t: tf.TensorSpec((None, *t.shape[1:]), t.dtype), arguments[0])
+            scalar, rates = tf.TensorSpec((), tf.int64), tf.TensorSpec((None,), tf.float32)
+            self._concrete = self._run.get_concrete_function(spec, scalar, rates)
+        return self._concrete(*arguments).numpy()
 
     def _run_steps(self, element: Any, first_step: tf.Tensor, learning_rates: tf.Tensor) -> tf.Tensor:
         count = tf.shape(learning_rates)[0]

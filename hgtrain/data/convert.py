@@ -1,0 +1,258 @@
+"""Labels of other programs brought into the hgtrain format, as sleap-io reads them; images are streamed."""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from hgtrain.data import sleap_package
+from hgtrain.data.dataset import PoseDataset, Skeleton
+from hgtrain.data.native import LabelledImage, write_dataset
+from hgtrain.data.source import open_dataset
+from hgtrain.errors import DatasetError
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+FOREIGN_ERRORS = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, ImportError, RuntimeError)
+"""What sleap-io raises for files it cannot read."""
+
+Progress = Callable[[Iterable[LabelledImage], int], Iterable[LabelledImage]]
+
+
+class Converted(NamedTuple):
+    """What came of a conversion; notes say what was left out or changed and why, a sentence each."""
+
+    frames: int
+    skeleton: Skeleton
+    notes: tuple[str, ...]
+
+
+class _Row(NamedTuple):
+    """A frame to write: its video, its index there and the points `(I, K, 2)` of its animals."""
+
+    video: Any
+    index: int
+    points: np.ndarray
+
+
+def convert(source: str, target: Path, predictions: bool, progress: Progress) -> Converted:
+    """Write the labels of `source` with their images to `target` in the hgtrain format.
+
+    source: whatever sleap-io reads, or an HDF5 dataset that hgtrain reads. predictions: take predicted animals too, in
+    frames that nobody labelled. Images smaller than the largest are padded at the right and the bottom with 0.
+    Raises DatasetError when there is nothing to convert or the files cannot be used.
+    """
+    own = _own_dataset(source)
+    if own is not None:
+        return _rewritten(own, target, progress)
+    labels, notes = _load(source)
+    left_out: Counter[str] = Counter()
+    instances = _instances(labels, predictions, left_out)
+    skeleton = _most_used_skeleton(source, instances, left_out, bool(labels.labeled_frames))
+    rows = list(_rows(instances, skeleton, left_out))
+    rows = _with_images(rows, left_out)
+    if not rows:
+        raise DatasetError(f"{source}: no frame is left to convert: {_summary(left_out)}")
+    shape = _common_shape(rows)
+    frames = progress(_frames(rows, shape, left_out), len(rows))
+    found = _as_skeleton(skeleton)
+    count = write_dataset(target, found, frames)
+    if padded := left_out.pop(_PADDED, 0):
+        notes.append(f"{padded} frames smaller than {shape[0]}x{shape[1]} are padded at the right and the bottom.")
+    notes += [f"Left out: {_sentence(number, what)}." for what, number in left_out.items() if number]
+    return Converted(count, found, tuple(notes))
+
+
+_PADDED = "padded"
+
+
+def _own_dataset(source: str) -> PoseDataset | None:
+    """Return an HDF5 dataset that hgtrain reads itself; None for SLEAP's, of which sleap-io reads more."""
+    path = Path(source)
+    if path.suffix.lower() == ".slp" or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
+            return None
+    try:
+        dataset = open_dataset(source)
+    except DatasetError as error:
+        if "is of no known format" in str(error):
+            return None
+        raise
+    if dataset.format == sleap_package.FORMAT:
+        dataset.close()
+        return None
+    return dataset
+
+
+def _rewritten(dataset: PoseDataset, target: Path, progress: Progress) -> Converted:
+    skeleton = Skeleton(dataset.keypoint_names, dataset.edges, dataset.symmetries)
+
+    def frames() -> Iterator[LabelledImage]:
+        for i in range(len(dataset)):
+            group = None if dataset.groups is None else str(dataset.groups[i])
+            yield dataset.read_images([i])[0], dataset.points[i], dataset.visibility[i], group
+
+    with closing(dataset):
+        count = write_dataset(target, skeleton, progress(frames(), len(dataset)))
+    return Converted(count, skeleton, dataset.notes)
+
+
+def _load(source: str) -> tuple[Any, list[str]]:
+    """Return sleap-io's labels of a file or folder, and what it warned of."""
+    from hgtrain.prediction_files import import_sleap_io
+
+    sleap_io = import_sleap_io(f"to read {source}")
+    if not Path(source).exists():
+        raise DatasetError(f"{source}: there is no such file or folder")
+    # By default each frame is sought anew by an FFmpeg process: twenty times slower.
+    sleap_io.set_default_video_plugin("pyav")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            labels = sleap_io.load_file(source)
+        except FOREIGN_ERRORS as error:
+            raise DatasetError(f"{source}: sleap-io cannot read labels from it: {error}") from error
+    if not isinstance(labels, sleap_io.Labels):
+        raise DatasetError(f"{source}: holds no labels, sleap-io reads a {type(labels).__name__.lower()} from it")
+    return labels, [f"sleap-io: {warning.message}" for warning in caught if warning.category is UserWarning]
+
+
+def _instances(labels: Any, predictions: bool, left_out: Counter[str]) -> list[tuple[Any, list[Any]]]:
+    """Return each frame with the animals to take from it."""
+    taken = []
+    for frame in labels.labeled_frames:
+        chosen = list(frame.user_instances)
+        if not chosen and predictions:
+            chosen = list(frame.predicted_instances)
+        elif frame.predicted_instances:
+            left_out["animal of a prediction (take those of unlabelled frames with --predictions)"] += len(
+                frame.predicted_instances
+            )
+        taken.append((frame, chosen))
+    return taken
+
+
+def _most_used_skeleton(
+    source: str, taken: list[tuple[Any, list[Any]]], left_out: Counter[str], has_frames: bool
+) -> Any:
+    animals = [instance for _, instances in taken for instance in instances]
+    if not animals:
+        why = _summary(left_out) if left_out else "its frames have no animals" if has_frames else "it has no frames"
+        raise DatasetError(f"{source}: nothing is labelled: {why}")
+    most_used = Counter(id(animal.skeleton) for animal in animals).most_common(1)[0][0]
+    return next(animal.skeleton for animal in animals if id(animal.skeleton) == most_used)
+
+
+def _rows(taken: list[tuple[Any, list[Any]]], skeleton: Any, left_out: Counter[str]) -> Iterator[_Row]:
+    names = list(skeleton.node_names)
+    for frame, instances in taken:
+        fitting = [instance for instance in instances if list(instance.skeleton.node_names) == names]
+        left_out["animal with another skeleton"] += len(instances) - len(fitting)
+        points = [np.asarray(instance.numpy(invisible_as_nan=True), np.float32)[:, :2] for instance in fitting]
+        for instance, visible in zip(fitting, points, strict=True):
+            placed = np.isfinite(instance.numpy(invisible_as_nan=False)[:, :2]).all(-1).sum()
+            left_out["point that is marked as not visible"] += int(placed - np.isfinite(visible).all(-1).sum())
+        kept = [at for at in points if np.isfinite(at).any()]
+        if kept:
+            yield _Row(frame.video, int(frame.frame_idx), np.stack(kept))
+        else:
+            left_out["frame without a labelled point"] += 1
+
+
+def _with_images(rows: list[_Row], left_out: Counter[str]) -> list[_Row]:
+    exists: dict[int, bool] = {}
+    kept = []
+    for row in rows:
+        if isinstance(row.video.filename, list):
+            file = row.video.filename[row.index]
+            is_there = Path(file).is_file()
+        else:
+            file = row.video.filename
+            is_there = exists.setdefault(id(row.video), bool(row.video.exists()))
+        if is_there:
+            kept.append(row)
+        else:
+            left_out[f"frame whose file is missing ({Path(file).parent if len(rows) > 1 else file})"] += 1
+    return kept
+
+
+def _common_shape(rows: list[_Row]) -> tuple[int, int, int]:
+    """Return the largest height, width and channels of the frames, from headers alone."""
+    shapes = {_header_shape(row) for row in rows}
+    return max(s[0] for s in shapes), max(s[1] for s in shapes), max(s[2] for s in shapes)
+
+
+def _header_shape(row: _Row) -> tuple[int, int, int]:
+    _, height, width, channels = row.video.shape
+    if isinstance(row.video.filename, list):
+        try:
+            with Image.open(row.video.filename[row.index]) as image:
+                width, height = image.size
+        except OSError:
+            # Reading it gives the reason.
+            pass
+    return int(height), int(width), 3 if channels > 1 else 1
+
+
+def _frames(rows: list[_Row], shape: tuple[int, int, int], left_out: Counter[str]) -> Iterator[LabelledImage]:
+    groups = _group_names([row.video for row in rows])
+    for row in rows:
+        try:
+            image = np.asarray(row.video[row.index])
+        except FOREIGN_ERRORS as error:
+            left_out[f"frame that cannot be read ({error})"] += 1
+            continue
+        if image.dtype != np.uint8 or image.shape[0] > shape[0] or image.shape[1] > shape[1]:
+            left_out[f"frame with an image {image.dtype} {image.shape}, expected uint8 up to {shape},"] += 1
+            continue
+        left_out[_PADDED] += image.shape[:2] != shape[:2]
+        yield _fitted(image, shape), row.points, None, groups[id(row.video)]
+
+
+def _fitted(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return an image `(h, w, 1, 3 or 4)` as `shape`: grey repeated, transparency dropped, padded with 0."""
+    fitted = np.zeros(shape, np.uint8)
+    fitted[: image.shape[0], : image.shape[1]] = image[..., : shape[2]]
+    return fitted
+
+
+def _group_names(videos: list[Any]) -> dict[int, str]:
+    """Return a name for each video: that of its file or folder, with the path where two are called alike."""
+    paths = {}
+    for video in videos:
+        is_list = isinstance(video.filename, list)
+        paths[id(video)] = Path(video.filename[0]).parent if is_list else Path(_source_name(video))
+    short = Counter(path.name for path in paths.values())
+    return {key: path.name if short[path.name] == 1 else path.as_posix() for key, path in paths.items()}
+
+
+def _source_name(video: Any) -> str:
+    """Return the video that an embedded one was taken from, else its own file."""
+    original = video.source_video
+    if original is None or not isinstance(original.filename, str):
+        dataset = getattr(video.backend, "dataset", None)
+        return f"{video.filename}/{dataset}" if dataset else str(video.filename)
+    return str(original.filename)
+
+
+def _as_skeleton(skeleton: Any) -> Skeleton:
+    edges = tuple((int(a), int(b)) for a, b in skeleton.edge_inds)
+    pairs = (sorted(map(int, pair)) for pair in skeleton.symmetry_inds)
+    return Skeleton(tuple(skeleton.node_names), edges, tuple(sorted({(a, b) for a, b in pairs})))
+
+
+def _summary(left_out: Counter[str]) -> str:
+    parts = [_sentence(number, what) for what, number in left_out.items() if number and what != _PADDED]
+    return "; ".join(parts) + " left out" if parts else "there are none"
+
+
+def _sentence(number: int, what: str) -> str:
+    noun, space, rest = what.partition(" ")
+    return f"{number} {noun if number == 1 else noun + 's'}{space}{rest}"

@@ -1,0 +1,236 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+import hgtrain
+from hgtrain import cli, run
+from hgtrain.errors import ConfigError, DatasetError, HgtrainError, RunError
+from hgtrain.stopping import StoppedError
+
+HEAVY = ["tensorflow", "keras", "numpy", "h5py", "pydantic", "yaml"]
+
+EVALUATION = {
+    "frames": 20,
+    "keypoints": 640,
+    "error_px": {"mean": 3.25, "median": 1.5, "p75": 2.0, "p90": 4.0, "p95": 9.996, "p99": 30.0},
+    "rmse_px": 5.0,
+    "pck": {"1": 0.25, "10": 0.9},
+    "oks": 0.81,
+}
+
+TABLE = """\
+run               runs/a
+frames            20
+keypoints         640
+error, mean       3.25 px
+error, median     1.50 px
+error, 95% below  10.00 px
+OKS               0.810
+within 1 px       25.0%
+within 10 px      90.0%
+"""
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Return a function that runs a command line: exit status, stdout, stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hgtrain", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stopped:
+            status = stopped.code or 0
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("data: {train: a.h5}\n")
+    return path
+
+
+@pytest.fixture
+def fit(monkeypatch):
+    """Return a function that replaces what fit does: `raises` or `returns`; `.calls` is what it was given."""
+
+    def replace(raises=None, returns=("runs/a", EVALUATION)):
+        replace.calls = []
+
+        def fake(*arguments):
+            replace.calls.append(arguments)
+            if raises is not None:
+                raise raises
+            return returns
+
+        monkeypatch.setattr(run, "fit", fake)
+        return replace.calls
+
+    return replace
+
+
+# What answers at once
+
+LIGHT = [
+    ["--help"],
+    ["-h"],
+    ["--version"],
+    *([command, "--help"] for command in sorted(cli.commands.commands)),
+    [],
+    ["fit"],
+    ["no-such-command"],
+]
+
+IMPORTED_BY = """
+import json, sys
+from hgtrain.cli import main
+all_arguments, heavy = map(json.loads, sys.argv[1:])
+for arguments in all_arguments:
+    sys.argv = ["hgtrain", *arguments]
+    try:
+        main()
+    except SystemExit:
+        pass
+    print("imported", json.dumps([arguments, sorted(set(heavy) & set(sys.modules))]))
+"""
+
+
+def test_help_version_and_wrong_commands_import_nothing_heavy():
+    program = [sys.executable, "-c", IMPORTED_BY, json.dumps(LIGHT), json.dumps(HEAVY)]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    lines = [line.removeprefix("imported ") for line in done.stdout.splitlines() if line.startswith("imported ")]
+    assert [json.loads(line) for line in lines] == [[arguments, []] for arguments in LIGHT]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"]])
+def test_help_goes_to_stdout_and_is_a_success(command, arguments):
+    status, out, err = command(*arguments)
+    assert (status, err) == (0, "")
+    assert out.startswith("Usage: ")
+
+
+def test_the_version_is_the_packages(command):
+    assert command("--version") == (0, f"hgtrain, version {hgtrain.__version__}\n", "")
+
+
+def test_the_package_is_a_program():
+    done = subprocess.run([sys.executable, "-m", "hgtrain", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"hgtrain, version {hgtrain.__version__}\n"
+
+
+def test_importing_the_program_runs_nothing():
+    import hgtrain.__main__
+
+    assert hgtrain.__main__.main is cli.main
+
+
+# Exit statuses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Usage: "),
+        (["fit"], "Missing argument 'CONFIG'"),
+        (["fit", "a.yaml", "b.yaml"], "unexpected extra argument"),
+        (["fit", "a.yaml", "--resum"], "No such option"),
+        (["fit", "a.yaml", "--set"], "requires an argument"),
+        (["trian"], "No such command 'trian'"),
+        (["init"], "Missing option '--schema'"),
+    ],
+)
+def test_a_wrong_command_line_is_status_2_on_stderr(command, arguments, message):
+    status, out, err = command(*arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+
+
+@pytest.mark.parametrize("kind", [HgtrainError, ConfigError, DatasetError, RunError])
+def test_a_mistake_is_one_message_and_status_1(command, config, fit, kind):
+    fit(raises=kind("flies.h5:/images is float64, expected uint8"))
+    assert command("fit", config) == (1, "", "Error: flies.h5:/images is float64, expected uint8\n")
+
+
+def test_all_mistakes_of_a_config_come_at_once(command, config):
+    config.write_text("data: {train: a.h5}\ntraining:\n  epochs: 0\n  optimiser: adam\n")
+    status, out, err = command("fit", config)
+    assert (status, out) == (1, "")
+    assert err == (
+        f"Error: {config}:3: training.epochs must be at least 1, got 0\n"
+        f"{config}:4: unknown key training.optimiser (did you mean training.optimizer?)\n"
+    )
+
+
+@pytest.mark.parametrize("defect", [ZeroDivisionError("a defect"), OSError(28, "No space left on device")])
+def test_any_other_failure_shows_its_traceback(command, config, fit, defect):
+    fit(raises=defect)
+    with pytest.raises(type(defect)) as caught:
+        command("fit", config)
+    assert caught.value is defect
+
+
+@pytest.mark.parametrize(
+    ("stopped", "status"), [(StoppedError(2), 130), (StoppedError(15), 143), (KeyboardInterrupt(), 130)]
+)
+def test_a_signal_has_its_status_and_no_message(command, config, fit, stopped, status):
+    fit(raises=stopped)
+    code, out, err = command("fit", config)
+    assert (code, out, err.strip()) == (status, "", "")
+
+
+# Results
+
+
+def test_the_result_of_fit_is_a_table_on_stdout(command, config, fit):
+    fit()
+    assert command("fit", config) == (0, TABLE, "")
+
+
+def test_what_has_no_value_is_a_dash(command, config, fit):
+    nothing = {"error_px": dict.fromkeys(EVALUATION["error_px"]), "oks": None, "pck": {"1": None}}
+    fit(returns=("runs/a", EVALUATION | nothing))
+    _, out, _ = command("fit", config)
+    assert [line.split()[-1] for line in out.splitlines()[-2:]] == ["-", "-"]
+    assert "error, mean       -\n" in out
+
+
+def test_fit_hands_on_what_it_was_given(command, config, fit, tmp_path):
+    calls = fit()
+    overrides = ("--set", "training.epochs=7", "--set", "training.seed=3")
+    command("fit", config, *overrides, "--run-dir", tmp_path / "r", "--resume")
+    ((loaded, run_dir, resume, stop),) = calls
+    assert (loaded.training.epochs, loaded.training.seed) == (7, 3)
+    assert (run_dir, resume) == (tmp_path / "r", True)
+    assert not stop
+
+
+def test_fit_without_options_starts_a_new_run(command, config, fit):
+    calls = fit()
+    command("fit", config)
+    assert calls[0][1:3] == (None, False)
+
+
+def test_the_schema_is_a_schema_and_takes_a_config(command):
+    jsonschema = pytest.importorskip("jsonschema")
+    status, out, err = command("init", "--schema")
+    assert (status, err) == (0, "")
+    schema = json.loads(out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate({"data": {"train": "a.h5"}, "training": {"epochs": 3}}, schema)
+    with pytest.raises(jsonschema.ValidationError, match="optimiser"):
+        jsonschema.validate({"data": {"train": "a.h5"}, "training": {"optimiser": "adam"}}, schema)
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback():
+    program = subprocess.Popen(
+        [sys.executable, "-m", "hgtrain", "init", "--schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with program:
+        program.stdout.close()
+        assert program.stderr.read() == b""

@@ -1,0 +1,447 @@
+import json
+import signal
+import subprocess
+import sys
+import zipfile
+from io import BytesIO
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from hgtrain import run
+from hgtrain.config import load_config
+from hgtrain.data.dataset import Skeleton
+from hgtrain.data.native import write_dataset
+from hgtrain.errors import DatasetError, RunError
+from hgtrain.record import Record
+from hgtrain.stopping import StopRequest
+from hgtrain.train.loop import State
+
+slow = pytest.mark.slow
+
+CONFIG = """\
+data: {train: flies.h5, validation: 0.25}
+augmentation: {rotation_deg: [-20, 20], translation_px: [-2, 2]}
+model:
+  backbone:
+    {stem_stride: 2, max_stride: 8, output_stride: 2, stem_filters: 4, filters: 4, filter_increase: 0, stacks: 2}
+  head: {sigma_px: 3}
+training: {batch_size: 4, epochs: 2, steps_per_epoch: 4, learning_rate: 2e-3, warmup_steps: 1, deterministic: true}
+"""
+TIMES = ("images_per_s", "data_wait_fraction", "elapsed_s")
+NAMES = ("nose", "ear_left", "ear_right")
+
+
+def make_frames(count=12, size=32):
+    """Yield grey images with a bright spot of its own size and height on each keypoint."""
+    random = np.random.default_rng(0)
+    rows, columns = np.mgrid[:size, :size]
+    for _ in range(count):
+        points = random.uniform(6, size - 6, (len(NAMES), 2)).astype(np.float32)
+        squared = (columns - points[:, 0, None, None]) ** 2 + (rows - points[:, 1, None, None]) ** 2
+        spots = np.array([240, 160, 80])[:, None, None] * np.exp(-squared / np.array([4, 8, 16])[:, None, None])
+        yield spots.max(0).astype(np.uint8)[..., None], points, None, None
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_dataset(folder / "flies.h5", Skeleton(NAMES, ((0, 1), (0, 2)), ((1, 2),)), make_frames())
+    (folder / "tiny.yaml").write_text(CONFIG)
+    return folder / "tiny.yaml"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def indeterminate_again():
+    yield
+    if "tensorflow" in sys.modules:
+        from tensorflow.python.framework import config
+
+        config.disable_op_determinism()
+
+
+def fit(config_file, folder, *overrides, resume=False):
+    return run.fit(load_config(config_file, overrides), folder, resume, StopRequest())
+
+
+@pytest.fixture(scope="module")
+def finished(config_file, tmp_path_factory):
+    """The directory of a run of two epochs of four steps."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    fit(config_file, folder)
+    return folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run that a test may change."""
+    subprocess.run(["cp", "-r", finished, tmp_path / "run"], check=True)
+    return tmp_path / "run"
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(rows):
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def weights_of(path):
+    """Return every array in a .keras file by its path, as bytes."""
+    arrays = {}
+    with zipfile.ZipFile(path) as archive, h5py.File(BytesIO(archive.read("model.weights.h5"))) as file:
+        file.visititems(lambda name, item: arrays.update({name: item[()].tobytes()} if hasattr(item, "dtype") else {}))
+    return arrays
+
+
+def json_of(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+# What is worked out from a config
+
+
+def configured(config_file, *overrides):
+    return load_config(config_file, overrides)
+
+
+@pytest.mark.parametrize(("frames", "steps"), [(1, 200), (1600, 200), (1601, 201), (80_000, 10_000)])
+def test_an_epoch_is_one_pass_and_at_least_200_steps(config_file, frames, steps):
+    config = configured(config_file, "training.steps_per_epoch=null", "training.batch_size=8")
+    assert run.steps_per_epoch(config, frames) == steps
+
+
+def test_an_epoch_has_the_steps_that_are_configured(config_file):
+    assert run.steps_per_epoch(configured(config_file), 10_000) == 4
+
+
+@pytest.mark.parametrize(("size", "cache"), [(0, "device"), (2**31 - 1, "device"), (2**31, "ram"), (2**50, "none")])
+def test_frames_are_kept_in_the_first_place_they_fit_in(config_file, monkeypatch, size, cache):
+    monkeypatch.setattr(run.os, "sysconf", {"SC_PHYS_PAGES": 2**22, "SC_PAGE_SIZE": 2**12}.__getitem__)
+    assert run.resolve_cache(configured(config_file), size) == cache
+
+
+@pytest.mark.parametrize("cache", ["device", "ram", "none"])
+def test_frames_are_kept_where_it_is_configured(config_file, cache):
+    assert run.resolve_cache(configured(config_file, f"data.cache={cache}"), 2**50) == cache
+
+
+def test_the_plan_is_what_the_config_says(config_file):
+    plan = run.make_plan(configured(config_file, "training.early_stopping_epochs=7"), 9)
+    assert (plan.epochs, plan.steps_per_epoch, plan.batch_size) == (2, 4, 4)
+    assert (plan.checkpoint_steps, plan.early_stopping_epochs) == (4, 7)
+    assert (plan.learning_rate(0, 1.0), plan.learning_rate(1, 1.0)) == pytest.approx((1e-3, 2e-3))
+
+
+def test_checkpoints_come_at_the_configured_interval(config_file):
+    assert run.make_plan(configured(config_file, "checkpoint.every_steps=3"), 9).checkpoint_steps == 3
+
+
+def test_only_the_schedule_plateau_has_plateaus(config_file):
+    keys = ("training.plateau_patience_epochs=3", "training.plateau_factor=0.25")
+    assert run.make_plan(configured(config_file, *keys), 9).plateau_patience_epochs is None
+    plan = run.make_plan(configured(config_file, *keys, "training.schedule=plateau"), 9)
+    assert (plan.plateau_patience_epochs, plan.plateau_factor) == (3, 0.25)
+    assert plan.learning_rate(5, 0.25) == pytest.approx(5e-4)
+
+
+def test_five_percent_of_the_steps_warm_up(config_file):
+    keys = ("training.warmup_steps=null", "training.steps_per_epoch=20", "training.schedule=constant")
+    plan = run.make_plan(configured(config_file, *keys), 9)
+    # 2 of 40 steps.
+    assert [plan.learning_rate(step, 1.0) for step in range(3)] == pytest.approx([2e-3 / 3, 4e-3 / 3, 2e-3])
+
+
+def test_flat_maps_are_warned_of(config_file, tmp_path, capsys):
+    config = configured(config_file, "output.tensorboard=false")
+    record = Record(config, tmp_path, SimpleNamespace(), SimpleNamespace(), run.make_plan(config, 9), State())
+    row = {"step": 200, "epoch": 1, "loss": 1.0, "val_loss": 1.0, "val_error_px": 9.0}
+    record.epoch_ended(State(), row, {"val_confidence": 0.05})
+    assert "flat" not in capsys.readouterr().err
+    record.epoch_ended(State(), row, {"val_confidence": 0.049})
+    assert capsys.readouterr().err.startswith(
+        "the confidence maps are still flat after 200 steps (mean peak 0.049, expected above 0.05): raise "
+        "training.learning_rate (now 0.002) or model.head.sigma_px (now 3.0)\n"
+    )
+    record.epoch_ended(State(), row | {"step": 199}, {"val_confidence": 0.0})
+    assert "flat" not in capsys.readouterr().err
+
+
+# What a run leaves
+
+
+@slow
+def test_a_run_leaves_the_files_of_the_contract(finished):
+    names = {path.name for path in finished.iterdir()}
+    assert {"config.yaml", "split.json", "provenance.json", "metrics.jsonl", "best.keras", "evaluation.json"} <= names
+    assert {"checkpoints", "tensorboard"} <= names
+    assert not [name for name in names if name.startswith(".")]
+
+
+@slow
+def test_metrics_has_a_row_an_epoch(finished):
+    rows = rows_of(finished)
+    assert [(row["step"], row["epoch"]) for row in rows] == [(4, 1), (8, 2)]
+    assert [list(row)[-3:] for row in rows] == [list(TIMES)] * 2
+    assert all(len(row["loss_per_stack"]) == 2 for row in rows)
+
+
+@slow
+def test_the_loss_falls(finished):
+    first, second = rows_of(finished)
+    assert second["loss"] < first["loss"]
+
+
+@slow
+def test_the_config_in_the_run_is_the_one_it_was_started_with(finished, config_file):
+    assert load_config(finished / "config.yaml") == load_config(config_file)
+    assert yaml.safe_load((finished / "config.yaml").read_text())["training"]["schedule"] == "cosine"
+
+
+@slow
+def test_the_split_is_on_record(finished, config_file):
+    split = json_of(finished, "split.json")
+    train, validation = split["train"], split["validation"]
+    assert (len(train["frames"]), len(validation["frames"])) == (9, 3)
+    assert sorted(train["frames"] + validation["frames"]) == list(range(12))
+    assert train["files"] == validation["files"] == [str(config_file.parent / "flies.h5")]
+    assert len(train["fingerprint"]) == 64
+    assert (split["keypoint_names"], split["symmetries"], split["image_shape"]) == (list(NAMES), [[1, 2]], [32, 32, 1])
+
+
+@slow
+def test_where_a_run_comes_from_is_on_record(finished):
+    provenance = json_of(finished, "provenance.json")
+    assert set(provenance["versions"]) == {"python", "hgtrain", "tensorflow", "keras", "numpy", "h5py"}
+    known = {"seed": 0, "strategy": "single", "replicas": 1, "precision": "float32", "xla": "off"}
+    assert {key: provenance[key] for key in known} == known
+    assert provenance["command"] == sys.argv
+    assert provenance["started"] <= provenance["finished"]
+
+
+@slow
+def test_the_evaluation_has_the_keys_of_the_contract(finished):
+    evaluation = json_of(finished, "evaluation.json")
+    keys = ["frames", "keypoints", "error_px", "rmse_px", "pck", "oks", "visibility", "per_keypoint", "images_per_s"]
+    assert set(keys) <= set(evaluation)
+    assert (evaluation["frames"], evaluation["keypoints"]) == (3, 9)
+    assert list(evaluation["error_px"]) == ["mean", "median", "p75", "p90", "p95", "p99"]
+    assert [row["name"] for row in evaluation["per_keypoint"]] == list(NAMES)
+
+
+@slow
+def test_the_evaluation_is_of_the_best_epoch(finished):
+    best = min(row["val_error_px"] for row in rows_of(finished))
+    assert json_of(finished, "evaluation.json")["error_px"]["mean"] == pytest.approx(best, abs=1e-3)
+
+
+@slow
+def test_the_newest_checkpoints_are_kept(finished):
+    assert {path.name for path in (finished / "checkpoints").glob("*.index")} == {"step-4.index", "step-8.index"}
+
+
+@slow
+def test_tensorboard_gets_the_curves_and_the_overlays(finished):
+    import tensorflow as tf
+
+    (path,) = (finished / "tensorboard").iterdir()
+    events = [tf.compat.v1.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+    values = {(event.step, value.tag): value for event in events for value in event.summary.value}
+    row = rows_of(finished)[1]
+    assert values[8, "val_loss"].simple_value == pytest.approx(row["val_loss"])
+    assert values[8, "loss/stack1"].simple_value == pytest.approx(row["loss_per_stack"][1])
+    pictures = [values[4, f"validation/{frame}"].image for frame in range(3)]
+    assert [(picture.width, picture.height) for picture in pictures] == [(64, 64)] * 3
+
+
+# Again
+
+
+@slow
+def test_a_run_repeats_bit_by_bit_from_its_own_config(finished, tmp_path):
+    fit(finished / "config.yaml", tmp_path / "again")
+    assert without_times(rows_of(tmp_path / "again")) == without_times(rows_of(finished))
+    assert weights_of(tmp_path / "again" / "best.keras") == weights_of(finished / "best.keras")
+    assert json_of(tmp_path / "again", "split.json") == json_of(finished, "split.json")
+
+
+@slow
+def test_another_seed_gives_another_run(finished, config_file, tmp_path):
+    fit(config_file, tmp_path / "other", "training.seed=1", "training.epochs=1")
+    assert rows_of(tmp_path / "other")[0]["loss"] != rows_of(finished)[0]["loss"]
+
+
+@slow
+def test_a_finished_run_is_not_trained_again(copied, config_file, capsys, monkeypatch):
+    monkeypatch.setattr(run, "_open_split", None)
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
+    folder, evaluation = fit(config_file, copied, resume=True)
+    assert (folder, evaluation) == (copied, json_of(copied, "evaluation.json"))
+    assert capsys.readouterr().err == f"{copied} is finished; to train longer, raise training.epochs\n"
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
+
+
+@slow
+def test_a_finished_run_goes_on_with_more_epochs(copied, config_file, capsys):
+    before = rows_of(copied)
+    fit(config_file, copied, "training.epochs=3", resume=True)
+    assert "resuming at step 8 of 12\n" in capsys.readouterr().err
+    rows = rows_of(copied)
+    assert (rows[:2], rows[2]["step"], rows[2]["epoch"]) == (before, 12, 3)
+    assert rows[2]["elapsed_s"] > before[1]["elapsed_s"]
+    assert load_config(copied / "config.yaml").training.epochs == 3
+    assert "finished" in json_of(copied, "provenance.json")
+
+
+@slow
+def test_a_run_with_other_keys_is_not_resumed(copied, config_file):
+    with pytest.raises(
+        RunError, match=r"training.batch_size was 4, is 3; training.seed was 0, is 1; resume with .*yaml"
+    ):
+        fit(config_file, copied, "training.batch_size=3", "training.seed=1", resume=True)
+
+
+@slow
+def test_a_run_is_not_resumed_on_changed_data(copied, config_file, tmp_path):
+    text = (copied / "split.json").read_text()
+    fingerprint = json.loads(text)["train"]["fingerprint"]
+    (copied / "split.json").write_text(text.replace(fingerprint, "0" * 64))
+    with pytest.raises(DatasetError, match=r"flies.h5 has changed since the split was made: .*restore the file"):
+        fit(config_file, copied, "training.epochs=3", resume=True)
+
+
+@slow
+def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(copied, config_file, finished, capsys):
+    (copied / "checkpoints" / "step-8.index").write_bytes(b"")
+    fit(config_file, copied, "training.early_stopping_epochs=9", resume=True)
+    assert "resuming at step 4 of 8\n" in capsys.readouterr().err
+    assert without_times(rows_of(copied)) == without_times(rows_of(finished))
+
+
+@slow
+def test_resuming_where_no_run_is_starts_one_and_says_so(config_file, tmp_path, capsys):
+    fit(config_file, tmp_path / "new", "training.epochs=1", "output.tensorboard=false", resume=True)
+    assert capsys.readouterr().err.startswith(f"{tmp_path}/new holds no run to continue: a new one starts\n")
+    assert len(rows_of(tmp_path / "new")) == 1
+    assert not (tmp_path / "new" / "tensorboard").exists()
+
+
+def test_resume_needs_a_run_directory(config_file):
+    with pytest.raises(RunError, match="--resume needs the run to continue: give --run-dir"):
+        fit(config_file, None, resume=True)
+
+
+def test_the_option_wins_over_the_config(config_file, tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "config.yaml").touch()
+    with pytest.raises(RunError, match=f"{tmp_path}/taken holds a run already"):
+        fit(config_file, tmp_path / "taken", f"output.run_dir={tmp_path / 'free'}")
+    with pytest.raises(RunError, match=f"{tmp_path}/taken holds a run already"):
+        fit(config_file, None, f"output.run_dir={tmp_path / 'taken'}")
+
+
+# What a config can ask for
+
+OPTIONS = [
+    ["training.ema=0.9"],
+    ["training.hard_keypoint_mining=true"],
+    ["training.schedule=plateau", "training.plateau_patience_epochs=1"],
+    ["training.early_stopping_epochs=1"],
+    ["training.gradient_clip_norm=0.5"],
+    ["training.precision=mixed_bfloat16"],
+    ["training.precision=mixed_float16"],
+    ["training.optimizer=sgd", "training.learning_rate=1e-5"],
+    ["training.weight_decay=0.01"],
+    ["training.batch_size=32"],
+    ["data.input_scale=0.5"],
+    ["data.channels=3"],
+    ["data.cache=ram"],
+    ["data.cache=none"],
+    ["augmentation.flip=both"],
+    ["augmentation.gamma=[0.5,2]", "augmentation.noise_std=0.1", "augmentation.blur_sigma_px=[0,1]"],
+    ["model.backbone.max_stride=64"],
+]
+
+
+@slow
+@pytest.mark.parametrize("keys", OPTIONS, ids=" ".join)
+def test_a_step_works_with(keys, config_file, tmp_path):
+    small = ["training.epochs=1", "training.steps_per_epoch=1", "model.backbone.stacks=1", "output.tensorboard=false"]
+    fast = ["training.min_learning_rate=0", "training.deterministic=false"]
+    _, evaluation = fit(config_file, tmp_path / "run", *small, *fast, *keys)
+    (row,) = rows_of(tmp_path / "run")
+    assert np.isfinite([row["loss"], row["val_loss"], row["val_error_px"]]).all()
+    # In pixels of the dataset's images: at most the diagonal of 32 x 32 or 16 px beyond.
+    assert 0 < evaluation["error_px"]["mean"] < 50
+
+
+@slow
+@pytest.mark.parametrize("cache", ["ram", "none"])
+def test_where_frames_are_kept_changes_nothing(cache, config_file, finished, tmp_path):
+    fit(config_file, tmp_path / "run", f"data.cache={cache}", "training.epochs=1", "training.schedule=constant")
+    fit(config_file, tmp_path / "device", "training.epochs=1", "training.schedule=constant")
+    assert without_times(rows_of(tmp_path / "run")) == without_times(rows_of(tmp_path / "device"))
+
+
+@slow
+def test_a_learning_rate_that_is_too_high_is_said_to_be(config_file, tmp_path):
+    with pytest.raises(
+        RunError, match=r"the loss is not finite at step \d: lower training.learning_rate \(now 1e\+30\)"
+    ):
+        fit(config_file, tmp_path / "run", "training.learning_rate=1e30", "training.optimizer=sgd")
+    assert not (tmp_path / "run" / "evaluation.json").exists()
+
+
+# Signals
+
+COMMAND = [sys.executable, "-m", "hgtrain", "fit"]
+
+
+@slow
+def test_a_run_stopped_by_a_signal_goes_on_as_if_nothing_had_been(config_file, finished, tmp_path):
+    folder = tmp_path / "a run"
+    arguments = [str(config_file), "--run-dir", str(folder)]
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("training: 1/8 steps"):
+                break
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate()
+    assert (process.returncode, out) == (143, "")
+    assert "Traceback" not in err
+    resume = f"hgtrain fit '{folder}/config.yaml' --run-dir '{folder}' --resume"
+    assert err.splitlines()[-1].split("; ")[1] == f"go on with: {resume}"
+    assert len(rows_of(folder)) < 2
+    done = subprocess.run([*COMMAND, *arguments, "--resume"], capture_output=True, text=True, check=True)
+    assert "resuming at step " in done.stderr
+    assert done.stdout.startswith(f"run               {folder}\n")
+    assert without_times(rows_of(folder)) == without_times(rows_of(finished))
+    assert weights_of(folder / "best.keras") == weights_of(finished / "best.keras")
+
+
+@slow
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("delay_s", [0.5, 1.5])
+def test_a_signal_before_training_ends_the_process_quietly(config_file, tmp_path, signum, status, delay_s):
+    program = [*COMMAND, str(config_file), "--run-dir", str(tmp_path / "run")]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(delay_s)
+        process.send_signal(signum)
+        out, err = process.communicate()
+    assert (process.returncode, out, err.strip()) == (status, "", "")
+    assert not list(tmp_path.glob("run/*.*"))
+
+
+@slow
+def test_a_second_process_cannot_train_into_the_same_directory(config_file, copied):
+    claim = f"import sys\nfrom pathlib import Path\nfrom hgtrain.rundir import claimed\nwith claimed(Path({str(copied)!r}), True):\n print(flush=True)\n sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", claim], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(RunError, match=f"{copied} is being trained into by process {process.pid} on "):
+            fit(config_file, copied, "training.epochs=3", resume=True)
+        process.stdin.close()
