@@ -132,6 +132,59 @@ def summarize(config_or_run: Path, overrides: tuple[str, ...], as_json: bool, me
         click.echo(summary_text(summary))
 
 
+class ImageSize(click.ParamType):
+    """HEIGHTxWIDTH in pixels, as (height, width)."""
+
+    name = "HxW"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return height and width; the command line is wrong when they are not two whole numbers above 0."""
+        if isinstance(value, tuple):
+            return value
+        height, _, width = value.partition("x")
+        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+            self.fail(f"{value!r} is not a height and a width such as 192x256", param, ctx)
+        return int(height), int(width)
+
+
+@commands.command(epilog="Example: hgtrain export runs/flies-20250102-101500 -o flies-model --format tflite")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["savedmodel", "tflite", "onnx"]),
+    default="savedmodel",
+    show_default=True,
+    help="What reads the model: TensorFlow, TFLite (LiteRT), or ONNX.",
+)
+@click.option("--size", type=ImageSize(), help="Fix the size of the images [default: any; tflite: the dataset's].")
+@click.option("--data", multiple=True, help="Check on the frames of this dataset [default: the run's own].")
+def export(
+    run: Path, output: Path, format_name: str, size: tuple[int, int] | None, data: tuple[str, ...]
+) -> None:
+    """Write the best network of RUN, from uint8 images to keypoints, for programs without hgtrain."""
+    with StopRequest().listening():
+        from hgtrain import run_models
+
+        for line in run_models.export(run, output, format_name, size, data):
+            click.echo(line)
+
+
+@commands.command("import-sleap", epilog="Example: hgtrain import-sleap models/flies.single_instance -o runs/flies")
+@click.argument("model_dir", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The run directory to write.")
+@click.option("--data", multiple=True, help="The labels it was trained on [default: where its config says].")
+@click.option("--validation", multiple=True, help="The labels it was validated on [default: where its config says].")
+def import_sleap(model_dir: Path, output: Path, data: tuple[str, ...], validation: tuple[str, ...]) -> None:
+    """Turn MODEL_DIR, a training folder of SLEAP, into a run to evaluate, export or train further."""
+    with StopRequest().listening():
+        from hgtrain import run_models
+
+        run_models.import_sleap(model_dir, output, data, validation)
+    click.echo(output)
+
+
 @commands.command(epilog="Example: hgtrain init --schema > hgtrain.schema.json")
 @click.option("--schema", is_flag=True, required=True, help="Print the JSON Schema of a config, for editors.")
 def init(schema: bool) -> None:

@@ -3,6 +3,8 @@
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from hgtrain.config import TrainingConfig
@@ -29,15 +31,21 @@ def import_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "tensorflow" in sys.modules:
         return
-    # Written by C++ before any log level is read: only the file descriptor catches them.
+    with quiet_libraries():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep back what is written to stderr, by C++ too, which heeds no log level; it is shown if the block fails."""
     with tempfile.TemporaryFile() as caught:
         sys.stderr.flush()
         saved = os.dup(2)
         os.dup2(caught.fileno(), 2)
         try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
+            yield
         except Exception:
             caught.seek(0)
             os.write(saved, caught.read())

@@ -21,7 +21,9 @@ from hgtrain.config import Config, dump_config, load_config
 from hgtrain.data import source
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.native import LabelledImage
+from hgtrain.described import check_as_described
 from hgtrain.errors import ConfigError, DatasetError, RunError
+from hgtrain.initial_weights import read_initial_weights
 from hgtrain.opened_run import load_predictor
 from hgtrain.record import Record
 from hgtrain.stopping import StopRequest
@@ -55,7 +57,11 @@ def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -
             return folder, rundir.read_json(folder / rundir.EVALUATION)
     elif resume:
         say(f"{folder} holds no run to continue: a new one starts")
+    # Read before the data, whose caching takes longer; a checkpoint has its own weights.
+    has_checkpoint = (folder / rundir.CHECKPOINTS / "checkpoint").exists()
+    initial = None if has_checkpoint else read_initial_weights(config)
     with _open_split(config) as split:
+        check_as_described(config, split.train.dataset)
         if is_resumed:
             split = source.split_from_json(
                 rundir.read_json(folder / rundir.SPLIT), split.train.dataset, split.validation.dataset
@@ -68,6 +74,8 @@ def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -
             compute = set_up(config.training)
             _write_start(config, folder, split, compute)
             with closing(_trainer(config, split, compute, folder)) as trainer:
+                if initial is not None:
+                    say(trainer.start_from(initial).sentence(initial.path))
                 _train(config, folder, trainer, split, stop)
             evaluation = _evaluate_best(config, folder, split)
             _mark_finished(folder)

@@ -10,7 +10,7 @@ from hgtrain.config import Config
 from hgtrain.data import source
 from hgtrain.data.dataset import PoseDataset, Skeleton
 from hgtrain.errors import DatasetError, RunError
-from hgtrain.exported import ExportedModel, is_export
+from hgtrain.exported import MODEL_FILE, ExportedModel, is_export
 from hgtrain.frames import FrameSource, open_frames
 from hgtrain.opened_run import Run, load_run
 from hgtrain.overlay_video import OverlayVideo
@@ -98,6 +98,8 @@ def _predicting_model(folder: Path, options: PredictOptions) -> tuple[Model, Ske
             raise RunError(f"--decode {options.refinement} needs a run: the export {folder} decodes as it was written")
         exported = ExportedModel(folder, options.batch_size or 8)
         return exported, exported.skeleton, exported.channels
+    if not (folder / rundir.CONFIG).is_file():
+        raise RunError(f"{folder} is neither a run directory (no {rundir.CONFIG}) nor an export (no {MODEL_FILE})")
     run = load_run(folder, options.refinement or "unbiased")
     run.predictor.batch_size = options.batch_size or run.predictor.batch_size
     return run.predictor, run.skeleton, run.predictor.geometry.channels

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -61,6 +62,26 @@ def claimed(folder: Path, resume: bool) -> Iterator[Path]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield folder
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder beside to write to, which becomes `folder` when the block ends well and is removed otherwise.
+
+    Raises RunError when there is something at `folder` already, or nothing can be written there.
+    """
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(f"{folder} is there already: choose another folder, or remove it")
+        beside = folder.absolute().with_name(f".{folder.name}.{os.getpid()}")
+        beside.mkdir(parents=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror}") from error
+    try:
+        yield beside
+        beside.replace(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -42,21 +42,30 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        """Handle SIGINT and SIGTERM within the block."""
+        """Handle SIGINT and SIGTERM within the block.
+
+        Raises StoppedError at the end of a block, or where `postponed` begins, that has swallowed the one of a signal:
+        what is raised while a library is imported, or in a callback of it, does not always come through.
+        """
         before = {signum: signal.signal(signum, self._handle) for signum in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield self
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+        self._leave_if_asked()
 
     @contextmanager
     def postponed(self) -> Iterator[None]:
         """Only note the first signal within the block; the block asks for it, or StoppedError is raised at its end."""
+        self._leave_if_asked()
         self._is_postponed = True
         try:
             yield
         finally:
             self._is_postponed = False
+        self._leave_if_asked()
+
+    def _leave_if_asked(self) -> None:
         if self:
             self.leave()

@@ -15,6 +15,7 @@ from hgtrain.data.resize import pad
 from hgtrain.data.source import Side, Split, single_instance_labels
 from hgtrain.data.targets import TARGETS
 from hgtrain.device import Compute
+from hgtrain.initial_weights import InitialWeights, Taken, take_weights
 from hgtrain.loss import confmap_losses
 from hgtrain.model.network import build_network, copy_weights
 from hgtrain.peaks import decode, refinement_radius
@@ -87,6 +88,13 @@ class Networks:
     def judged(self) -> keras.Model:
         """Return the network that is validated and kept: the moving average where there is one."""
         return self.trained if self.average is None else self.average.network
+
+    def start_from(self, initial: InitialWeights, keypoint_names: tuple[str, ...]) -> Taken:
+        """Assign what fits of another network's weights; the moving average starts from there too."""
+        taken = take_weights(self.trained, initial, keypoint_names)
+        if self.average is not None:
+            copy_weights(self.trained, self.average.network)
+        return taken
 
     def save_best(self, folder: Path) -> None:
         """Write the judged network, last stack only, as `best.keras`."""
@@ -179,6 +187,7 @@ class Trainer:
         ]
         self.networks = Networks(config, compute, geometry.channels, len(dataset.keypoint_names))
         self._folder = folder
+        self._keypoint_names = dataset.keypoint_names
         self._feed = Feed(stores[0], cache == "device", training.seed, training.batch_size, steps_per_epoch)
         labels = side_labels(split.train, geometry.input_scale)
         recipe = Recipe(
@@ -220,6 +229,10 @@ class Trainer:
     def save_state(self, state: State) -> None:
         """Write a checkpoint."""
         self._checkpoints.save(state.step, state.to_json())
+
+    def start_from(self, initial: InitialWeights) -> Taken:
+        """Give the network the weights of another, by layer name, and its moving average the same."""
+        return self.networks.start_from(initial, self._keypoint_names)
 
     def restore(self) -> State | None:
         """Restore the newest checkpoint; return its state, None where there is none."""

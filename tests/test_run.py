@@ -2,56 +2,26 @@ import json
 import signal
 import subprocess
 import sys
-import zipfile
-from io import BytesIO
 from types import SimpleNamespace
 
-import h5py
-import numpy as np
 import pytest
 import yaml
+from tiny_run import NAMES, TIMES, fit, json_of, rows_of, weights_of, without_times, write_data
 
 from hgtrain import run
 from hgtrain.config import load_config
-from hgtrain.data.dataset import Skeleton
-from hgtrain.data.native import write_dataset
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.record import Record
-from hgtrain.stopping import StopRequest
 from hgtrain.train.loop import State
 
 slow = pytest.mark.slow
-
-CONFIG = """\
-data: {train: flies.h5, validation: 0.25}
-augmentation: {rotation_deg: [-20, 20], translation_px: [-2, 2]}
-model:
-  backbone:
-    {stem_stride: 2, max_stride: 8, output_stride: 2, stem_filters: 4, filters: 4, filter_increase: 0, stacks: 2}
-  head: {sigma_px: 3}
-training: {batch_size: 4, epochs: 2, steps_per_epoch: 4, learning_rate: 2e-3, warmup_steps: 1, deterministic: true}
-"""
-TIMES = ("images_per_s", "data_wait_fraction", "elapsed_s")
-NAMES = ("nose", "ear_left", "ear_right")
-
-
-def make_frames(count=12, size=32):
-    """Yield grey images with a bright spot of its own size and height on each keypoint."""
-    random = np.random.default_rng(0)
-    rows, columns = np.mgrid[:size, :size]
-    for _ in range(count):
-        points = random.uniform(6, size - 6, (len(NAMES), 2)).astype(np.float32)
-        squared = (columns - points[:, 0, None, None]) ** 2 + (rows - points[:, 1, None, None]) ** 2
-        spots = np.array([240, 160, 80])[:, None, None] * np.exp(-squared / np.array([4, 8, 16])[:, None, None])
-        yield spots.max(0).astype(np.uint8)[..., None], points, None, None
+# Keras's own, each time it saves a variable.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_dataset(folder / "flies.h5", Skeleton(NAMES, ((0, 1), (0, 2)), ((1, 2),)), make_frames())
-    (folder / "tiny.yaml").write_text(CONFIG)
-    return folder / "tiny.yaml"
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -61,10 +31,6 @@ def indeterminate_again():
         from tensorflow.python.framework import config
 
         config.disable_op_determinism()
-
-
-def fit(config_file, folder, *overrides, resume=False):
-    return run.fit(load_config(config_file, overrides), folder, resume, StopRequest())
 
 
 @pytest.fixture(scope="module")
@@ -80,26 +46,6 @@ def copied(finished, tmp_path):
     """A copy of the finished run that a test may change."""
     subprocess.run(["cp", "-r", finished, tmp_path / "run"], check=True)
     return tmp_path / "run"
-
-
-def rows_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def without_times(rows):
-    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
-
-
-def weights_of(path):
-    """Return every array in a .keras file by its path, as bytes."""
-    arrays = {}
-    with zipfile.ZipFile(path) as archive, h5py.File(BytesIO(archive.read("model.weights.h5"))) as file:
-        file.visititems(lambda name, item: arrays.update({name: item[()].tobytes()} if hasattr(item, "dtype") else {}))
-    return arrays
-
-
-def json_of(folder, name):
-    return json.loads((folder / name).read_text())
 
 
 # What is worked out from a config
@@ -299,9 +245,8 @@ def test_a_finished_run_goes_on_with_more_epochs(copied, config_file, capsys):
 
 @slow
 def test_a_run_with_other_keys_is_not_resumed(copied, config_file):
-    with pytest.raises(
-        RunError, match=r"training.batch_size was 4, is 3; training.seed was 0, is 1; resume with .*yaml"
-    ):
+    changes = "training.batch_size was 4, is 3; training.seed was 0, is 1"
+    with pytest.raises(RunError, match=rf"another config: {changes}; resume with {copied}/config.yaml"):
         fit(config_file, copied, "training.batch_size=3", "training.seed=1", resume=True)
 
 
@@ -344,61 +289,17 @@ def test_the_option_wins_over_the_config(config_file, tmp_path):
         fit(config_file, None, f"output.run_dir={tmp_path / 'taken'}")
 
 
-# What a config can ask for
-
-OPTIONS = [
-    ["training.ema=0.9"],
-    ["training.hard_keypoint_mining=true"],
-    ["training.schedule=plateau", "training.plateau_patience_epochs=1"],
-    ["training.early_stopping_epochs=1"],
-    ["training.gradient_clip_norm=0.5"],
-    ["training.precision=mixed_bfloat16"],
-    ["training.precision=mixed_float16"],
-    ["training.optimizer=sgd", "training.learning_rate=1e-5"],
-    ["training.weight_decay=0.01"],
-    ["training.batch_size=32"],
-    ["data.input_scale=0.5"],
-    ["data.channels=3"],
-    ["data.cache=ram"],
-    ["data.cache=none"],
-    ["augmentation.flip=both"],
-    ["augmentation.gamma=[0.5,2]", "augmentation.noise_std=0.1", "augmentation.blur_sigma_px=[0,1]"],
-    ["model.backbone.max_stride=64"],
-]
-
-
-@slow
-@pytest.mark.parametrize("keys", OPTIONS, ids=" ".join)
-def test_a_step_works_with(keys, config_file, tmp_path):
-    small = ["training.epochs=1", "training.steps_per_epoch=1", "model.backbone.stacks=1", "output.tensorboard=false"]
-    fast = ["training.min_learning_rate=0", "training.deterministic=false"]
-    _, evaluation = fit(config_file, tmp_path / "run", *small, *fast, *keys)
-    (row,) = rows_of(tmp_path / "run")
-    assert np.isfinite([row["loss"], row["val_loss"], row["val_error_px"]]).all()
-    # In pixels of the dataset's images: at most the diagonal of 32 x 32 or 16 px beyond.
-    assert 0 < evaluation["error_px"]["mean"] < 50
-
-
-@slow
-@pytest.mark.parametrize("cache", ["ram", "none"])
-def test_where_frames_are_kept_changes_nothing(cache, config_file, finished, tmp_path):
-    fit(config_file, tmp_path / "run", f"data.cache={cache}", "training.epochs=1", "training.schedule=constant")
-    fit(config_file, tmp_path / "device", "training.epochs=1", "training.schedule=constant")
-    assert without_times(rows_of(tmp_path / "run")) == without_times(rows_of(tmp_path / "device"))
-
-
-@slow
-def test_a_learning_rate_that_is_too_high_is_said_to_be(config_file, tmp_path):
-    with pytest.raises(
-        RunError, match=r"the loss is not finite at step \d: lower training.learning_rate \(now 1e\+30\)"
-    ):
-        fit(config_file, tmp_path / "run", "training.learning_rate=1e30", "training.optimizer=sgd")
-    assert not (tmp_path / "run" / "evaluation.json").exists()
-
-
 # Signals
 
 COMMAND = [sys.executable, "-m", "hgtrain", "fit"]
+CLAIM = """
+import sys
+from pathlib import Path
+from hgtrain.rundir import claimed
+with claimed(Path(sys.argv[1]), resume=True):
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
 
 
 @slow
@@ -433,14 +334,15 @@ def test_a_signal_before_training_ends_the_process_quietly(config_file, tmp_path
             process.wait(delay_s)
         process.send_signal(signum)
         out, err = process.communicate()
-    assert (process.returncode, out, err.strip()) == (status, "", "")
-    assert not list(tmp_path.glob("run/*.*"))
+    assert (process.returncode, out) == (status, "")
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("run/.*"))
 
 
 @slow
 def test_a_second_process_cannot_train_into_the_same_directory(config_file, copied):
-    claim = f"import sys\nfrom pathlib import Path\nfrom hgtrain.rundir import claimed\nwith claimed(Path({str(copied)!r}), True):\n print(flush=True)\n sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", claim], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    program = [sys.executable, "-c", CLAIM, str(copied)]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         with pytest.raises(RunError, match=f"{copied} is being trained into by process {process.pid} on "):
             fit(config_file, copied, "training.epochs=3", resume=True)

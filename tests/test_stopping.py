@@ -1,5 +1,6 @@
 import os
 import signal
+from contextlib import suppress
 
 import pytest
 
@@ -61,6 +62,31 @@ def test_a_signal_that_nobody_asked_for_stops_at_the_end_of_the_block():
     stop = StopRequest()
     with pytest.raises(StoppedError, match="SIGTERM"), stop.listening(), stop.postponed():
         send(signal.SIGTERM)
+
+
+def swallow(signum):
+    with suppress(StoppedError):
+        send(signum)
+
+
+def test_a_signal_that_was_swallowed_stops_before_postponing():
+    stop, came_here = StopRequest(), False
+
+    def work():
+        nonlocal came_here
+        with stop.listening():
+            swallow(signal.SIGTERM)
+            with stop.postponed():
+                came_here = True
+
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        work()
+    assert not came_here
+
+
+def test_a_signal_that_was_swallowed_stops_at_the_end():
+    with pytest.raises(StoppedError, match="SIGINT"), StopRequest().listening():
+        swallow(signal.SIGINT)
 
 
 def test_another_exception_goes_before_a_noted_signal():

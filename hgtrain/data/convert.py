@@ -51,21 +51,30 @@ def convert(source: str, target: Path, predictions: bool, progress: Progress) ->
     if own is not None:
         return _rewritten(own, target, progress)
     labels, notes = _load(source)
+    try:
+        return _converted(source, labels, notes, target, predictions, progress)
+    finally:
+        for video in labels.videos:
+            video.close()
+
+
+def _converted(
+    source: str, labels: Any, notes: list[str], target: Path, predictions: bool, progress: Progress
+) -> Converted:
     left_out: Counter[str] = Counter()
-    instances = _instances(labels, predictions, left_out)
-    skeleton = _most_used_skeleton(source, instances, left_out, bool(labels.labeled_frames))
-    rows = list(_rows(instances, skeleton, left_out))
-    rows = _with_images(rows, left_out)
+    taken = _instances(labels, predictions, left_out)
+    foreign = _most_used_skeleton(source, taken, left_out)
+    rows = _with_images(list(_rows(taken, foreign, left_out)), left_out)
     if not rows:
-        raise DatasetError(f"{source}: no frame is left to convert: {_summary(left_out)}")
+        raise DatasetError(f"{source}: no frame is left to convert; left out: {_summary(left_out)}")
     shape = _common_shape(rows)
-    frames = progress(_frames(rows, shape, left_out), len(rows))
-    found = _as_skeleton(skeleton)
-    count = write_dataset(target, found, frames)
+    skeleton = _as_skeleton(foreign)
+    count = write_dataset(target, skeleton, progress(_frames(rows, shape, left_out), len(rows)))
     if padded := left_out.pop(_PADDED, 0):
         notes.append(f"{padded} frames smaller than {shape[0]}x{shape[1]} are padded at the right and the bottom.")
-    notes += [f"Left out: {_sentence(number, what)}." for what, number in left_out.items() if number]
-    return Converted(count, found, tuple(notes))
+    if any(left_out.values()):
+        notes.append(f"Left out: {_summary(left_out)}.")
+    return Converted(count, skeleton, tuple(notes))
 
 
 _PADDED = "padded"
@@ -132,20 +141,18 @@ def _instances(labels: Any, predictions: bool, left_out: Counter[str]) -> list[t
         if not chosen and predictions:
             chosen = list(frame.predicted_instances)
         elif frame.predicted_instances:
-            left_out["animal of a prediction (take those of unlabelled frames with --predictions)"] += len(
+            left_out["animal predicted, not labelled (--predictions takes those of frames that nobody labelled)"] += len(
                 frame.predicted_instances
             )
         taken.append((frame, chosen))
     return taken
 
 
-def _most_used_skeleton(
-    source: str, taken: list[tuple[Any, list[Any]]], left_out: Counter[str], has_frames: bool
-) -> Any:
+def _most_used_skeleton(source: str, taken: list[tuple[Any, list[Any]]], left_out: Counter[str]) -> Any:
     animals = [instance for _, instances in taken for instance in instances]
     if not animals:
-        why = _summary(left_out) if left_out else "its frames have no animals" if has_frames else "it has no frames"
-        raise DatasetError(f"{source}: nothing is labelled: {why}")
+        why = f"; left out: {_summary(left_out)}" if left_out else ""
+        raise DatasetError(f"{source}: nothing is labelled in its {len(taken)} frames{why}")
     most_used = Counter(id(animal.skeleton) for animal in animals).most_common(1)[0][0]
     return next(animal.skeleton for animal in animals if id(animal.skeleton) == most_used)
 
@@ -158,7 +165,7 @@ def _rows(taken: list[tuple[Any, list[Any]]], skeleton: Any, left_out: Counter[s
         points = [np.asarray(instance.numpy(invisible_as_nan=True), np.float32)[:, :2] for instance in fitting]
         for instance, visible in zip(fitting, points, strict=True):
             placed = np.isfinite(instance.numpy(invisible_as_nan=False)[:, :2]).all(-1).sum()
-            left_out["point that is marked as not visible"] += int(placed - np.isfinite(visible).all(-1).sum())
+            left_out["point marked as not visible"] += int(placed - np.isfinite(visible).all(-1).sum())
         kept = [at for at in points if np.isfinite(at).any()]
         if kept:
             yield _Row(frame.video, int(frame.frame_idx), np.stack(kept))
@@ -210,7 +217,7 @@ def _frames(rows: list[_Row], shape: tuple[int, int, int], left_out: Counter[str
             left_out[f"frame that cannot be read ({error})"] += 1
             continue
         if image.dtype != np.uint8 or image.shape[0] > shape[0] or image.shape[1] > shape[1]:
-            left_out[f"frame with an image {image.dtype} {image.shape}, expected uint8 up to {shape},"] += 1
+            left_out[f"frame with an image {image.dtype} {image.shape} (expected uint8 up to {shape})"] += 1
             continue
         left_out[_PADDED] += image.shape[:2] != shape[:2]
         yield _fitted(image, shape), row.points, None, groups[id(row.video)]
@@ -249,10 +256,7 @@ def _as_skeleton(skeleton: Any) -> Skeleton:
 
 
 def _summary(left_out: Counter[str]) -> str:
-    parts = [_sentence(number, what) for what, number in left_out.items() if number and what != _PADDED]
-    return "; ".join(parts) + " left out" if parts else "there are none"
-
-
-def _sentence(number: int, what: str) -> str:
-    noun, space, rest = what.partition(" ")
-    return f"{number} {noun if number == 1 else noun + 's'}{space}{rest}"
+    """Return what was left out and how often: `3 frames without a labelled point, 1 animal of a prediction`."""
+    return ", ".join(
+        f"{number} {what if number == 1 else what.replace(' ', 's ', 1)}" for what, number in left_out.items() if number
+    )

@@ -1,0 +1,211 @@
+"""Who may import whom, read from the source: imports for type checkers alone do not count, those in functions do."""
+
+import ast
+import graphlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import hgtrain
+
+ROOT = Path(hgtrain.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+FORMAT = {"errors", "data.dataset", "data.hdf5"}
+ALL_BUT_THE_COMMAND_LINE = set(MODULES) - {"cli", "__main__"}
+
+ALLOWED = {
+    # What knows nothing of hgtrain.
+    **dict.fromkeys(
+        ["__init__", "errors", "coords", "stopping", "loss", "metrics", "overlay", "receptive_field"], set()
+    ),
+    **dict.fromkeys(["export_readme", "report_frames", "report_plots", "summary_table"], set()),
+    **dict.fromkeys(["data", "data.dataset", "data.targets", "model.blocks", "model.heads"], set()),
+    **dict.fromkeys(["train", "train.log", "train.loop", "train.optimizer", "train.schedule", "train.step"], set()),
+    # The config.
+    "yaml_source": set(),
+    **dict.fromkeys(["config_errors", "config_fields", "config_rules"], {"yaml_source"}),
+    "config_source": {"errors", "yaml_source"},
+    "config": {"config_errors", "config_fields", "config_rules", "config_source", "errors", "yaml_source"},
+    # Datasets.
+    "data.hdf5": {"errors", "data.dataset"},
+    **dict.fromkeys(["data.deepposekit", "data.leap", "data.native", "data.sleap_package"], FORMAT),
+    "data.fly_anatomy": {"data.dataset"},
+    "data.fly_painting": {"data.fly_anatomy"},
+    "data.builtin": {"data.dataset", "data.fly_anatomy", "data.fly_painting"},
+    "data.concatenated": {"data.dataset"},
+    "data.source": FORMAT
+    | {"data.builtin", "data.concatenated", "data.deepposekit", "data.leap", "data.native", "data.sleap_package"},
+    "data.convert": FORMAT | {"data.native", "data.sleap_package", "data.source", "prediction_files"},
+    "data.augment": {"coords"},
+    "data.resize": {"coords"},
+    "data.pipeline": {"data.augment", "data.dataset", "data.resize"},
+    # The network and what it gives.
+    "model": {"model.blocks", "model.hourglass"},
+    "model.hourglass": {"model.blocks"},
+    "model.network": {"config", "model.heads", "model.hourglass"},
+    "model.sleap_weights": {"data.hdf5", "errors"},
+    "peaks": {"coords"},
+    "predictor": {"data.resize", "peaks"},
+    "metrics_extra": {"metrics"},
+    "evaluate": {"data.dataset", "data.source", "errors", "metrics", "metrics_extra", "predictor"},
+    # Training.
+    "rundir": {"errors"},
+    "device": {"config", "errors"},
+    "train.checkpoint": {"errors", "train.log"},
+    "initial_weights": {"data.hdf5", "errors", "rundir"},
+    "record": {"config", "data.source", "overlay", "rundir", "train.log", "train.loop"},
+    "trainer": {"config", "coords", "data.pipeline", "data.resize", "data.source", "data.targets", "device"}
+    | {"initial_weights", "loss", "model.network", "peaks", "predictor", "rundir"}
+    | {"train.checkpoint", "train.loop", "train.optimizer", "train.step"},
+    # What is said about a config, a run or a dataset.
+    "memory": {"errors"},
+    "described": {"config", "data.dataset", "data.source", "errors", "rundir"},
+    "summary": {"config", "coords", "described", "memory", "model.network", "receptive_field"},
+    "trial_steps": {"config", "device", "loss", "summary", "train.step", "trainer"},
+    "augmented": {"config", "coords", "data.pipeline", "data.source"},
+    "report": {"augmented", "config", "data.dataset", "data.source", "errors", "evaluate", "metrics_extra", "rundir"}
+    | {"report_frames", "report_plots", "train.log"},
+    # Finished runs.
+    "opened_run": {"config", "data.dataset", "device", "errors", "predictor", "rundir", "trainer"},
+    "frames": {"data.dataset", "data.source", "errors"},
+    "prediction_files": {"data.dataset", "errors", "frames"},
+    "predict": {"errors", "frames", "prediction_files", "train.log"},
+    "overlay_video": {"data.dataset", "errors", "frames", "prediction_files"},
+    "exported": {"data.dataset", "device", "errors", "rundir"},
+    "export_formats": {"device", "errors", "predictor"},
+    "export": {"coords", "errors", "export_formats", "export_readme", "predictor", "rundir"},
+    "sleap_config": FORMAT,
+    "import_sleap": {"config", "data.dataset", "data.hdf5", "data.source", "errors", "evaluate", "model.network"}
+    | {"model.sleap_weights", "rundir", "sleap_config"},
+    # What each command does, and the command line.
+    **dict.fromkeys(["run", "run_models", "run_results"], ALL_BUT_THE_COMMAND_LINE),
+    "cli": {"__init__", "config", "errors", "run", "run_models", "run_results", "stopping", "summary_table"},
+    "__main__": {"cli"},
+}
+
+HOMES = {
+    "click": {"cli"},
+    "yaml": {"config", "yaml_source"},
+    "pydantic": {"config", "config_fields"},
+    "pydantic_core": {"config_errors"},
+    "h5py": {"data.hdf5", "data.source", "data.native", "data.deepposekit", "data.leap", "data.sleap_package"}
+    | {"model.sleap_weights", "prediction_files"},
+    "tqdm": {"train.log"},
+    "sleap_io": {"data.convert", "prediction_files"},
+}
+"""Which modules may import a library that has one."""
+
+USES = {
+    "tf.train.Checkpoint": {"train.checkpoint"},
+    "tf.train.CheckpointManager": {"train.checkpoint"},
+    "tf.distribute": {"device", "train.step"},
+    "tf.saved_model": {"exported", "export", "export_formats"},
+}
+"""Which modules may use a part of TensorFlow that has a home."""
+
+WITHOUT_TENSORFLOW = (
+    ["cli", "config", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"]
+    + ["metrics", "overlay", "memory", "coords", "train.loop", "train.log", "train.schedule"]
+    + sorted(name for name in MODULES if name.startswith("config"))
+    + ["data.dataset", "data.source", "data.hdf5", "data.native", "data.deepposekit", "data.leap", "data.sleap_package"]
+)
+"""Importing these does not import TensorFlow, by whatever way."""
+
+
+class Import(NamedTuple):
+    """A module as it is called when imported, and whether it is where the importing module is imported."""
+
+    name: str
+    is_at_module_level: bool
+
+
+def imports_in(node: ast.AST, is_at_module_level: bool = True) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(child, ast.Import):
+            yield from (Import(alias.name, is_at_module_level) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "imports are absolute"
+            yield from (Import(f"{child.module}.{alias.name}", is_at_module_level) for alias in child.names)
+        is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+        yield from imports_in(child, is_at_module_level and not is_function)
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text())
+
+
+def own_imports(module: str) -> set[str]:
+    """Return the modules of hgtrain that one imports."""
+    names = [name.split(".")[1:] for name, _ in imports_in(tree_of(module)) if name.split(".")[0] == "hgtrain"]
+    # What is imported from a module is no module.
+    found = {".".join(parts) if ".".join(parts) in MODULES else ".".join(parts[:-1]) for parts in names}
+    return {name or "__init__" for name in found}
+
+
+def libraries(module: str, only_module_level: bool = False) -> set[str]:
+    found = imports_in(tree_of(module))
+    return {name.split(".")[0] for name, at_top in found if at_top or not only_module_level}
+
+
+by_module = pytest.mark.parametrize("module", MODULES)
+
+
+@by_module
+def test_a_module_imports_what_the_table_allows_it(module):
+    assert module in ALLOWED, f"say in ALLOWED what {module} may import"
+    assert own_imports(module) <= ALLOWED[module]
+
+
+def test_the_table_has_no_module_that_is_gone():
+    assert set(ALLOWED) - set(MODULES) == set()
+
+
+def test_imports_go_one_way():
+    graphlib.TopologicalSorter({module: own_imports(module) for module in MODULES}).prepare()
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_library_is_imported_at_home_alone(library):
+    assert {module for module in MODULES if library in libraries(module)} <= HOMES[library]
+
+
+@pytest.mark.parametrize("part", USES)
+def test_a_part_of_tensorflow_is_used_at_home_alone(part):
+    users = {
+        module
+        for module in MODULES
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == part
+    }
+    assert users <= USES[part]
+
+
+@pytest.mark.parametrize("module", ["errors", "stopping", "cli", "rundir", "yaml_source", "train.schedule"])
+def test_what_the_command_line_starts_with_needs_no_numpy(module):
+    assert "numpy" not in libraries(module, only_module_level=True)
+
+
+def test_what_answers_at_once_imports_no_tensorflow():
+    code = """
+import importlib, json, sys
+loaded = {}
+for name in json.loads(sys.argv[1]):
+    importlib.import_module("hgtrain." + name)
+    loaded[name] = sorted({"tensorflow", "keras"} & set(sys.modules))
+print(json.dumps(loaded))
+"""
+    program = [sys.executable, "-c", code, json.dumps(WITHOUT_TENSORFLOW)]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {name: [] for name in WITHOUT_TENSORFLOW}
