@@ -38,13 +38,15 @@ class FrameSource(Protocol):
     """Images in order. Iterating gives `(H, W, C)` uint8 and raises DatasetError where the source breaks.
 
     path: as the user gave it. kind: dataset, images or video. files: one, or one for each image. count: of frames, an
-    estimate for videos, 0 where unknown. channels: of the images. rate: frames per second, None where there is none.
+    estimate for videos, 0 where unknown. shape: `(count, H, W, C)` of the first image, None where that cannot be read.
+    channels: of the images. rate: frames per second, None where there is none.
     """
 
     path: str
     kind: str
     files: tuple[str, ...]
     count: int
+    shape: tuple[int, int, int, int] | None
     channels: int
     rate: float | None
 
@@ -102,6 +104,7 @@ class DatasetFrames:
         self.files = (self.dataset.path,)
         self.count = len(self.dataset)
         self.channels = self.dataset.image_shape[2]
+        self.shape: tuple[int, int, int, int] | None = (self.count, *self.dataset.image_shape)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for start in range(0, self.count, READ_AT_ONCE):
@@ -127,6 +130,8 @@ class ImageFrames:
         self.files = tuple(map(str, images))
         self.count = len(images)
         self.channels = channels
+        size = image_size(self.files[0])
+        self.shape = None if size is None else (self.count, size[1], size[0], channels)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for file in self.files:
@@ -138,6 +143,15 @@ class ImageFrames:
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
+
+
+def image_size(file: str) -> tuple[int, int] | None:
+    """Return width and height of an image file from its header, None when it has none that can be read."""
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 def read_image(file: str, channels: int) -> np.ndarray:
@@ -167,6 +181,7 @@ class VideoFrames:
             self.rate = float(stream.average_rate or 0) or None
             seconds = (container.duration or 0) / 1e6
             self.count = stream.frames or round(seconds * (self.rate or 0))
+            self.shape = (self.count, stream.height, stream.width, channels)
 
     def _open(self) -> "av.container.InputContainer":
         import av

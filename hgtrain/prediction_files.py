@@ -24,6 +24,7 @@ import numpy as np
 
 from hgtrain.data.dataset import Skeleton
 from hgtrain.errors import RunError
+from hgtrain.foreign import import_sleap_io, to_foreign_skeleton, to_foreign_video
 from hgtrain.frames import FrameSource
 
 FORMAT, VERSION = "hgtrain-predictions", 1
@@ -161,8 +162,8 @@ class SlpFile(PredictionFile):
 
     def _open(self) -> None:
         sleap_io = import_sleap_io(f"to write {self.path}")
-        skeleton = slp_skeleton(self._skeleton)
-        videos = [_slp_video(source) for source in self._sources]
+        skeleton = to_foreign_skeleton(self._skeleton)
+        videos = [to_foreign_video(one.files, one.kind, one.shape, one.rate) for one in self._sources]
         labels = sleap_io.Labels(videos=videos, skeletons=[skeleton], provenance={"model": self._model})
         sleap_io.save_slp(labels, str(self._beside), embed=False, verbose=False)
         self._file = h5py.File(self._beside, "r+")
@@ -223,37 +224,6 @@ class SlpFile(PredictionFile):
 
     def _close(self, complete: bool) -> None:
         self._file.close()
-
-
-def import_sleap_io(purpose: str) -> Any:
-    """Return the module sleap_io; RunError with the fix when it is not installed."""
-    try:
-        import sleap_io
-    except ImportError as error:
-        raise RunError(f"sleap-io is needed {purpose}: pip install 'hgtrain[convert]'") from error
-    return sleap_io
-
-
-def slp_skeleton(skeleton: Skeleton) -> Any:
-    """Return the skeleton as sleap-io's."""
-    import sleap_io
-
-    names = skeleton.keypoint_names
-    edges, pairs = ([(names[a], names[b]) for a, b in part] for part in (skeleton.edges, skeleton.symmetries))
-    return sleap_io.Skeleton(list(names), edges=edges, symmetries=pairs)
-
-
-def _slp_video(source: FrameSource) -> Any:
-    """Return a source as sleap-io's video: a list of image files, a video, or the /images of an HDF5 file."""
-    import sleap_io
-
-    files = [str(Path(file).resolve()) for file in source.files]
-    if source.kind == "images":
-        return sleap_io.Video(filename=files, open_backend=False)
-    if source.kind == "dataset":
-        metadata = {"dataset": "images", "input_format": "channels_last"}
-        return sleap_io.Video(filename=files[0], backend_metadata=metadata, open_backend=False)
-    return sleap_io.Video(filename=files[0], open_backend=False)
 
 
 FILES: dict[str, type[PredictionFile]] = {".h5": Hdf5File, ".hdf5": Hdf5File, ".csv": CsvFile, ".slp": SlpFile}

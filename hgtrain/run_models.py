@@ -133,3 +133,58 @@ def import_sleap(model: Path, out: Path, train: Sequence[str], validation: Seque
 
     for note in import_sleap(model, out, train, validation):
         say(note)
+
+
+def init(data: str, out: Path) -> None:
+    """Write a config for a dataset on this machine to `out`, which must not be there yet.
+
+    Raises HgtrainError when the dataset cannot be used or the file is there.
+    """
+    if out.exists():
+        raise RunError(f"{out} is there already: choose another name, or remove it")
+    if not out.absolute().parent.is_dir():
+        raise RunError(f"{out} cannot be written: there is no such folder")
+    looked = _looked(data)
+    device = device_here()
+    kind = "CPU" if device.name == "CPU" else "GPU"
+    choice = init_config.choose(looked, kind)
+    size, batch_size = _fitting(looked, choice, kind, device)
+    name = init_config.data_name(data, out)
+    rundir.write_text(out, init_config.config_text(
+        init_config.Proposal(name, looked, choice, size, batch_size, device, kind)
+    ))
+
+
+def _looked(data: str) -> init_config.Looked:
+    if data.startswith(source.BUILTIN):
+        source.builtin_file(data, _drawing)
+    with closing(source.open_dataset(data)) as dataset:
+        try:
+            return init_config.look(dataset, annotated_only=True)
+        except DatasetError:
+            problem = sys.exc_info()[1]
+    with closing(source.open_dataset(data, annotated_only=False)) as dataset:
+        try:
+            looked = init_config.look(dataset, annotated_only=False)
+        except DatasetError:
+            raise problem from None
+    say(f"{data} marks every keypoint as not annotated; the config uses them all the same")
+    return looked
+
+
+def _fitting(
+    looked: init_config.Looked, choice: init_config.Choice, kind: str, device: Device
+) -> tuple[init_config.Size, int]:
+    """Return the largest network, and the largest batch for it, whose training fits into half of the device's memory."""
+    from hgtrain.device import import_tensorflow
+
+    import_tensorflow()
+    from hgtrain.summary import demand_of, input_size
+
+    for size in init_config.SIZES[kind]:
+        config = init_config.as_config(choice, size)
+        demand = demand_of(config, input_size(config, looked.image_shape), looked.keypoints)
+        for batch_size in init_config.BATCH_SIZES:
+            if training_memory(demand, batch_size)["total"] <= device.memory_bytes / 2:
+                return size, min(batch_size, looked.frames)
+    return init_config.SIZES[kind][-1], 1

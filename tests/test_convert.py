@@ -12,6 +12,7 @@ from hgtrain.data.dataset import HIDDEN, NOT_LABELLED, VISIBLE, Skeleton
 from hgtrain.data.native import write_dataset
 from hgtrain.data.source import open_dataset
 from hgtrain.errors import DatasetError
+from hgtrain.foreign import to_foreign_video
 
 sleap_io = pytest.importorskip("sleap_io", reason="needs sleap-io: pip install hgtrain[convert]")
 
@@ -39,7 +40,11 @@ def pictures(folder, sizes, mode="L"):
     for i, size in enumerate(sizes):
         Image.new(mode, size, 10 if mode == "L" else (10, 20, 30)).save(folder / f"{i}.png")
         files.append(str(folder / f"{i}.png"))
-    return sleap_io.Video(filename=files, open_backend=False)
+    return to_foreign_video(files, "images", (len(files), *sizes[0][::-1], 1 if mode == "L" else 3), None)
+
+
+def missing(folder):
+    return to_foreign_video([str(folder / "gone" / "0.png")], "images", None, None)
 
 
 def save(path, *frames):
@@ -68,8 +73,7 @@ def test_a_round_trip_through_slp_keeps_points_names_edges_and_partners(tmp_path
         edges=[(NAMES[a], NAMES[b]) for a, b in native.edges],
         symmetries=[(NAMES[a], NAMES[b]) for a, b in native.symmetries],
     )
-    metadata = {"dataset": "images", "input_format": "channels_last"}
-    video = sleap_io.Video(filename=native.path, backend_metadata=metadata, open_backend=False)
+    video = to_foreign_video([native.path], "dataset", (12, 32, 32, 1), None)
     frames = [(video, i, [animal(native.points[i, 0], skeleton)]) for i in range(len(native))]
     found, back = converted(save(tmp_path / "a.slp", *frames), tmp_path / "back.h5")
     assert found.frames == 12
@@ -100,7 +104,7 @@ def test_videos_of_one_name_are_told_apart_by_their_paths(tmp_path):
 
 def test_frames_of_a_video_are_those_that_were_labelled(tmp_path):
     write_video(tmp_path / "film.mp4", 8)
-    video = sleap_io.Video(filename=str(tmp_path / "film.mp4"), open_backend=False)
+    video = to_foreign_video([str(tmp_path / "film.mp4")], "video", (8, 32, 48, 1), 25.0)
     path = save(tmp_path / "a.slp", (video, 2, [animal()]), (video, 6, [animal()]))
     dataset = converted(path, tmp_path / "a.h5")[1]
     np.testing.assert_allclose(dataset.read_images([0, 1]).mean((1, 2, 3)), (40, 120), atol=3)
@@ -145,7 +149,7 @@ def test_images_are_compressed_one_a_chunk(tmp_path):
 
 def test_what_is_left_out_is_counted_with_its_reason(tmp_path):
     video = pictures(tmp_path / "film", [(20, 10)] * 5)
-    gone = sleap_io.Video(filename=[str(tmp_path / "gone" / "0.png")], open_backend=False)
+    gone = missing(tmp_path)
     other = sleap_io.Skeleton(["a"])
     frames = [
         (video, 0, [animal(), animal()]),
@@ -191,13 +195,13 @@ def test_nothing_but_predictions_is_an_error_that_names_the_option(tmp_path):
 
 
 def test_no_frame_left_is_an_error_with_the_reasons(tmp_path):
-    gone = sleap_io.Video(filename=[str(tmp_path / "gone" / "0.png")], open_backend=False)
+    gone = missing(tmp_path)
     path = save(tmp_path / "a.slp", (gone, 0, [animal()]))
     with pytest.raises(DatasetError, match=r"no frame is left to convert; left out: 1 frame whose file is missing"):
         converted(path, tmp_path / "a.h5")
 
 
-@pytest.mark.parametrize(("name", "text"), [("a.json", "{}"), ("a.csv", "x,y\n1,2\n"), ("a.txt", "x"), ("a.slp", "x")])
+@pytest.mark.parametrize(("name", "text"), [("a.json", "x"), ("a.csv", "x,y\n1,2\n"), ("a.txt", "x"), ("a.slp", "x")])
 def test_a_file_that_sleap_io_cannot_read_is_named(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(DatasetError, match=rf"{name}: sleap-io cannot read labels from it"):

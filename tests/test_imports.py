@@ -19,20 +19,19 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(ROOT.rglob("*.py"))
 }
-FORMAT = {"errors", "data.dataset", "data.hdf5"}
-ALL_BUT_THE_COMMAND_LINE = set(MODULES) - {"cli", "__main__"}
+FORMAT = frozenset({"errors", "data.dataset", "data.hdf5"})
+NOTHING: frozenset[str] = frozenset()
+ALL_BUT_THE_COMMAND_LINE = frozenset(MODULES) - {"cli", "__main__"}
 
 ALLOWED = {
     # What knows nothing of hgtrain.
-    **dict.fromkeys(
-        ["__init__", "errors", "coords", "stopping", "loss", "metrics", "overlay", "receptive_field"], set()
-    ),
-    **dict.fromkeys(["export_readme", "report_frames", "report_plots", "summary_table"], set()),
-    **dict.fromkeys(["data", "data.dataset", "data.targets", "model.blocks", "model.heads"], set()),
-    **dict.fromkeys(["train", "train.log", "train.loop", "train.optimizer", "train.schedule", "train.step"], set()),
+    **dict.fromkeys(["__init__", "errors", "coords", "stopping", "loss", "metrics", "overlay"], NOTHING),
+    **dict.fromkeys(["receptive_field", "export_readme", "report_frames", "report_plots", "summary_table"], NOTHING),
+    **dict.fromkeys(["data", "data.dataset", "data.targets", "model.blocks", "model.heads"], NOTHING),
+    **dict.fromkeys(["train", "train.log", "train.loop", "train.optimizer", "train.schedule", "train.step"], NOTHING),
     # The config.
-    "yaml_source": set(),
-    **dict.fromkeys(["config_errors", "config_fields", "config_rules"], {"yaml_source"}),
+    "yaml_source": NOTHING,
+    **dict.fromkeys(["config_errors", "config_fields", "config_rules"], frozenset({"yaml_source"})),
     "config_source": {"errors", "yaml_source"},
     "config": {"config_errors", "config_fields", "config_rules", "config_source", "errors", "yaml_source"},
     # Datasets.
@@ -44,7 +43,7 @@ ALLOWED = {
     "data.concatenated": {"data.dataset"},
     "data.source": FORMAT
     | {"data.builtin", "data.concatenated", "data.deepposekit", "data.leap", "data.native", "data.sleap_package"},
-    "data.convert": FORMAT | {"data.native", "data.sleap_package", "data.source", "prediction_files"},
+    "data.convert": FORMAT | {"data.native", "data.sleap_package", "data.source", "foreign"},
     "data.augment": {"coords"},
     "data.resize": {"coords"},
     "data.pipeline": {"data.augment", "data.dataset", "data.resize"},
@@ -77,7 +76,8 @@ ALLOWED = {
     # Finished runs.
     "opened_run": {"config", "data.dataset", "device", "errors", "predictor", "rundir", "trainer"},
     "frames": {"data.dataset", "data.source", "errors"},
-    "prediction_files": {"data.dataset", "errors", "frames"},
+    "foreign": {"data.dataset", "errors"},
+    "prediction_files": {"data.dataset", "errors", "foreign", "frames"},
     "predict": {"errors", "frames", "prediction_files", "train.log"},
     "overlay_video": {"data.dataset", "errors", "frames", "prediction_files"},
     "exported": {"data.dataset", "device", "errors", "rundir"},
@@ -94,13 +94,13 @@ ALLOWED = {
 
 HOMES = {
     "click": {"cli"},
-    "yaml": {"config", "yaml_source"},
+    "yaml": {"config", "yaml_source", "import_sleap"},
     "pydantic": {"config", "config_fields"},
     "pydantic_core": {"config_errors"},
     "h5py": {"data.hdf5", "data.source", "data.native", "data.deepposekit", "data.leap", "data.sleap_package"}
-    | {"model.sleap_weights", "prediction_files"},
+    | {"initial_weights", "model.sleap_weights", "prediction_files"},
     "tqdm": {"train.log"},
-    "sleap_io": {"data.convert", "prediction_files"},
+    "sleap_io": {"foreign"},
 }
 """Which modules may import a library that has one."""
 
@@ -112,12 +112,13 @@ USES = {
 }
 """Which modules may use a part of TensorFlow that has a home."""
 
-WITHOUT_TENSORFLOW = (
-    ["cli", "config", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"]
-    + ["metrics", "overlay", "memory", "coords", "train.loop", "train.log", "train.schedule"]
-    + sorted(name for name in MODULES if name.startswith("config"))
-    + ["data.dataset", "data.source", "data.hdf5", "data.native", "data.deepposekit", "data.leap", "data.sleap_package"]
-)
+WITHOUT_TENSORFLOW = [
+    *(name for name in MODULES if name.startswith("config")),
+    *("cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"),
+    *("train.loop", "train.log", "train.schedule", "coords", "metrics", "overlay", "memory"),
+    *("data.dataset", "data.source", "data.hdf5", "data.native", "data.deepposekit", "data.leap"),
+    "data.sleap_package",
+]
 """Importing these does not import TensorFlow, by whatever way."""
 
 

@@ -10,7 +10,7 @@ from videos import write_video
 from hgtrain.data.dataset import Skeleton
 from hgtrain.errors import RunError
 from hgtrain.frames import open_frames
-from hgtrain.prediction_files import CsvFile, Found, Hdf5File, SlpFile, file_type, import_sleap_io
+from hgtrain.prediction_files import CsvFile, Found, Hdf5File, SlpFile, file_type
 
 SKELETON = Skeleton(("nose", "left, ear", "right"), ((0, 1), (0, 2)), ((1, 2),))
 
@@ -146,9 +146,3 @@ def test_another_suffix_is_refused():
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, film):
     with pytest.raises(RunError, match=r"none/out\.csv cannot be written: No such file"):
         CsvFile(tmp_path / "none" / "out.csv", SKELETON, [film], "run")
-
-
-def test_without_sleap_io_the_message_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "sleap_io", None)
-    with pytest.raises(RunError, match=r"sleap-io is needed to write a\.slp: pip install 'hgtrain\[convert\]'"):
-        import_sleap_io("to write a.slp")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from hgtrain.coords import padded_length
 
 if TYPE_CHECKING:
     from hgtrain.config import AugmentationConfig
@@ -28,17 +27,14 @@ def augment_geometry(
     draws: tf.Tensor,
     config: "AugmentationConfig",
     symmetries: tuple[tuple[int, int], ...],
-    multiple: int,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return images `(B, H', W', C)` float32 0..255, points `(B, K, 2)` and weights `(B, K)` after flip and affine.
+    """Return images `(B, H, W, C)` float32 0..255, points `(B, K, 2)` and weights `(B, K)` after flip and affine.
 
-    images: `(B, H, W, C)` uint8; H' and W' are the next multiples of `multiple`, the added pixels at the right and the
-    bottom. points are in pixels, NaN where missing. A keypoint that lies outside its image before or after weighs
-    nothing; one that is marked absent (NaN with a weight) keeps its weight. Rotation, scale and flip are about the
-    centre of the image; a mirrored image swaps the partners in `symmetries`.
+    images: `(B, H, W, C)` uint8. points are in pixels, NaN where missing. A keypoint that lies outside its image before
+    or after weighs nothing; one that is marked absent (NaN with a weight) keeps its weight. Rotation, scale and flip
+    are about the centre of the image; a mirrored image swaps the partners in `symmetries`.
     """
     height, width = images.shape[1], images.shape[2]
-    canvas = (padded_length(height, multiple), padded_length(width, multiple))
     weights = weights * _inside(points, height, width)
     matrix, mirrored = _linear_part(draws, config)
     shift = tf.stack([_uniform(draws, name, config.translation_px, 0.0) for name in ("x", "y")], axis=1)
@@ -48,8 +44,8 @@ def augment_geometry(
         partners = _partners(symmetries, points.shape[1])
         points = tf.where(mirrored[:, None, None], tf.gather(points, partners, axis=1), points)
         weights = tf.where(mirrored[:, None], tf.gather(weights, partners, axis=1), weights)
-    images = _warp(tf.cast(images, tf.float32), matrix, centre, shift, canvas, config.fill)
-    return images, points, weights * _inside(points, *canvas)
+    images = _warp(tf.cast(images, tf.float32), matrix, centre, shift, config.fill)
+    return images, points, weights * _inside(points, height, width)
 
 
 def _inside(points: tf.Tensor, height: int, width: int) -> tf.Tensor:
@@ -93,7 +89,6 @@ def _warp(
     matrix: tf.Tensor,
     centre: tf.Tensor,
     shift: tf.Tensor,
-    canvas: tuple[int, int],
     fill: str,
 ) -> tf.Tensor:
     """Return the images sampled once, bilinearly, at the places their pixels come from."""
@@ -104,12 +99,12 @@ def _warp(
     warped = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=transforms,
-        output_shape=tf.constant(canvas),
+        output_shape=tf.constant(images.shape[1:3].as_list()),
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode=fill.upper(),
     )
-    return tf.ensure_shape(warped, (None, *canvas, images.shape[3]))
+    return tf.ensure_shape(warped, images.shape)
 
 
 def augment_intensity(

@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from hgtrain.data import sleap_package
 from hgtrain.data.dataset import PoseDataset, Skeleton
 from hgtrain.data.native import LabelledImage, write_dataset
 from hgtrain.data.source import open_dataset
 from hgtrain.errors import DatasetError
+from hgtrain.foreign import FOREIGN_ERRORS, from_foreign_skeleton, import_sleap_io
+from hgtrain.frames import image_size, read_image
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-
-FOREIGN_ERRORS = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, ImportError, RuntimeError)
-"""What sleap-io raises for files it cannot read."""
 
 Progress = Callable[[Iterable[LabelledImage], int], Iterable[LabelledImage]]
 
@@ -68,7 +66,7 @@ def _converted(
     if not rows:
         raise DatasetError(f"{source}: no frame is left to convert; left out: {_summary(left_out)}")
     shape = _common_shape(rows)
-    skeleton = _as_skeleton(foreign)
+    skeleton = from_foreign_skeleton(foreign)
     count = write_dataset(target, skeleton, progress(_frames(rows, shape, left_out), len(rows)))
     if padded := left_out.pop(_PADDED, 0):
         notes.append(f"{padded} frames smaller than {shape[0]}x{shape[1]} are padded at the right and the bottom.")
@@ -115,13 +113,9 @@ def _rewritten(dataset: PoseDataset, target: Path, progress: Progress) -> Conver
 
 def _load(source: str) -> tuple[Any, list[str]]:
     """Return sleap-io's labels of a file or folder, and what it warned of."""
-    from hgtrain.prediction_files import import_sleap_io
-
     sleap_io = import_sleap_io(f"to read {source}")
     if not Path(source).exists():
         raise DatasetError(f"{source}: there is no such file or folder")
-    # By default each frame is sought anew by an FFmpeg process: twenty times slower.
-    sleap_io.set_default_video_plugin("pyav")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
@@ -141,8 +135,8 @@ def _instances(labels: Any, predictions: bool, left_out: Counter[str]) -> list[t
         if not chosen and predictions:
             chosen = list(frame.predicted_instances)
         elif frame.predicted_instances:
-            left_out["animal predicted, not labelled (--predictions takes those of frames that nobody labelled)"] += len(
-                frame.predicted_instances
+            left_out["animal predicted, not labelled (--predictions takes those of frames that nobody labelled)"] += (
+                len(frame.predicted_instances)
             )
         taken.append((frame, chosen))
     return taken
@@ -199,12 +193,7 @@ def _common_shape(rows: list[_Row]) -> tuple[int, int, int]:
 def _header_shape(row: _Row) -> tuple[int, int, int]:
     _, height, width, channels = row.video.shape
     if isinstance(row.video.filename, list):
-        try:
-            with Image.open(row.video.filename[row.index]) as image:
-                width, height = image.size
-        except OSError:
-            # Reading it gives the reason.
-            pass
+        width, height = image_size(row.video.filename[row.index]) or (width, height)
     return int(height), int(width), 3 if channels > 1 else 1
 
 
@@ -212,8 +201,8 @@ def _frames(rows: list[_Row], shape: tuple[int, int, int], left_out: Counter[str
     groups = _group_names([row.video for row in rows])
     for row in rows:
         try:
-            image = np.asarray(row.video[row.index])
-        except FOREIGN_ERRORS as error:
+            image = _read(row, shape[2])
+        except (DatasetError, *FOREIGN_ERRORS) as error:
             left_out[f"frame that cannot be read ({error})"] += 1
             continue
         if image.dtype != np.uint8 or image.shape[0] > shape[0] or image.shape[1] > shape[1]:
@@ -221,6 +210,13 @@ def _frames(rows: list[_Row], shape: tuple[int, int, int], left_out: Counter[str
             continue
         left_out[_PADDED] += image.shape[:2] != shape[:2]
         yield _fitted(image, shape), row.points, None, groups[id(row.video)]
+
+
+def _read(row: _Row, channels: int) -> np.ndarray:
+    if isinstance(row.video.filename, list):
+        # sleap-io's reader leaves broken files open and does not name them.
+        return read_image(row.video.filename[row.index], channels)
+    return np.asarray(row.video[row.index])
 
 
 def _fitted(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -247,12 +243,6 @@ def _source_name(video: Any) -> str:
         dataset = getattr(video.backend, "dataset", None)
         return f"{video.filename}/{dataset}" if dataset else str(video.filename)
     return str(original.filename)
-
-
-def _as_skeleton(skeleton: Any) -> Skeleton:
-    edges = tuple((int(a), int(b)) for a, b in skeleton.edge_inds)
-    pairs = (sorted(map(int, pair)) for pair in skeleton.symmetry_inds)
-    return Skeleton(tuple(skeleton.node_names), edges, tuple(sorted({(a, b) for a, b in pairs})))
 
 
 def _summary(left_out: Counter[str]) -> str:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from hgtrain.data.augment import augment_geometry, augment_intensity, draw
 from hgtrain.data.dataset import PoseDataset
-from hgtrain.data.resize import resize, to_channels
+from hgtrain.data.resize import pad, resize, to_channels
 
 if TYPE_CHECKING:
     from hgtrain.config import AugmentationConfig
@@ -156,10 +156,11 @@ def batch_maker(
             draws,
             recipe.augmentation,
             recipe.symmetries,
-            recipe.multiple,
         )
         examples = step * recipe.batch_size + tf.cast(start + tf.range(size), tf.int64)
         images = augment_intensity(images, draws, recipe.augmentation, recipe.seed, examples)
+        # Last, so that what is added is black here as in validation.
+        images = pad(images, recipe.multiple)
         return images, recipe.targets(at, images.shape[1], images.shape[2]), kept
 
     return make
