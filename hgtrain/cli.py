@@ -185,13 +185,24 @@ def import_sleap(model_dir: Path, output: Path, data: tuple[str, ...], validatio
     click.echo(output)
 
 
-@commands.command(epilog="Example: hgtrain init --schema > hgtrain.schema.json")
-@click.option("--schema", is_flag=True, required=True, help="Print the JSON Schema of a config, for editors.")
-def init(schema: bool) -> None:
-    """Print what helps to write a config."""
-    from hgtrain.config import config_json_schema
+@commands.command(epilog="Example: hgtrain init flies.h5 -o flies.yaml")
+@click.argument("data", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The config to write.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of a config, for editors, instead.")
+def init(data: str | None, output: Path | None, schema: bool) -> None:
+    """Write a first config for DATA and this machine, with the reasons in it."""
+    if schema:
+        from hgtrain.config import config_json_schema
 
-    click.echo(json.dumps(config_json_schema(), indent=2))
+        click.echo(json.dumps(config_json_schema(), indent=2))
+        return
+    if data is None or output is None:
+        raise click.UsageError("give DATA and -o CONFIG, or --schema")
+    with StopRequest().listening():
+        from hgtrain import run_models
+
+        run_models.init(data, output)
+    click.echo(output)
 
 
 def _table(folder: Path, evaluation: dict[str, Any]) -> str:

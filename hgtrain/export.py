@@ -52,7 +52,7 @@ def export(
         served = Served(predictor, sample.images.shape[3], size)
         files = target.write(served, beside, sample.calibration)
         checks = [_check(predictor, sample, file, beside, size is None) for file in files]
-        document = {"format": format_name, "files": [file.name or "." for file in files]}
+        document: dict[str, Any] = {"format": format_name, "files": [file.name or "." for file in files]}
         shape = [None, *(size or (None, None)), sample.images.shape[3]]
         keypoints = sample.points.shape[1]
         document |= {
@@ -75,9 +75,7 @@ def fitted(images: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     return np.ascontiguousarray(padded[:, : size[0], : size[1]])
 
 
-def _check(
-    predictor: Predictor, sample: Sample, file: ExportedFile, folder: Path, any_size: bool
-) -> dict[str, Any]:
+def _check(predictor: Predictor, sample: Sample, file: ExportedFile, folder: Path, any_size: bool) -> dict[str, Any]:
     """Return how a written file's predictions, after a fresh load, compare with the run's; RunError when they differ."""
     predict = file.load(folder / file.name)
     points, confidence = predictor(sample.images)

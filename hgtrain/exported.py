@@ -54,7 +54,9 @@ def _skeleton(path: Path) -> Skeleton:
         pairs = [tuple((int(a), int(b)) for a, b in metadata.get(name, [])) for name in ("edges", "symmetries")]
         return Skeleton(tuple(metadata["keypoint_names"]), *pairs)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} does not describe an export: {error!r} for keypoint_names, edges, symmetries") from error
+        raise RunError(
+            f"{path} does not describe an export: {error!r} for keypoint_names, edges, symmetries"
+        ) from error
 
 
 def _checked_signature(loaded: Any, folder: Path) -> tuple[Any, int]:

@@ -5,7 +5,7 @@ imageio-ffmpeg reads a pipe from a second process, which ends early without a re
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -96,12 +96,12 @@ class DatasetFrames:
     """The images of a dataset."""
 
     kind = "dataset"
-    rate = None
+    rate: float | None = None
 
     def __init__(self, path: str) -> None:
         self.dataset: PoseDataset = open_dataset(path)
         self.path = path
-        self.files = (self.dataset.path,)
+        self.files: tuple[str, ...] = (self.dataset.path,)
         self.count = len(self.dataset)
         self.channels = self.dataset.image_shape[2]
         self.shape: tuple[int, int, int, int] | None = (self.count, *self.dataset.image_shape)
@@ -123,7 +123,7 @@ class ImageFrames:
     """Image files, which may differ in size."""
 
     kind = "images"
-    rate = None
+    rate: float | None = None
 
     def __init__(self, path: str, images: list[Path], channels: int) -> None:
         self.path = path
@@ -174,14 +174,14 @@ class VideoFrames:
 
     def __init__(self, path: str, channels: int) -> None:
         self.path = path
-        self.files = (path,)
+        self.files: tuple[str, ...] = (path,)
         self.channels = channels
         with closing(self._open()) as container:
             stream = container.streams.video[0]
             self.rate = float(stream.average_rate or 0) or None
             seconds = (container.duration or 0) / 1e6
             self.count = stream.frames or round(seconds * (self.rate or 0))
-            self.shape = (self.count, stream.height, stream.width, channels)
+            self.shape: tuple[int, int, int, int] | None = (self.count, stream.height, stream.width, channels)
 
     def _open(self) -> "av.container.InputContainer":
         import av
@@ -198,7 +198,7 @@ class VideoFrames:
             raise DatasetError(f"{self.path}: has no video stream")
         return container
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Generator[np.ndarray, None, None]:
         import av
 
         packets = frames = 0

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from importlib import metadata
 from pathlib import Path
@@ -61,7 +61,9 @@ def _input_size(path: Path) -> tuple[tuple[int, int] | None, int]:
     """Return height and width, None where they are any, and channels of the images the network takes."""
     with closing(open_hdf5(path)) as file:
         layers = read_layers(file)
-    shape = next((layer["config"].get("batch_input_shape") for layer in layers if layer["class_name"] == "InputLayer"), None)
+    shape = next(
+        (layer["config"].get("batch_input_shape") for layer in layers if layer["class_name"] == "InputLayer"), None
+    )
     if not isinstance(shape, list) or len(shape) != 4 or shape[3] not in (1, 3):
         raise RunError(f"{path}: its input has shape {shape}, expected (images, height, width, 1 or 3)")
     sides = shape[1:3]
@@ -118,9 +120,7 @@ def _write_config(folder: Path, sleap: SleapModel, files: dict[str, Any], channe
     return config
 
 
-def _split(
-    config: Config, skeleton: Skeleton, notes: list[str]
-) -> tuple[dict[str, Any], tuple[int, int, int] | None]:
+def _split(config: Config, skeleton: Skeleton, notes: list[str]) -> tuple[dict[str, Any], tuple[int, int, int] | None]:
     """Return the split as split.json holds it, and the images' shape; empty and None without the labels' images."""
     from hgtrain.evaluate import check_keypoint_names
 

@@ -93,7 +93,7 @@ def single_matches(
 
 
 def average_precision_and_recall(frames: Sequence[FrameMatch]) -> tuple[float | None, float | None]:
-    """Return mAP and mAR over OKS thresholds 0.50 to 0.95, as COCO's keypoint evaluation; None without labelled animals.
+    """Return mAP and mAR over OKS thresholds 0.50 to 0.95, as COCO's keypoint evaluation; None without animals.
 
     At each threshold predictions take, by falling score, the most similar animal of their frame that is still free;
     what finds none counts against precision. Precision is interpolated at 101 levels of recall.

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def background(sink: Sink) -> Iterator[Callable[..., None]]:
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="writer") as writer:
 
-        def take(*arguments: object) -> None:
+        def take(*arguments: Any) -> None:
             pending.append(writer.submit(sink, *arguments))
             while len(pending) > BATCHES_AHEAD:
                 pending.popleft().result()

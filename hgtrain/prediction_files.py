@@ -1,8 +1,8 @@
 """Predictions as files, written as they come: `.h5`, `.csv` and `.slp`.
 
 `.h5`: `/points (N, I, K, 2)` float32, x then y in pixels of the image, pixel centres at integers, NaN where nothing was
-found; `/confidence (N, I, K)` and `/instance_score (N, I)` float32 in 0..1; `/source (N,)` and `/frame (N,)`: the row of
-`/sources`, which names files, and the frame's number in that file. Attributes: `format="hgtrain-predictions"`,
+found; `/confidence (N, I, K)` and `/instance_score (N, I)` float32 in 0..1; `/source (N,)` and `/frame (N,)`: the row
+of `/sources`, which names files, and the frame's number in that file. Attributes: `format="hgtrain-predictions"`,
 `version`, `keypoint_names`, `edges`, `symmetries`, `model`, and `complete`, False when the input broke before its end.
 
 `.csv`: one row for each animal: `source`, `frame`, `instance`, `score`, and for each keypoint `NAME.x`, `NAME.y`,

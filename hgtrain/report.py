@@ -1,7 +1,7 @@
-"""One offline page about a finished run, `report.html`, and one page that compares several."""
+"""One offline page about a finished run, `report.html`."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,13 +11,13 @@ from hgtrain import report_plots, rundir
 from hgtrain.config import Config, dump_config
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.source import Side, Split, single_instance_labels
-from hgtrain.errors import RunError
 from hgtrain.evaluate import Predictions
 from hgtrain.metrics_extra import Errors, keypoint_errors
 from hgtrain.report_frames import Tile, compared_tile, whole_tile
 from hgtrain.train.log import format_seconds
 
 REPORT = "report.html"
+NOTHING = "-"
 GRID_FRAMES, WORST_FRAMES, AUGMENTED = 12, 20, 8
 SPARKLINE_BINS = 16
 
@@ -51,24 +51,20 @@ class RunResults(NamedTuple):
 def write_report(results: RunResults) -> Path:
     """Return the path of the run's report.html, written whole or not at all."""
     path = results.folder / REPORT
-    rundir.write_text(path, _render("report.html.j2", run_page(results)))
+    rundir.write_text(path, render("report.html.j2", run_page(results)))
     return path
 
 
-def write_comparison(path: Path, runs: Sequence[RunResults]) -> Path:
-    """Return `path`, written as a page that compares two or more runs; RunError when it cannot be written."""
-    try:
-        rundir.write_text(path, _render("comparison.html.j2", comparison_page(runs)))
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from error
-    return path
-
-
-def _render(template: str, page: Mapping[str, Any]) -> str:
+def render(template: str, page: Mapping[str, Any]) -> str:
+    """Return a template of this package filled with a page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("hgtrain"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("hgtrain"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["number"] = number
     return environment.get_template(template).render(page)
@@ -76,7 +72,7 @@ def _render(template: str, page: Mapping[str, Any]) -> str:
 
 def number(value: float | None, form: str = ".2f") -> str:
     """Return a number as text, a dash where there is none."""
-    return "–" if value is None else format(value, form)
+    return NOTHING if value is None else format(value, form)
 
 
 def run_page(results: RunResults) -> dict[str, Any]:
@@ -100,7 +96,7 @@ def run_page(results: RunResults) -> dict[str, Any]:
         "worst": order[:WORST_FRAMES].tolist(),
         "augmented": augmented_tiles(results.config, results.split, AUGMENTED),
         "config": dump_config(results.config),
-        "provenance": _flat_rows(rundir.read_json(results.folder / rundir.PROVENANCE)),
+        "provenance": flat_rows(rundir.read_json(results.folder / rundir.PROVENANCE)),
     }
 
 
@@ -112,8 +108,8 @@ def result_line(results: RunResults, history: Sequence[Mapping[str, Any]]) -> st
         found = f"No keypoint could be measured on {evaluation['frames']} validation frames"
     else:
         found = (
-            f"Median error {error['median']:.2f} px (mean {error['mean']:.2f}) over {evaluation['keypoints']} keypoints "
-            f"on {evaluation['frames']} validation frames; {pck:.0%} within 5 px"
+            f"Median error {error['median']:.2f} px (mean {error['mean']:.2f}) over {evaluation['keypoints']} "
+            f"keypoints on {evaluation['frames']} validation frames; {pck:.0%} within 5 px"
         )
     if not history:
         return f"{found}."
@@ -132,11 +128,16 @@ def training_figures(history: Sequence[Mapping[str, Any]]) -> list[str]:
 
     stacks = len(history[0]["loss_per_stack"])
     losses = {
-        "training" if stacks == 1 else f"training, stack {i + 1}": (steps, [row["loss_per_stack"][i] for row in history])
+        "training" if stacks == 1 else f"training, stack {i + 1}": (
+            steps,
+            [row["loss_per_stack"][i] for row in history],
+        )
         for i in range(stacks)
     }
     return [
-        report_plots.lines("Loss", losses | {"validation, all stacks" if stacks > 1 else "validation": of("val_loss")}, "loss"),
+        report_plots.lines(
+            "Loss", losses | {"validation, all stacks" if stacks > 1 else "validation": of("val_loss")}, "loss"
+        ),
         report_plots.lines("Validation error", {"mean": of("val_error_px")}, "mean error in px"),
         report_plots.lines("Learning rate", {"learning rate": of("learning_rate")}, "learning rate"),
         report_plots.lines("Throughput", {"images": of("images_per_s")}, "images per second"),
@@ -212,84 +213,12 @@ def augmented_tiles(config: Config, split: Split, count: int) -> list[Tile]:
     return [whole_tile(image, at) for image, at in zip(images, points, strict=True)]
 
 
-def comparison_page(runs: Sequence[RunResults]) -> dict[str, Any]:
-    """Return what the template of the comparison needs."""
-    names = _distinct_names([run.folder for run in runs])
-    errors = [run.errors for run in runs]
-    histories = {name: run.history for name, run in zip(names, runs, strict=True)}
-    measured = {
-        name: (e.distance[e.located], int(e.labelled.sum())) for name, e in zip(names, errors, strict=True)
-    }
-    curves: dict[str, report_plots.Curve] = {
-        name: ([row["step"] for row in history], [row["val_error_px"] for row in history])
-        for name, history in histories.items()
-        if history
-    }
-    sides = {rundir.read_json(run.folder / rundir.SPLIT)["validation"]["fingerprint"] for run in runs}
-    frames = {tuple(run.side.frames.tolist()) for run in runs}
-    return {
-        "title": f"{len(runs)} runs",
-        "names": names,
-        "same_frames": len(sides) == 1 and len(frames) == 1,
-        "table": comparison_rows(runs, list(histories.values())),
-        "figures": [
-            *([report_plots.lines("Validation error", curves, "mean error in px")] if curves else []),
-            report_plots.pck_curves(measured),
-        ],
-        "keypoints": comparison_keypoints(runs),
-        "differences": config_differences([run.config for run in runs]),
-    }
-
-
-def comparison_rows(
-    runs: Sequence[RunResults], histories: Sequence[Sequence[Mapping[str, Any]]]
-) -> list[tuple[str, list[str], int | None]]:
-    """Return rows of the table: what, one value a run as text, and which run is the best, None where none is."""
-    evaluations = [run.evaluation for run in runs]
-    lower = {"error, mean (px)": "mean", "error, median (px)": "median", "error, 95 % below (px)": "p95"}
-    rows = [("frames", [str(e["frames"]) for e in evaluations], None)]
-    rows += [_row(name, [e["error_px"][key] for e in evaluations], min) for name, key in lower.items()]
-    rows += [_row(f"within {px} px", [e["pck"][px] for e in evaluations], max, ".1%") for px in evaluations[0]["pck"]]
-    rows += [_row("OKS", [e["oks"] for e in evaluations], max, ".3f")]
-    rows += [_row("OKS mAP", [e["oks_map"] for e in evaluations], max, ".3f")]
-    rows += [("steps", [str(h[-1]["step"]) if h else "–" for h in histories], None)]
-    rows += [("time", [format_seconds(h[-1]["elapsed_s"]) if h else "–" for h in histories], None)]
-    return rows
-
-
-def _row(
-    name: str, values: list[float | None], better: Callable[..., float], form: str = ".2f"
-) -> tuple[str, list[str], int | None]:
-    known = [value for value in values if value is not None]
-    best = values.index(better(known)) if len(known) > 1 else None
-    return name, [number(value, form) for value in values], best
-
-
-def comparison_keypoints(runs: Sequence[RunResults]) -> list[tuple[str, list[str], int | None]]:
-    """Return the median error of each keypoint in each run, by name, in the order of the runs."""
-    tables = [{row["name"]: row["median"] for row in run.evaluation["per_keypoint"]} for run in runs]
-    names = dict.fromkeys(name for table in tables for name in table)
-    return [_row(name, [table.get(name) for table in tables], min) for name in names]
-
-
-def config_differences(configs: Sequence[Config]) -> list[tuple[str, list[str]]]:
-    """Return the keys that are not the same in all configs, with their values."""
-    flat = [dict(_flat_rows(config.model_dump())) for config in configs]
-    keys = dict.fromkeys(key for one in flat for key in one)
-    rows = [(key, [one.get(key, "–") for one in flat]) for key in keys]
-    return [(key, values) for key, values in rows if len(set(values)) > 1]
-
-
-def _distinct_names(folders: Sequence[Path]) -> list[str]:
-    names = [folder.resolve().name for folder in folders]
-    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
-
-
-def _flat_rows(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flat_rows(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return the values of a nested document as text, by dotted key."""
     rows: list[tuple[str, str]] = []
     for key, value in document.items():
         if isinstance(value, dict):
-            rows += _flat_rows(value, f"{prefix}{key}.")
+            rows += flat_rows(value, f"{prefix}{key}.")
         else:
             rows.append((prefix + key, " ".join(map(str, value)) if isinstance(value, list) else str(value)))
     return rows

@@ -71,6 +71,4 @@ def jpeg_uri(image: np.ndarray) -> str:
 
 
 def _points(points: np.ndarray) -> list[tuple[float, float] | None]:
-    return [
-        (round(float(x), 2), round(float(y), 2)) if np.isfinite(x) and np.isfinite(y) else None for x, y in points
-    ]
+    return [(round(float(x), 2), round(float(y), 2)) if np.isfinite(x) and np.isfinite(y) else None for x, y in points]

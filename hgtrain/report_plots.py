@@ -18,7 +18,7 @@ _SERIES = tuple(f"#01030{i}" for i in range(6))
 _PAGE_COLOURS = {_INK: "var(--ink)", _GRID: "var(--line)"} | {c: f"var(--s{i})" for i, c in enumerate(_SERIES)}
 """Colours matplotlib draws with, and what the page puts in their place."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,
@@ -60,7 +60,9 @@ def figure(title: str, draw: Callable[["Axes"], None]) -> str:
         axes.set_title(title)
         draw(axes)
         text = StringIO()
-        canvas.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        canvas.savefig(
+            text, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
     return _for_page(text.getvalue(), title)
 
 
@@ -103,7 +105,7 @@ def error_histogram(errors: np.ndarray) -> str:
 
     def draw(axes: "Axes") -> None:
         edges = _log_edges(errors)
-        axes.hist(np.clip(errors, edges[0], edges[-1]), bins=edges, color=_SERIES[0], alpha=0.75)
+        axes.hist(np.clip(errors, edges[0], edges[-1]), bins=edges.tolist(), color=_SERIES[0], alpha=0.75)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         for value, name, style in ((np.median(errors), "median", "-"), (np.percentile(errors, 95), "95 % below", "--")):
@@ -129,14 +131,14 @@ def pck_curves(runs: Mapping[str, tuple[np.ndarray, int]], title: str = "Keypoin
     """Return the part of labelled keypoints within a distance, for errors `(n,)` px and the number labelled."""
     reach = max([10.0, *(float(np.percentile(errors, 90)) for errors, _ in runs.values() if len(errors))])
     radii = np.linspace(0, min(reach, 50.0), 101)
-    curves: dict[str, Curve] = {
-        name: (radii.tolist(), [100 * float((errors <= radius).sum()) / max(count, 1) for radius in radii])
+    curves = {
+        name: [100 * float((errors <= radius).sum()) / max(count, 1) for radius in radii]
         for name, (errors, count) in runs.items()
     }
 
     def draw(axes: "Axes") -> None:
-        for i, (name, (x, y)) in enumerate(curves.items()):
-            axes.plot(x, y, color=_SERIES[i % len(_SERIES)], label=name)
+        for i, (name, y) in enumerate(curves.items()):
+            axes.plot(radii, y, color=_SERIES[i % len(_SERIES)], label=name)
         axes.set_ylim(0, 100)
         axes.set_xlim(0, radii[-1])
         axes.set_xlabel("distance in px")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hgtrain import rundir
+from hgtrain import init_config, rundir
 from hgtrain.data import source
 from hgtrain.data.native import LabelledImage
-from hgtrain.described import describe
-from hgtrain.errors import RunError
-from hgtrain.memory import device_here
+from hgtrain.described import Described, describe
+from hgtrain.errors import DatasetError, RunError
+from hgtrain.memory import Device, device_here, training_memory
 from hgtrain.opened_run import Run, load_run
 from hgtrain.run_results import reopened_split
 from hgtrain.train.log import progress, say
@@ -121,7 +121,10 @@ def _metadata(run: Run) -> dict[str, Any]:
 
 
 def import_sleap(model: Path, out: Path, train: Sequence[str], validation: Sequence[str]) -> None:
-    """Write the run of a SLEAP training folder to `out`; notes go to the log. Raises HgtrainError, see `import_sleap`."""
+    """Write the run of a SLEAP training folder to `out`; notes go to the log.
+
+    Raises HgtrainError when the folder or the labels cannot be used.
+    """
     from hgtrain.sleap_config import read_sleap_config
 
     # Before TensorFlow, so that a wrong folder is answered at once.
@@ -150,40 +153,42 @@ def init(data: str, out: Path) -> None:
     choice = init_config.choose(looked, kind)
     size, batch_size = _fitting(looked, choice, kind, device)
     name = init_config.data_name(data, out)
-    rundir.write_text(out, init_config.config_text(
-        init_config.Proposal(name, looked, choice, size, batch_size, device, kind)
-    ))
+    rundir.write_text(
+        out, init_config.config_text(init_config.Proposal(name, looked, choice, size, batch_size, device, kind))
+    )
 
 
 def _looked(data: str) -> init_config.Looked:
     if data.startswith(source.BUILTIN):
         source.builtin_file(data, _drawing)
-    with closing(source.open_dataset(data)) as dataset:
+    try:
+        return _look(data, annotated_only=True)
+    except DatasetError as error:
         try:
-            return init_config.look(dataset, annotated_only=True)
+            looked = _look(data, annotated_only=False)
         except DatasetError:
-            problem = sys.exc_info()[1]
-    with closing(source.open_dataset(data, annotated_only=False)) as dataset:
-        try:
-            looked = init_config.look(dataset, annotated_only=False)
-        except DatasetError:
-            raise problem from None
+            raise error from None
     say(f"{data} marks every keypoint as not annotated; the config uses them all the same")
     return looked
+
+
+def _look(data: str, annotated_only: bool) -> init_config.Looked:
+    with closing(source.open_dataset(data, annotated_only)) as dataset:
+        return init_config.look(dataset, annotated_only)
 
 
 def _fitting(
     looked: init_config.Looked, choice: init_config.Choice, kind: str, device: Device
 ) -> tuple[init_config.Size, int]:
-    """Return the largest network, and the largest batch for it, whose training fits into half of the device's memory."""
+    """Return the largest network and batch whose training fits into half of the device's memory."""
     from hgtrain.device import import_tensorflow
 
     import_tensorflow()
-    from hgtrain.summary import demand_of, input_size
+    from hgtrain.summary import demand_of
 
     for size in init_config.SIZES[kind]:
         config = init_config.as_config(choice, size)
-        demand = demand_of(config, input_size(config, looked.image_shape), looked.keypoints)
+        demand = demand_of(Described(config, looked.image_shape, looked.keypoints, None))
         for batch_size in init_config.BATCH_SIZES:
             if training_memory(demand, batch_size)["total"] <= device.memory_bytes / 2:
                 return size, min(batch_size, looked.frames)

@@ -11,11 +11,12 @@ from hgtrain.data import source
 from hgtrain.data.dataset import PoseDataset, Skeleton
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.exported import MODEL_FILE, ExportedModel, is_export
+from hgtrain.foreign import import_sleap_io
 from hgtrain.frames import FrameSource, open_frames
 from hgtrain.opened_run import Run, load_run
 from hgtrain.overlay_video import OverlayVideo
 from hgtrain.predict import Model, file_sink, predict_all
-from hgtrain.prediction_files import file_type
+from hgtrain.prediction_files import SlpFile, file_type
 from hgtrain.train.log import progress, say
 
 if TYPE_CHECKING:
@@ -59,11 +60,13 @@ def predict(model_folder: Path, inputs: Sequence[str], out: Path, options: Predi
     """
     check_outputs(inputs, [out, *([] if options.overlay is None else [options.overlay])])
     write_as = file_type(out)
+    if write_as is SlpFile:
+        import_sleap_io(f"to write {out}")
     model, skeleton, channels = _predicting_model(model_folder, options)
     with ExitStack() as opened:
         sources = [open_frames(path, channels) for path in inputs]
-        for source in sources:
-            opened.callback(source.close)
+        for images in sources:
+            opened.callback(images.close)
         if is_export(model_folder):
             _check_channels(model_folder, channels, sources)
         overlay = None if options.overlay is None else OverlayVideo(options.overlay, skeleton, sources)
@@ -72,7 +75,7 @@ def predict(model_folder: Path, inputs: Sequence[str], out: Path, options: Predi
         file = write_as(out, skeleton, sources, str(model_folder))
         problems: list[DatasetError] | None = None
         try:
-            problems = predict_all(model, sources, file_sink(file, overlay and overlay.write))
+            problems = predict_all(model, sources, file_sink(file, overlay.write if overlay else None))
         finally:
             file.close(complete=problems == [])
     if problems:
@@ -88,7 +91,9 @@ def check_outputs(inputs: Sequence[str], outputs: Sequence[Path]) -> None:
         if path.resolve() in taken:
             raise RunError(f"{path} is an input: choose another name for what is written")
         if path.is_dir() or not path.absolute().parent.is_dir():
-            raise RunError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'there is no such folder'}")
+            raise RunError(
+                f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'there is no such folder'}"
+            )
 
 
 def _predicting_model(folder: Path, options: PredictOptions) -> tuple[Model, Skeleton, int]:
@@ -106,10 +111,10 @@ def _predicting_model(folder: Path, options: PredictOptions) -> tuple[Model, Ske
 
 
 def _check_channels(folder: Path, channels: int, sources: Sequence[FrameSource]) -> None:
-    for source in sources:
-        if source.channels != channels:
+    for images in sources:
+        if images.channels != channels:
             raise RunError(
-                f"{source.path} has images of {source.channels} channels but the export {folder} takes {channels}: "
+                f"{images.path} has images of {images.channels} channels but the export {folder} takes {channels}: "
                 "predict with the run, which converts them"
             )
 
@@ -119,9 +124,7 @@ def convert_dataset(source_path: str, target: Path, predictions: bool) -> "Conve
     from hgtrain.data.convert import convert
 
     check_outputs([source_path], [target])
-    converted = convert(
-        source_path, target, predictions, lambda frames, total: progress(frames, total, "converting")
-    )
+    converted = convert(source_path, target, predictions, lambda frames, total: progress(frames, total, "converting"))
     for note in converted.notes:
         say(note)
     return converted
@@ -135,7 +138,8 @@ def report(folders: Sequence[Path], comparison: Path) -> list[Path]:
     from hgtrain.device import import_tensorflow
 
     import_tensorflow()
-    from hgtrain.report import write_comparison, write_report
+    from hgtrain.report import write_report
+    from hgtrain.report_comparison import write_comparison
 
     with ExitStack() as opened:
         results = [_results(folder, opened) for folder in folders]

@@ -2,8 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import keras
-
 from hgtrain.config import Config
 from hgtrain.coords import padded_length, resized_length
 from hgtrain.described import Described
@@ -36,10 +34,9 @@ def summarize(described: Described, device: Device) -> dict[str, Any]:
     Receptive fields are in px of the network's input, animals in px of the same.
     """
     config, size = described.config, input_size(described.config, described.image_shape)
-    network = build_network(config.model, size.channels, described.keypoints)
-    layers = layer_facts(network, size.height, size.width)
-    heads = [layer for layer in layers if layer.name in _output_layers(network)]
-    demand = Demand(layers, config.training.precision, config.training.optimizer, config.training.ema is not None)
+    demand = demand_of(described)
+    layers = demand.layers
+    heads = [layer for layer in layers if layer.name.endswith("Head")]
     scale = config.data.input_scale
     return {
         "params": sum(layer.params for layer in layers),
@@ -66,5 +63,9 @@ def summarize(described: Described, device: Device) -> dict[str, Any]:
     }
 
 
-def _output_layers(network: keras.Model) -> list[str]:
-    return [tensor._keras_history.operation.name for tensor in network.outputs]
+def demand_of(described: Described) -> Demand:
+    """Return what decides how much memory the training of a config takes, its network's layers among it."""
+    config, size = described.config, input_size(described.config, described.image_shape)
+    network = build_network(config.model, size.channels, described.keypoints)
+    layers = layer_facts(network, size.height, size.width)
+    return Demand(layers, config.training.precision, config.training.optimizer, config.training.ema is not None)

@@ -142,7 +142,8 @@ def test_importing_the_program_runs_nothing():
         (["fit", "a.yaml", "--resum"], "No such option"),
         (["fit", "a.yaml", "--set"], "requires an argument"),
         (["trian"], "No such command 'trian'"),
-        (["init"], "Missing option '--schema'"),
+        (["init"], "give DATA and -o CONFIG, or --schema"),
+        (["export", "a", "-o", "b", "--size", "64"], "'64' is not a height and a width such as 192x256"),
     ],
 )
 def test_a_wrong_command_line_is_status_2_on_stderr(command, arguments, message):

@@ -111,6 +111,15 @@ def test_frames_of_a_video_are_those_that_were_labelled(tmp_path):
     dataset.close()
 
 
+def test_labels_beyond_the_end_of_a_video_are_left_out(tmp_path):
+    write_video(tmp_path / "film.mp4", 8)
+    video = to_foreign_video([str(tmp_path / "film.mp4")], "video", (8, 32, 48, 1), 25.0)
+    path = save(tmp_path / "a.slp", (video, 2, [animal()]), (video, 9, [animal()]))
+    found, dataset = converted(path, tmp_path / "a.h5")
+    assert found.notes == ("Left out: 1 frame that cannot be read (beyond the end).",)
+    dataset.close()
+
+
 def test_smaller_images_are_padded_and_the_notes_say_so(tmp_path):
     video = pictures(tmp_path / "film", [(20, 10), (16, 12)])
     found, dataset = converted(
@@ -162,7 +171,7 @@ def test_what_is_left_out_is_counted_with_its_reason(tmp_path):
     assert found.frames == 2
     assert found.notes == (
         "Left out: 1 animal predicted, not labelled (--predictions takes those of frames that nobody labelled), "
-        "2 frames without a labelled point, 1 animal with another skeleton, "
+        "1 animal with another skeleton, 2 frames without a labelled point, "
         f"1 frame whose file is missing ({tmp_path}/gone).",
     )
     dataset.close()

@@ -43,7 +43,8 @@ ALLOWED = {
     "data.concatenated": {"data.dataset"},
     "data.source": FORMAT
     | {"data.builtin", "data.concatenated", "data.deepposekit", "data.leap", "data.native", "data.sleap_package"},
-    "data.convert": FORMAT | {"data.native", "data.sleap_package", "data.source", "foreign"},
+    "data.foreign_images": {"errors", "foreign", "frames"},
+    "data.convert": FORMAT | {"data.foreign_images", "data.native", "data.sleap_package", "data.source", "foreign"},
     "data.augment": {"coords"},
     "data.resize": {"coords"},
     "data.pipeline": {"data.augment", "data.dataset", "data.resize"},
@@ -68,11 +69,13 @@ ALLOWED = {
     # What is said about a config, a run or a dataset.
     "memory": {"errors"},
     "described": {"config", "data.dataset", "data.source", "errors", "rundir"},
+    "init_config": {"config", "coords", "data.dataset", "data.source", "described", "memory"},
     "summary": {"config", "coords", "described", "memory", "model.network", "receptive_field"},
     "trial_steps": {"config", "device", "loss", "summary", "train.step", "trainer"},
     "augmented": {"config", "coords", "data.pipeline", "data.source"},
     "report": {"augmented", "config", "data.dataset", "data.source", "errors", "evaluate", "metrics_extra", "rundir"}
     | {"report_frames", "report_plots", "train.log"},
+    "report_comparison": {"config", "errors", "report", "report_plots", "rundir", "train.log"},
     # Finished runs.
     "opened_run": {"config", "data.dataset", "device", "errors", "predictor", "rundir", "trainer"},
     "frames": {"data.dataset", "data.source", "errors"},

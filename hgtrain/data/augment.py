@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-
 if TYPE_CHECKING:
     from hgtrain.config import AugmentationConfig
 

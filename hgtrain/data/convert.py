@@ -11,11 +11,11 @@ import numpy as np
 
 from hgtrain.data import sleap_package
 from hgtrain.data.dataset import PoseDataset, Skeleton
+from hgtrain.data.foreign_images import LabelledFrame, Shape, close_videos, common_shape, read_images, with_files
 from hgtrain.data.native import LabelledImage, write_dataset
 from hgtrain.data.source import open_dataset
 from hgtrain.errors import DatasetError
 from hgtrain.foreign import FOREIGN_ERRORS, from_foreign_skeleton, import_sleap_io
-from hgtrain.frames import image_size, read_image
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -28,14 +28,6 @@ class Converted(NamedTuple):
     frames: int
     skeleton: Skeleton
     notes: tuple[str, ...]
-
-
-class _Row(NamedTuple):
-    """A frame to write: its video, its index there and the points `(I, K, 2)` of its animals."""
-
-    video: Any
-    index: int
-    points: np.ndarray
 
 
 def convert(source: str, target: Path, predictions: bool, progress: Progress) -> Converted:
@@ -52,8 +44,7 @@ def convert(source: str, target: Path, predictions: bool, progress: Progress) ->
     try:
         return _converted(source, labels, notes, target, predictions, progress)
     finally:
-        for video in labels.videos:
-            video.close()
+        close_videos(labels.videos)
 
 
 def _converted(
@@ -62,12 +53,12 @@ def _converted(
     left_out: Counter[str] = Counter()
     taken = _instances(labels, predictions, left_out)
     foreign = _most_used_skeleton(source, taken, left_out)
-    rows = _with_images(list(_rows(taken, foreign, left_out)), left_out)
-    if not rows:
+    frames = with_files(list(_labelled(taken, foreign, left_out)), left_out)
+    if not frames:
         raise DatasetError(f"{source}: no frame is left to convert; left out: {_summary(left_out)}")
-    shape = _common_shape(rows)
+    shape = common_shape(frames)
     skeleton = from_foreign_skeleton(foreign)
-    count = write_dataset(target, skeleton, progress(_frames(rows, shape, left_out), len(rows)))
+    count = write_dataset(target, skeleton, progress(_images(frames, shape, left_out), len(frames)))
     if padded := left_out.pop(_PADDED, 0):
         notes.append(f"{padded} frames smaller than {shape[0]}x{shape[1]} are padded at the right and the bottom.")
     if any(left_out.values()):
@@ -76,6 +67,7 @@ def _converted(
 
 
 _PADDED = "padded"
+_PREDICTED = "animal predicted, not labelled (--predictions takes those of frames that nobody labelled)"
 
 
 def _own_dataset(source: str) -> PoseDataset | None:
@@ -151,7 +143,7 @@ def _most_used_skeleton(source: str, taken: list[tuple[Any, list[Any]]], left_ou
     return next(animal.skeleton for animal in animals if id(animal.skeleton) == most_used)
 
 
-def _rows(taken: list[tuple[Any, list[Any]]], skeleton: Any, left_out: Counter[str]) -> Iterator[_Row]:
+def _labelled(taken: list[tuple[Any, list[Any]]], skeleton: Any, left_out: Counter[str]) -> Iterator[LabelledFrame]:
     names = list(skeleton.node_names)
     for frame, instances in taken:
         fitting = [instance for instance in instances if list(instance.skeleton.node_names) == names]
@@ -162,64 +154,19 @@ def _rows(taken: list[tuple[Any, list[Any]]], skeleton: Any, left_out: Counter[s
             left_out["point marked as not visible"] += int(placed - np.isfinite(visible).all(-1).sum())
         kept = [at for at in points if np.isfinite(at).any()]
         if kept:
-            yield _Row(frame.video, int(frame.frame_idx), np.stack(kept))
+            yield LabelledFrame(frame.video, int(frame.frame_idx), np.stack(kept))
         else:
             left_out["frame without a labelled point"] += 1
 
 
-def _with_images(rows: list[_Row], left_out: Counter[str]) -> list[_Row]:
-    exists: dict[int, bool] = {}
-    kept = []
-    for row in rows:
-        if isinstance(row.video.filename, list):
-            file = row.video.filename[row.index]
-            is_there = Path(file).is_file()
-        else:
-            file = row.video.filename
-            is_there = exists.setdefault(id(row.video), bool(row.video.exists()))
-        if is_there:
-            kept.append(row)
-        else:
-            left_out[f"frame whose file is missing ({Path(file).parent if len(rows) > 1 else file})"] += 1
-    return kept
-
-
-def _common_shape(rows: list[_Row]) -> tuple[int, int, int]:
-    """Return the largest height, width and channels of the frames, from headers alone."""
-    shapes = {_header_shape(row) for row in rows}
-    return max(s[0] for s in shapes), max(s[1] for s in shapes), max(s[2] for s in shapes)
-
-
-def _header_shape(row: _Row) -> tuple[int, int, int]:
-    _, height, width, channels = row.video.shape
-    if isinstance(row.video.filename, list):
-        width, height = image_size(row.video.filename[row.index]) or (width, height)
-    return int(height), int(width), 3 if channels > 1 else 1
-
-
-def _frames(rows: list[_Row], shape: tuple[int, int, int], left_out: Counter[str]) -> Iterator[LabelledImage]:
-    groups = _group_names([row.video for row in rows])
-    for row in rows:
-        try:
-            image = _read(row, shape[2])
-        except (DatasetError, *FOREIGN_ERRORS) as error:
-            left_out[f"frame that cannot be read ({error})"] += 1
-            continue
-        if image.dtype != np.uint8 or image.shape[0] > shape[0] or image.shape[1] > shape[1]:
-            left_out[f"frame with an image {image.dtype} {image.shape} (expected uint8 up to {shape})"] += 1
-            continue
+def _images(frames: list[LabelledFrame], shape: Shape, left_out: Counter[str]) -> Iterator[LabelledImage]:
+    groups = _group_names([frame.video for frame in frames])
+    for frame, image in read_images(frames, shape, left_out):
         left_out[_PADDED] += image.shape[:2] != shape[:2]
-        yield _fitted(image, shape), row.points, None, groups[id(row.video)]
+        yield _fitted(image, shape), frame.points, None, groups[id(frame.video)]
 
 
-def _read(row: _Row, channels: int) -> np.ndarray:
-    if isinstance(row.video.filename, list):
-        # sleap-io's reader leaves broken files open and does not name them.
-        return read_image(row.video.filename[row.index], channels)
-    return np.asarray(row.video[row.index])
-
-
-def _fitted(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def _fitted(image: np.ndarray, shape: Shape) -> np.ndarray:
     """Return an image `(h, w, 1, 3 or 4)` as `shape`: grey repeated, transparency dropped, padded with 0."""
     fitted = np.zeros(shape, np.uint8)
     fitted[: image.shape[0], : image.shape[1]] = image[..., : shape[2]]
