@@ -67,9 +67,14 @@ def evaluate(run: Path, data: tuple[str, ...], as_json: bool, decode: str) -> No
 @click.option("-o", "out", metavar="OUT", type=click.Path(path_type=Path), required=True, help=".h5, .csv or .slp.")
 @click.option("--overlay", type=click.Path(path_type=Path), help="A video to draw the predictions into.")
 @click.option("--decode", type=DECODERS, help="How peaks are refined [default: unbiased].")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images at once [default: as in training, 8 for exports].")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images at once [default: the run's, 8 for exports].")
 def predict(
-    run_or_export: Path, inputs: tuple[str, ...], out: Path, overlay: Path | None, decode: str, batch_size: int
+    run_or_export: Path,
+    inputs: tuple[str, ...],
+    out: Path,
+    overlay: Path | None,
+    decode: str | None,
+    batch_size: int | None,
 ) -> None:
     """Predict the keypoints of datasets, images, folders of images and videos."""
     with StopRequest().listening():

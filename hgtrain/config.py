@@ -168,6 +168,9 @@ class TrainingConfig(_Section):
     )
     seed: kinds.Seed = Field(default=0, description="Seed of weights, order and augmentation")
     deterministic: bool = Field(default=False, description="Use deterministic operations only, which are slower")
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        default="stop", description="When a step's loss is not finite: stop, or leave that step out, ten times at most"
+    )
 
 
 class CheckpointConfig(_Section):

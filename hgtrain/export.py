@@ -76,22 +76,23 @@ def fitted(images: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
 
 
 def _check(predictor: Predictor, sample: Sample, file: ExportedFile, folder: Path, any_size: bool) -> dict[str, Any]:
-    """Return how a written file's predictions, after a fresh load, compare with the run's; RunError when they differ."""
+    """Return how the predictions of a file, loaded afresh, compare with the run's; RunError when they differ."""
     predict = file.load(folder / file.name)
-    points, confidence = predictor(sample.images)
     found: dict[str, Any] = {"file": file.name or "SavedModel", "frames": len(sample.images)}
     if file.tolerance is not None:
         few = sample.images[: max(BATCHES)]
         compared = [_compare(predictor, predict, few, batch) for batch in BATCHES if batch <= len(few)]
         if any_size:
-            height, width = (max(side + more, 1) for side, more in zip(few.shape[1:3], OTHER_SIZE_PX, strict=True))
+            height, width = (
+                max(side + more, side // 2) for side, more in zip(few.shape[1:3], OTHER_SIZE_PX, strict=True)
+            )
             compared.append(_compare(predictor, predict, fitted(few, (height, width)), len(few)))
         found |= {key: max(one[key] for one in compared) for key in ("keypoints_px", "confidence")}
         found |= {"ties": sum(one["ties"] for one in compared), "tolerance_px": file.tolerance.keypoints_px}
         _refuse(found, file)
     exported = _in_batches(predict, sample.images, 8)[0]
     found["error_px"] = _mean_error(exported, sample.points)
-    found["run_error_px"] = _mean_error(points, sample.points)
+    found["run_error_px"] = _mean_error(predictor(sample.images)[0], sample.points)
     if not np.isfinite(exported).all():
         raise RunError(f"{found['file']} predicts positions that are not numbers; the export was removed")
     return found

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,7 +71,7 @@ def _load_savedmodel(folder: Path) -> Loaded:
 
 
 def _write_tflite(served: Served, folder: Path, calibration: np.ndarray) -> list[ExportedFile]:
-    with quiet_libraries():
+    with _quiet():
         exact = _converter(served).convert()
         half = _converter(served)
         half.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -111,7 +112,7 @@ def _quantized(served: Served, exact: bytes, calibration: np.ndarray) -> bytes:
 
 def _outside_network(model: bytes) -> list[str]:
     """Return the names of the tensors that come before the first convolution or from the last one on."""
-    interpreter = _interpreter(model_content=model)
+    interpreter = tf.lite.Interpreter(model_content=model)
     names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
     operations = interpreter._get_ops_details()
     convolutions = [i for i, operation in enumerate(operations) if operation["op_name"] == "CONV_2D"]
@@ -119,15 +120,19 @@ def _outside_network(model: bytes) -> list[str]:
     return [names[output] for operation in outside for output in operation["outputs"] if output in names]
 
 
-def _interpreter(**source: Any) -> Any:
-    with warnings.catch_warnings():
-        # It announces its own move to another package.
-        warnings.simplefilter("ignore")
-        return tf.lite.Interpreter(**source)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with quiet_libraries(), warnings.catch_warnings():
+        # The interpreter announces its own move to another package.
+        warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")
+        yield
 
 
 def _load_tflite(path: Path) -> Loaded:
-    runner = _interpreter(model_path=str(path)).get_signature_runner()
+    with _quiet():
+        interpreter = tf.lite.Interpreter(model_path=str(path))
+        interpreter.allocate_tensors()
+        runner = interpreter.get_signature_runner()
 
     def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         found = runner(image=images)

@@ -16,6 +16,7 @@ from hgtrain.data import source
 from hgtrain.data.dataset import Skeleton
 from hgtrain.data.hdf5 import open_hdf5
 from hgtrain.errors import ConfigError, DatasetError, RunError
+from hgtrain.evaluate import check_keypoint_names
 from hgtrain.model.network import build_network
 from hgtrain.model.sleap_weights import load_sleap_weights, read_layers
 from hgtrain.sleap_config import CONFIG_FILE, SleapModel, read_sleap_config
@@ -122,21 +123,18 @@ def _write_config(folder: Path, sleap: SleapModel, files: dict[str, Any], channe
 
 def _split(config: Config, skeleton: Skeleton, notes: list[str]) -> tuple[dict[str, Any], tuple[int, int, int] | None]:
     """Return the split as split.json holds it, and the images' shape; empty and None without the labels' images."""
-    from hgtrain.evaluate import check_keypoint_names
-
+    files = (config.data.train_files, config.data.validation_files)
+    if not all(Path(file).exists() for group in files for file in group or ()):
+        return {}, None
     with ExitStack() as stack:
         try:
-            train, validation = (
-                None if files is None else stack.enter_context(closing(source.open_all(files)))
-                for files in (config.data.train_files, config.data.validation_files)
-            )
-            assert train is not None
-            check_keypoint_names(train, skeleton.keypoint_names, "the SLEAP model")
-            split = source.make_split(train, validation, config.data.validation_fraction, None, config.data.split_seed)
+            train = stack.enter_context(closing(source.open_all(files[0])))
+            validation = None if files[1] is None else stack.enter_context(closing(source.open_all(files[1])))
         except DatasetError as error:
-            if all(Path(file).exists() for file in config.data.train_files):
-                notes.append(f"the labels cannot be used: {error}")
+            notes.append(f"the labels cannot be read: {error}")
             return {}, None
+        check_keypoint_names(train, skeleton.keypoint_names, "the SLEAP model")
+        split = source.make_split(train, validation, config.data.validation_fraction, None, config.data.split_seed)
         notes.extend(split.notes)
         return source.split_to_json(split), train.image_shape
 

@@ -184,7 +184,7 @@ def _lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
     yield "training:", ""
     memory = f"{proposal.device.memory_bytes / 2**30:.0f} GiB"
     yield f"  batch_size: {proposal.batch_size}", f"fits the memory of this {proposal.kind} ({memory})"
-    epochs = 12 if proposal.kind == "CPU" else 50
+    epochs = 16 if proposal.kind == "CPU" else 50
     yield f"  epochs: {epochs}", "more is better: double it until the error stays the same"
     yield "  steps_per_epoch: 200", ""
     rate = "8e-3" if proposal.size == SMALL else "2e-3"

@@ -1,5 +1,6 @@
 """What is kept and shown of a run while it goes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,22 @@ OVERLAYS = 4
 
 
 class Record:
-    """Shows and writes down what happens in a run: progress, metrics.jsonl, TensorBoard, a word when maps stay flat."""
+    """Shows and writes down what happens in a run: progress, metrics.jsonl, TensorBoard, a word when maps stay flat.
 
-    def __init__(self, config: Config, folder: Path, trainer: "Trainer", side: Side, plan: Plan, state: State) -> None:
+    check_data: called after every call for steps; raises when the data are not what they were.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        trainer: "Trainer",
+        side: Side,
+        plan: Plan,
+        state: State,
+        check_data: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._check_data = check_data
         self._folder, self._trainer, self._side = folder, trainer, side
         self._config = config
         total = plan.epochs * plan.steps_per_epoch
@@ -32,12 +46,14 @@ class Record:
         self._error = ""
 
     def stepped(self, state: State, loss: float, images_per_s: float | None) -> None:
-        """Show progress."""
+        """Show progress; raises DatasetError when the data were changed, before a checkpoint is written of them."""
+        self._check_data()
         speed = "" if images_per_s is None else f", {images_per_s:.0f} images/s"
         self._reporter.update(state.step, f"loss {loss:.3g}{speed}{self._error}")
 
     def epoch_ended(self, state: State, row: dict[str, Any], validation: dict[str, Any]) -> None:
         """Write the epoch down."""
+        self._check_data()
         rundir.append_row(self._folder / rundir.METRICS, row)
         if row["val_error_px"] is not None:
             self._error = f", validation {row['val_error_px']:.2f} px"
@@ -48,6 +64,11 @@ class Record:
             stacks = {f"loss/stack{i}": value for i, value in enumerate(row["loss_per_stack"])}
             self._events.scalars(state.step, scalars | stacks)
             self._events.images(state.step, "validation", self._overlays())
+
+    def left_out(self, state: State, step: int) -> None:
+        """Say which step is done without, and cut metrics.jsonl back to where the run is again."""
+        rundir.write_rows(self._folder / rundir.METRICS, state.history)
+        say(f"the loss of step {step} is not finite: back to step {state.step}, to go on without it")
 
     def _warn_if_flat(self, step: int, confidence: float) -> None:
         training = self._config.training

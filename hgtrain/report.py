@@ -220,5 +220,11 @@ def flat_rows(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, 
         if isinstance(value, dict):
             rows += flat_rows(value, f"{prefix}{key}.")
         else:
-            rows.append((prefix + key, " ".join(map(str, value)) if isinstance(value, list) else str(value)))
+            rows.append((prefix + key, _as_text(value)))
     return rows
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -91,7 +91,8 @@ def lines(title: str, curves: Mapping[str, Curve], y_label: str, x_label: str = 
         if is_wide:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+            shown = "25" if max(known) < 100 * min(known) else ""
+            axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in shown else "")
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         if len(curves) > 1:

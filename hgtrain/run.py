@@ -23,12 +23,14 @@ from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.native import LabelledImage
 from hgtrain.described import check_as_described
 from hgtrain.errors import ConfigError, DatasetError, RunError
+from hgtrain.faults import FileWatch, estimate_for, frames_of_step, named_failures, out_of_memory_text
 from hgtrain.initial_weights import read_initial_weights
+from hgtrain.memory import device_here
 from hgtrain.opened_run import load_predictor
 from hgtrain.record import Record
-from hgtrain.stopping import StopRequest
+from hgtrain.stopping import StoppedError, StopRequest
 from hgtrain.train.log import progress, say
-from hgtrain.train.loop import InterruptedRunError, NotFiniteError, Plan, State, train
+from hgtrain.train.loop import Asked, InterruptedRunError, NotFiniteError, Plan, State, train
 from hgtrain.train.schedule import Schedule, default_warmup_steps
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 MAY_CHANGE = (
     "data.cache", "training.epochs", "training.early_stopping_epochs", "training.device", "training.strategy",
-    "training.xla", "checkpoint", "output",
+    "training.xla", "training.on_nonfinite", "checkpoint", "output",
 )  # fmt: skip
 """Keys that may differ from the run's own config on resume: they do not change what a step computes."""
 
@@ -58,7 +60,7 @@ def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -
     elif resume:
         say(f"{folder} holds no run to continue: a new one starts")
     # Read before the data, whose caching takes longer; a checkpoint has its own weights.
-    has_checkpoint = (folder / rundir.CHECKPOINTS / "checkpoint").exists()
+    has_checkpoint = any((folder / rundir.CHECKPOINTS).glob("*.index"))
     initial = None if has_checkpoint else read_initial_weights(config)
     with _open_split(config) as split:
         check_as_described(config, split.train.dataset)
@@ -72,14 +74,35 @@ def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -
             from hgtrain.device import set_up
 
             compute = set_up(config.training)
-            _write_start(config, folder, split, compute)
-            with closing(_trainer(config, split, compute, folder)) as trainer:
-                if initial is not None:
-                    say(trainer.start_from(initial).sentence(initial.path))
-                _train(config, folder, trainer, split, stop)
-            evaluation = _evaluate_best(config, folder, split)
-            _mark_finished(folder)
+            watch = FileWatch(source.files_of(split))
+            with named_failures(folder, lambda: _out_of_memory(config, split)):
+                _write_start(config, folder, split, compute)
+                with closing(_trainer(config, split, compute, folder)) as trainer:
+                    if initial is not None:
+                        say(trainer.start_from(initial).sentence(initial.path))
+                    _train(config, folder, trainer, split, stop, watch)
+                with _resume_line(folder, "stopped before the evaluation was done"):
+                    watch.check()
+                    evaluation = _evaluate_best(config, folder, split)
+                _mark_finished(folder)
     return folder, evaluation
+
+
+def _out_of_memory(config: Config, split: source.Split) -> str:
+    dataset = split.train.dataset
+    estimate = estimate_for(dataset.image_shape, len(dataset.keypoint_names))
+    return out_of_memory_text(config, device_here(config.training.device), estimate)
+
+
+@contextmanager
+def _resume_line(folder: Path, what: str) -> Iterator[None]:
+    """Say how to go on when a signal ends the block."""
+    try:
+        yield
+    except StoppedError:
+        again = ["hgtrain", "fit", str(folder / rundir.CONFIG), "--run-dir", str(folder), "--resume"]
+        say(f"{what}; go on with: {shlex.join(again)}")
+        raise
 
 
 def _run_folder(config: Config, run_dir: Path | None, resume: bool) -> Path:
@@ -271,7 +294,9 @@ def resolve_cache(config: Config, size_bytes: int) -> str:
     return "device" if size_bytes < 2**31 else "ram" if size_bytes < pages * page // 4 else "none"
 
 
-def _train(config: Config, folder: Path, trainer: "Trainer", split: source.Split, stop: StopRequest) -> None:
+def _train(
+    config: Config, folder: Path, trainer: "Trainer", split: source.Split, stop: StopRequest, watch: FileWatch
+) -> None:
     """Run the loop from where the run stands to its end."""
     plan = make_plan(config, len(split.train.frames))
     saved = trainer.restore()
@@ -279,19 +304,29 @@ def _train(config: Config, folder: Path, trainer: "Trainer", split: source.Split
     rundir.write_rows(folder / rundir.METRICS, state.history)
     if saved:
         say(f"resuming at step {state.step} of {plan.epochs * plan.steps_per_epoch}")
-    with closing(Record(config, folder, trainer, split.validation, plan, state)) as record:
+    with closing(Record(config, folder, trainer, split.validation, plan, state, watch.check)) as record:
         try:
             with stop.postponed():
-                train(plan, state, trainer, record, should_stop=lambda: bool(stop))
+                train(plan, state, trainer, record, Asked(lambda: bool(stop), stop.take_save))
+                trainer.finish_writing()
         except InterruptedRunError:
-            again = ["hgtrain", "fit", str(folder / rundir.CONFIG), "--run-dir", str(folder), "--resume"]
-            say(f"stopped at step {state.step}; go on with: {shlex.join(again)}")
-            stop.leave()
+            trainer.finish_writing()
+            with _resume_line(folder, f"stopped at step {state.step}"):
+                stop.leave()
         except NotFiniteError as error:
-            raise RunError(
-                f"the loss is not finite at step {error.step}: lower training.learning_rate (now "
-                f"{config.training.learning_rate}) or set training.gradient_clip_norm: 1.0"
-            ) from error
+            raise RunError(_not_finite(config, split, error, plan)) from error
+
+
+def _not_finite(config: Config, split: source.Split, error: NotFiniteError, plan: Plan) -> str:
+    training = config.training
+    where = "in the validation"
+    if not error.in_validation:
+        where = f"of the frames {frames_of_step(config, split.train, error.step, plan.steps_per_epoch)}"
+    skip = "" if training.on_nonfinite == "skip" or error.in_validation else ", or leave such steps out with training.on_nonfinite: skip"
+    return (
+        f"the loss is not finite at step {error.step}, {where}: look at them, lower training.learning_rate (now "
+        f"{training.learning_rate}), set training.gradient_clip_norm: 1.0{skip}; the last checkpoint is as it was"
+    )
 
 
 def make_plan(config: Config, frames: int) -> Plan:
@@ -310,6 +345,7 @@ def make_plan(config: Config, frames: int) -> Plan:
         early_stopping_epochs=training.early_stopping_epochs,
         plateau_patience_epochs=training.plateau_patience_epochs if training.schedule == "plateau" else None,
         plateau_factor=training.plateau_factor,
+        skips_nonfinite=training.on_nonfinite == "skip",
     )
 
 

@@ -160,8 +160,12 @@ def _results(folder: Path, opened: ExitStack) -> "RunResults":
 
 @contextmanager
 def reopened_split(run: Run) -> Iterator[source.Split]:
-    """Give the split a run was made with, on its datasets opened again; DatasetError when one has changed."""
+    """Give the split a run was made with, on its datasets opened again; HgtrainError when one has changed."""
     data, document = run.config.data, rundir.read_json(run.folder / rundir.SPLIT)
+    if not {"train", "validation"} <= document.keys():
+        raise RunError(
+            f"{run.folder / rundir.SPLIT} names no frames, the labels were not at hand: give the data itself"
+        )
     own = data.validation_files
     with (
         _opened(run.config, data.train_files) as train,
@@ -172,6 +176,9 @@ def reopened_split(run: Run) -> Iterator[source.Split]:
 
 @contextmanager
 def _opened(config: Config, files: Sequence[str]) -> Iterator[PoseDataset]:
+    for file in files:
+        if file.startswith(source.BUILTIN):
+            source.builtin_file(file, lambda frames, total: progress(frames, total, "drawing the built-in dataset"))
     with closing(source.open_all(files, config.data.annotated_only)) as dataset:
         for note in dataset.notes:
             say(note)

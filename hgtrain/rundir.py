@@ -17,6 +17,7 @@ CONFIG, SPLIT, PROVENANCE = "config.yaml", "split.json", "provenance.json"
 METRICS, BEST, EVALUATION = "metrics.jsonl", "best.keras", "evaluation.json"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 LOCK = "lock"
+WRITTEN_BESIDE = (CONFIG, SPLIT, PROVENANCE, METRICS, BEST, EVALUATION, "report.html")
 
 
 def default_run_dir(config_name: str) -> Path:
@@ -58,10 +59,20 @@ def claimed(folder: Path, resume: bool) -> Iterator[Path]:
         if not resume:
             # Only now: a process that held the folder until a moment ago may have left a run in it.
             check_free(folder)
+        _remove_leftovers(folder)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield folder
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what a process left beside its files that was killed while it wrote them."""
+    for name in WRITTEN_BESIDE:
+        stem, suffix = Path(name).stem, Path(name).suffix
+        for path in folder.glob(f".{stem}.*{suffix}"):
+            if path.name[len(stem) + 2 : -len(suffix)].isdecimal():
+                path.unlink(missing_ok=True)
 
 
 @contextmanager

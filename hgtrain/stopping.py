@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks for a stop, the second stops at once."""
+"""Ctrl-C and SIGTERM: the first asks for a stop, the second stops at once. SIGUSR1 asks for a checkpoint."""
 
 import signal
 from collections.abc import Iterator
@@ -26,9 +26,15 @@ class StopRequest:
     def __init__(self) -> None:
         self.signum: int | None = None
         self._is_postponed = False
+        self._is_save_wanted = False
 
     def __bool__(self) -> bool:
         return self.signum is not None
+
+    def take_save(self) -> bool:
+        """Return whether SIGUSR1 came since the last call."""
+        is_wanted, self._is_save_wanted = self._is_save_wanted, False
+        return is_wanted
 
     def leave(self) -> NoReturn:
         """Raise StoppedError for the signal that asked for the stop."""
@@ -40,14 +46,18 @@ class StopRequest:
         if not (self._is_postponed and is_first):
             raise StoppedError(signum)
 
+    def _note_save(self, signum: int, frame: FrameType | None) -> None:
+        self._is_save_wanted = True
+
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        """Handle SIGINT and SIGTERM within the block.
+        """Handle SIGINT, SIGTERM and SIGUSR1 within the block.
 
         Raises StoppedError at the end of a block, or where `postponed` begins, that has swallowed the one of a signal:
         what is raised while a library is imported, or in a callback of it, does not always come through.
         """
-        before = {signum: signal.signal(signum, self._handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {signal.SIGINT: self._handle, signal.SIGTERM: self._handle, signal.SIGUSR1: self._note_save}
+        before = {signum: signal.signal(signum, handler) for signum, handler in handlers.items()}
         try:
             yield self
         finally:

@@ -15,6 +15,8 @@ from hgtrain.data.resize import pad
 from hgtrain.data.source import Side, Split, single_instance_labels
 from hgtrain.data.targets import TARGETS
 from hgtrain.device import Compute
+from hgtrain.errors import RunError
+from hgtrain.faults import stacks_shown_when_stalled
 from hgtrain.initial_weights import InitialWeights, Taken, take_weights
 from hgtrain.loss import confmap_losses
 from hgtrain.model.network import build_network, copy_weights
@@ -99,13 +101,29 @@ class Networks:
     def save_best(self, folder: Path) -> None:
         """Write the judged network, last stack only, as `best.keras`."""
         copy_weights(self.judged, self._best)
-        with atomic_path(folder / BEST) as beside:
-            self._best.save(beside)
+        self.write_best(folder)
+
+    def write_best(self, folder: Path) -> None:
+        """Write what was best, which a checkpoint holds too, as `best.keras`."""
+        try:
+            with atomic_path(folder / BEST) as beside:
+                self._best.save(beside)
+        # Keras and HDF5 have several exceptions for a disk that is full.
+        except (OSError, RuntimeError) as error:
+            raise RunError(
+                f"{folder / BEST} cannot be written: {error}; what was there before is as it was: make room or mend "
+                "the folder, then go on with --resume"
+            ) from error
 
     def variables(self) -> dict[str, list[tf.Variable]]:
-        """Return every variable that training changes, by what it belongs to."""
+        """Return every variable that training changes, by what it belongs to; the best so far is among them."""
         average = [] if self.average is None else self.average.network.variables
-        groups = {"network": self.trained.variables, "average": average, "optimizer": self.optimizer.variables}
+        groups = {
+            "network": self.trained.variables,
+            "average": average,
+            "optimizer": self.optimizer.variables,
+            "best": self._best.variables,
+        }
         return {name: [variable.value for variable in group] for name, group in groups.items()}
 
 
@@ -214,8 +232,9 @@ class Trainer:
 
     def steps(self, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:
         """Run one update for each learning rate; return the losses `(n, stacks)` and the seconds waited for data."""
-        element, waited = self._feed(first_step, len(learning_rates))
-        return self._steps(element, first_step, learning_rates), waited
+        with stacks_shown_when_stalled():
+            element, waited = self._feed(first_step, len(learning_rates))
+            return self._steps(element, first_step, learning_rates), waited
 
     def validate(self) -> dict[str, Any]:
         """Return `val_loss`, `val_error_px` and `val_confidence` of the network that is judged."""
@@ -227,18 +246,29 @@ class Trainer:
         self.networks.save_best(self._folder)
 
     def save_state(self, state: State) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; in the background where that takes long, until `finish_writing`."""
         self._checkpoints.save(state.step, state.to_json())
+
+    def finish_writing(self) -> None:
+        """Return when the last checkpoint is on the disk."""
+        self._checkpoints.wait()
 
     def start_from(self, initial: InitialWeights) -> Taken:
         """Give the network the weights of another, by layer name, and its moving average the same."""
         return self.networks.start_from(initial, self._keypoint_names)
 
     def restore(self) -> State | None:
-        """Restore the newest checkpoint; return its state, None where there is none."""
+        """Restore the newest checkpoint, best.keras with it; return its state, None where there is none."""
         saved = self._checkpoints.restore_newest()
-        return None if saved is None else State(**saved)
+        if saved is None:
+            return None
+        state = State(**saved)
+        if state.best is not None:
+            # The one there may be of epochs after the checkpoint, which will not be the same when epochs are added.
+            self.networks.write_best(self._folder)
+        return state
 
     def close(self) -> None:
-        """Stop the reading thread."""
+        """Stop the threads that read and write."""
         self._feed.close()
+        self._checkpoints.close()

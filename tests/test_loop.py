@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hgtrain.train import loop
-from hgtrain.train.loop import InterruptedRunError, NotFiniteError, Plan, State, train
+from hgtrain.train.loop import Asked, InterruptedRunError, NotFiniteError, Plan, State, train
 
-TIMES = ("images_per_s", "data_wait_fraction", "elapsed_s")
+TIMES = ("images_per_s", "data_wait_fraction", "elapsed_s", "checkpoint_s")
 CONTRACT_KEYS = [
     "step",
     "epoch",
@@ -20,6 +20,7 @@ CONTRACT_KEYS = [
     "images_per_s",
     "data_wait_fraction",
     "elapsed_s",
+    "checkpoint_s",
 ]
 
 
@@ -96,6 +97,7 @@ def run(plan, errors=None, state=None):
 def without_times(state):
     document = state.to_json()
     document.pop("elapsed_s")
+    document.pop("checkpoint_s")
     document["history"] = [{k: v for k, v in row.items() if k not in TIMES} for row in document["history"]]
     return document
 
@@ -339,7 +341,7 @@ ERRORS = [5.0, 6.0, 4.0, 6.0]
 
 def interrupt(plan, inner, should_stop):
     with pytest.raises(InterruptedRunError):
-        train(plan, State(), inner, FakeObserver(), should_stop)
+        train(plan, State(), inner, FakeObserver(), Asked(should_stop))
     return State(**inner.saved[-1])
 
 

@@ -113,4 +113,5 @@ def test_numbers_that_do_not_exist_are_dashes():
 
 
 def test_documents_are_flattened_to_dotted_keys():
-    assert flat_rows({"a": {"b": 1, "c": [1, 2]}, "d": None}) == [("a.b", "1"), ("a.c", "1 2"), ("d", "None")]
+    document = {"a": {"b": 1, "c": ["fit", "a.yaml"]}, "d": (0.9, 1.1)}
+    assert flat_rows(document) == [("a.b", "1"), ("a.c", "fit a.yaml"), ("d", "[0.9, 1.1]")]

@@ -132,7 +132,7 @@ def test_a_run_leaves_the_files_of_the_contract(finished):
 def test_metrics_has_a_row_an_epoch(finished):
     rows = rows_of(finished)
     assert [(row["step"], row["epoch"]) for row in rows] == [(4, 1), (8, 2)]
-    assert [list(row)[-3:] for row in rows] == [list(TIMES)] * 2
+    assert [list(row)[-4:] for row in rows] == [list(TIMES)] * 2
     assert all(len(row["loss_per_stack"]) == 2 for row in rows)
 
 

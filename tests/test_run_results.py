@@ -68,6 +68,17 @@ def test_evaluate_repeats_what_fit_wrote(run_dir):
         assert evaluation[key] == pytest.approx(written[key])
 
 
+def test_a_run_that_names_no_frames_wants_data(run_dir, tmp_path):
+    for name in ("config.yaml", "best.keras"):
+        (tmp_path / name).write_bytes((run_dir / name).read_bytes())
+    split = json.loads((run_dir / "split.json").read_text())
+    (tmp_path / "split.json").write_text(
+        json.dumps({k: v for k, v in split.items() if k not in ("train", "validation")})
+    )
+    with pytest.raises(RunError, match=r"split\.json names no frames, .* give the data itself"):
+        run_results.evaluate(tmp_path, [], "unbiased")
+
+
 def test_evaluate_equals_numpy_on_the_csv_of_predict(run_dir, folder, tmp_path):
     run_results.predict(run_dir, [str(folder / "flies.h5")], tmp_path / "a.csv", PredictOptions())
     predicted = np.array(
@@ -92,10 +103,13 @@ def test_the_refinement_is_that_of_the_option(run_dir, folder, tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("nose", "ear_right", "ear_left"), r"keypoint 1 of .*b\.h5 is 'ear_right' but that of the run .*/run is 'ear_left'"),
-        (("nose", "ear_left"), r"b\.h5 has 2 keypoints \(nose, ear_left\) but the run .* has 3 \(nose, ear_left, ear_right\)"),
+        (
+            ("nose", "ear_right", "ear_left"),
+            r"keypoint 1 of .*b\.h5 is 'ear_right' but that of the run .* is 'ear_left'",
+        ),
+        (("nose", "ear_left"), r"b\.h5 has 2 keypoints \(nose, ear_left\) but the run .* has 3 \(nose, ear_left, "),
     ],
-)  # fmt: skip
+)
 def test_evaluate_refuses_other_keypoints(run_dir, tmp_path, names, message):
     frames = ((image, points[: len(names)], None, None) for image, points, _, _ in make_frames(2))
     write_dataset(tmp_path / "b.h5", Skeleton(names), frames)
@@ -211,6 +225,19 @@ def test_several_runs_are_compared_on_one_page(run_dir, tmp_path):
     assert "All were measured on the same validation frames." in page
     assert "training.learning_rate" in page
     assert "0.004" in page
+
+
+def test_runs_measured_on_other_frames_have_no_best(run_dir, tmp_path):
+    (tmp_path / "other").mkdir()
+    for name in ("config.yaml", "split.json", "provenance.json", "metrics.jsonl", "best.keras"):
+        (tmp_path / "other" / name).write_bytes((run_dir / name).read_bytes())
+    split = json.loads((run_dir / "split.json").read_text())
+    split["validation"]["frames"] = [0, 1]
+    (tmp_path / "other" / "split.json").write_text(json.dumps(split))
+    run_results.report([run_dir, tmp_path / "other"], tmp_path / "both.html")
+    page = (tmp_path / "both.html").read_text()
+    assert "different validation frames" in page
+    assert 'class="best"' not in page
 
 
 def test_a_comparison_that_cannot_be_written_is_named(run_dir, tmp_path):

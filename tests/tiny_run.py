@@ -22,7 +22,7 @@ model:
   head: {sigma_px: 3}
 training: {batch_size: 4, epochs: 2, steps_per_epoch: 4, learning_rate: 2e-3, warmup_steps: 1, deterministic: true}
 """
-TIMES = ("images_per_s", "data_wait_fraction", "elapsed_s")
+TIMES = ("images_per_s", "data_wait_fraction", "elapsed_s", "checkpoint_s")
 NAMES = ("nose", "ear_left", "ear_right")
 
 

@@ -38,6 +38,9 @@ _OPEN_FAILURES = (
 )
 
 
+_RAISED_BY_H5PY = (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError, AttributeError)
+
+
 def open_hdf5(path: str | Path) -> h5py.File:
     """Return the file opened for reading.
 
@@ -66,13 +69,31 @@ def _open_failure(path: Path, text: str) -> str:
 
 @contextmanager
 def kept_open(path: str | Path) -> Iterator[h5py.File]:
-    """Yield the file of `open_hdf5`; it stays open unless the block raises."""
+    """Yield the file of `open_hdf5`; it stays open unless the block raises. What h5py raises in it becomes DatasetError."""
     file = open_hdf5(path)
     try:
-        yield file
+        with named_damage(str(path)):
+            yield file
     except BaseException:
         file.close()
         raise
+
+
+@contextmanager
+def named_damage(where: str) -> Iterator[None]:
+    """Turn what h5py raises within the block into DatasetError: nearly anything, wherever a file is damaged.
+
+    What was not raised inside h5py is a defect of hgtrain and passes.
+    """
+    try:
+        yield
+    except _RAISED_BY_H5PY as error:
+        frame = error.__traceback__
+        while frame is not None and frame.tb_next is not None:
+            frame = frame.tb_next
+        if frame is None or not frame.tb_frame.f_globals.get("__name__", "").startswith("h5py"):
+            raise
+        raise DatasetError(f"{where} cannot be read, the file is damaged: {error}") from error
 
 
 def place(item: h5py.Group | h5py.Dataset) -> str:
@@ -156,10 +177,8 @@ def _check_size(dataset: h5py.Dataset) -> None:
 
 def read_array(dataset: h5py.Dataset, rows: slice | int = slice(None)) -> np.ndarray:
     """Return the values of some rows; DatasetError when the file is damaged there."""
-    try:
+    with named_damage(place(dataset)):
         return dataset[rows]
-    except OSError as error:
-        raise DatasetError(f"{place(dataset)} cannot be read, the file is damaged: {error}") from error
 
 
 def read_points(dataset: h5py.Dataset) -> np.ndarray:

@@ -142,6 +142,6 @@ def _read_edges(group: h5py.Group) -> tuple[tuple[int, int], ...]:
     if stored.shape[0] != 2:
         raise DatasetError(f"{place(stored)} has shape {stored.shape}, expected (2, edges)")
     edges = read_array(stored)
-    if not (edges == np.round(edges)).all():
+    if not (np.isfinite(edges) & (edges == np.round(edges))).all():
         raise DatasetError(f"{place(stored)} holds {edges.tolist()}, expected whole numbers from 1")
     return tuple((int(a) - 1, int(b) - 1) for a, b in edges.T)

@@ -16,7 +16,7 @@ from hgtrain.data import deepposekit, leap, native, sleap_package
 from hgtrain.data.builtin import FLIES, draw_flies
 from hgtrain.data.concatenated import Concatenated, flags_path
 from hgtrain.data.dataset import NOT_LABELLED, PoseDataset
-from hgtrain.data.hdf5 import members, open_hdf5
+from hgtrain.data.hdf5 import members, named_damage, open_hdf5
 from hgtrain.errors import DatasetError
 
 BUILTIN = "builtin:"
@@ -52,7 +52,7 @@ def open_dataset(path: str | Path, annotated_only: bool = True) -> PoseDataset:
     name = str(path)
     if name.startswith(BUILTIN):
         return native.open_file(builtin_file(name), annotated_only)
-    with closing(open_hdf5(name)) as file:
+    with closing(open_hdf5(name)) as file, named_damage(name):
         known = next((known for known in FORMATS.values() if known.recognises(file)), None)
         if known is None:
             layouts = "; ".join(f"{name}: {known.layout}" for name, known in FORMATS.items())
@@ -282,6 +282,11 @@ def _choose_groups(dataset: PoseDataset, frames: np.ndarray, fraction: float, rn
             break
         chosen |= groups == name
     return frames[chosen]
+
+
+def files_of(split: Split) -> tuple[str, ...]:
+    """Return the files that both sides are read from, each once."""
+    return tuple(dict.fromkeys((*_files(split.train.dataset), *_files(split.validation.dataset))))
 
 
 def _files(dataset: PoseDataset) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def load_sleap_weights(network: keras.Model, path: str | Path) -> None:
     other shapes, or holds them anywhere but in itself.
     """
     with closing(open_hdf5(path)) as file:
-        _check_layers(network, read_layers(file))
+        _check_layers(network, read_layers(file), file.filename)
         weights = [(layer, _read_arrays(file, layer)) for layer in network.layers if layer.variables]
     for layer, arrays in weights:
         for variable, array in zip(layer.variables, arrays, strict=True):
@@ -74,28 +74,30 @@ def read_layers(file: h5py.File) -> list[dict[str, Any]]:
         ) from error
 
 
-def _check_layers(network: keras.Model, described: list[dict[str, Any]]) -> None:
+def _check_layers(network: keras.Model, described: list[dict[str, Any]], path: str) -> None:
     theirs = {layer["config"]["name"]: layer for layer in described}
     ours = {layer.name: layer for layer in network.layers if type(layer).__name__ not in OWN_LAYERS}
     for name, layer in theirs.items():
         kind = layer["class_name"]
         if name not in ours:
-            raise RunError(f"layer {name} ({kind}) is not part of the network that training_config.json describes")
+            raise RunError(
+                f"{path}: layer {name} ({kind}) is not part of the network that training_config.json describes"
+            )
         expected = type(ours[name]).__name__
         if kind != expected:
-            raise RunError(f"layer {name} is a {kind}, expected a {expected}: nothing of it was run")
-        _check_settings(name, layer["config"], ours[name].get_config(), SETTINGS.get(kind, ()))
+            raise RunError(f"{path}: layer {name} is a {kind}, expected a {expected}: nothing of it was run")
+        for setting in SETTINGS.get(kind, ()):
+            theirs_set, wanted = layer["config"].get(setting), _as_json(ours[name].get_config()[setting])
+            if theirs_set != wanted:
+                raise RunError(f"{path}: layer {name}: {setting} is {theirs_set}, expected {wanted}")
     missing = next((name for name in ours if name not in theirs), None)
     if missing is not None:
-        raise RunError(f"layer {missing} is missing in the file, the network of training_config.json has it")
+        raise RunError(f"{path}: layer {missing} is missing, the network of training_config.json has it")
 
 
-def _check_settings(name: str, theirs: dict[str, Any], ours: dict[str, Any], settings: tuple[str, ...]) -> None:
-    for setting in settings:
-        # JSON has lists where Keras has tuples.
-        wanted = list(ours[setting]) if isinstance(ours[setting], tuple) else ours[setting]
-        if theirs.get(setting) != wanted:
-            raise RunError(f"layer {name}: {setting} is {theirs.get(setting)}, expected {wanted}")
+def _as_json(setting: Any) -> Any:
+    # JSON has lists where Keras has tuples.
+    return list(setting) if isinstance(setting, tuple) else setting
 
 
 def _read_arrays(file: h5py.File, layer: keras.Layer) -> list[np.ndarray]:

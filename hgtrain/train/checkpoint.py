@@ -1,7 +1,11 @@
 """Checkpoints: every variable and the loop's state in one bundle, so that they cannot disagree."""
 
 import json
+import os
+import shutil
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +15,156 @@ from hgtrain.errors import RunError
 from hgtrain.train.log import say
 
 NAME = "step"
+PARTIAL = ".partial"
+DATA, INDEX = ".data-00000-of-00001", ".index"
+
+TOLERABLE_PART = 0.01
+"""Once writing has taken more than this part of the time, it goes on in the background."""
+
+SETTLED_S = 30.0
+"""Before that compiling and the first files say little about the time that writing takes."""
 
 
 class Checkpoints:
     """The newest `keep` checkpoints of a run in one folder.
 
-    TensorFlow writes a bundle beside and renames it, with a checksum for each tensor; the loop's state travels in it as
-    a JSON string.
+    TensorFlow writes a bundle with a checksum for each tensor; the loop's state travels in it as a JSON string. It is
+    written beside, synced to the disk and renamed, the index last, because it makes a checkpoint of the two files.
     """
 
     def __init__(self, folder: Path, keep: int, variables: Mapping[str, Sequence[tf.Variable]]) -> None:
-        self._folder = folder
+        self._folder, self._keep = folder, keep
+        _remove_partial(folder)
+        self._variables = {name: list(group) for name, group in variables.items()}
         self._state = tf.Variable("{}", dtype=tf.string, trainable=False)
-        self._bundle = tf.train.Checkpoint(state=self._state, **{name: list(v) for name, v in variables.items()})
-        self._manager = tf.train.CheckpointManager(self._bundle, str(folder), max_to_keep=keep, checkpoint_name=NAME)
+        self._bundle = _bundle(self._state, self._variables)
+        self._started, self._seconds = time.monotonic(), 0.0
+        self._copy: _Copy | None = None
+        self._pending: Future[None] | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write variables and state as the checkpoint of `step`; the oldest beyond `keep` is removed after it."""
-        self._state.assign(json.dumps(state))
-        self._manager.save(checkpoint_number=step)
+        """Write variables and state as the checkpoint of `step`; the oldest beyond `keep` is removed after it.
+
+        The writing may go on in the background; `wait` is for its end. Raises RunError when it cannot be written, then
+        or at the next call; what was written before stays.
+        """
+        before = time.monotonic()
+        self.wait()
+        text = json.dumps(state)
+        if self._is_slow():
+            self._copy = self._copy or _Copy(self._variables)
+            self._copy.take(text)
+            self._pending = self._thread.submit(self._write, self._copy.bundle, step)
+        else:
+            self._state.assign(text)
+            self._write(self._bundle, step)
+        self._seconds += time.monotonic() - before
+
+    def wait(self) -> None:
+        """Return when everything is on the disk; RunError when that fails."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Finish the writing, whatever comes of it."""
+        self._thread.shutdown()
+
+    def _is_slow(self) -> bool:
+        elapsed = time.monotonic() - self._started
+        return self._copy is not None or (elapsed > SETTLED_S and self._seconds > TOLERABLE_PART * elapsed)
+
+    def _write(self, bundle: tf.train.Checkpoint, step: int) -> None:
+        beside, path = self._folder / PARTIAL, self._folder / f"{NAME}-{step}"
+        try:
+            # Not with those above: a run directory that is gone was removed on purpose.
+            self._folder.mkdir(exist_ok=True)
+            bundle.write(str(beside))
+            for suffix in (DATA, INDEX):
+                _sync(Path(f"{beside}{suffix}"))
+                Path(f"{beside}{suffix}").replace(f"{path}{suffix}")
+            _sync(self._folder)
+            self._remove_oldest()
+        except (OSError, tf.errors.OpError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error.message).splitlines()[0]
+            raise RunError(
+                f"the checkpoint {path} cannot be written: {reason}; {self._what_is_left()}: make room or mend the "
+                "folder, then go on with --resume"
+            ) from error
+
+    def _remove_oldest(self) -> None:
+        for path in self._prefixes()[: -self._keep]:
+            # The index first: without it the rest is no checkpoint.
+            for suffix in (INDEX, DATA):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+    def _prefixes(self) -> list[Path]:
+        """Return the paths of the checkpoints without their suffixes, the oldest first."""
+        names = [path.with_suffix("") for path in self._folder.glob(f"{NAME}-*{INDEX}")]
+        numbered = [path for path in names if path.name.removeprefix(f"{NAME}-").isdecimal()]
+        return sorted(numbered, key=lambda path: int(path.name.removeprefix(f"{NAME}-")))
+
+    def _what_is_left(self) -> str:
+        left = self._prefixes()
+        return f"{left[-1].name} is the newest left" if left else "there is none yet"
 
     def restore_newest(self) -> dict[str, Any] | None:
         """Restore the variables of the newest checkpoint and return its state; None where there is none.
 
         A damaged checkpoint is passed over, and said so, for the one before. RunError when all are damaged.
         """
-        # By the index, which is written last, not by TensorFlow's file `checkpoint`: that one may be lost or not yet
-        # name what is there.
-        indices = sorted(self._folder.glob(f"{NAME}-*.index"), key=lambda path: int(path.stem.rpartition("-")[2]))
+        self.wait()
         problem = ""
-        for path in reversed(indices):
+        for path in reversed(self._prefixes()):
             try:
-                self._bundle.restore(str(path.with_suffix(""))).assert_consumed()
-            # A file that is too short is an IndexError.
-            except (tf.errors.OpError, IndexError) as error:
-                problem = f"the checkpoint {path.with_suffix('')} is damaged: {error}"
-                say(problem)
-            else:
+                self._bundle.read(str(path)).assert_consumed()
                 return json.loads(self._state.numpy())
+            # A file that is too short is an IndexError.
+            except (tf.errors.OpError, IndexError, ValueError) as error:
+                problem = f"the checkpoint {path} is damaged: {str(error).splitlines()[0]}"
+                say(problem)
         if problem:
             raise RunError(f"{problem}; no other is left to resume from: start a new run")
         return None
+
+
+class _Copy:
+    """Variables in the CPU's memory, which are written while training changes the others."""
+
+    def __init__(self, variables: Mapping[str, Sequence[tf.Variable]]) -> None:
+        self._variables = variables
+        with tf.device("CPU"):
+            self._state = tf.Variable("{}", dtype=tf.string, trainable=False)
+            self._copies = {
+                name: [tf.Variable(variable.read_value(), trainable=False) for variable in group]
+                for name, group in variables.items()
+            }
+        self.bundle = _bundle(self._state, self._copies)
+
+    def take(self, state: str) -> None:
+        self._state.assign(state)
+        for name, group in self._variables.items():
+            for copy, variable in zip(self._copies[name], group, strict=True):
+                copy.assign(variable.read_value())
+
+
+def _bundle(state: tf.Variable, variables: Mapping[str, Sequence[tf.Variable]]) -> tf.train.Checkpoint:
+    return tf.train.Checkpoint(state=state, **{name: list(group) for name, group in variables.items()})
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove what a process left that was killed while it wrote a checkpoint."""
+    for path in folder.glob(f"{PARTIAL}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

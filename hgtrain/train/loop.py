@@ -11,13 +11,16 @@ import numpy as np
 SECONDS_A_CALL = 0.5
 """Steps are run in calls of about this length: long enough to cost nothing, short enough to react to a signal."""
 
+MOST_SKIPPED = 10
+"""Steps of a run that may be left out; more of them are no accident."""
+
 
 class Plan(NamedTuple):
     """What a run is to do.
 
     checkpoint_steps: a checkpoint is due at its multiples, at the end and when the run is interrupted.
     learning_rate: (step, plateau factor) -> learning rate. early_stopping_epochs: None for never.
-    plateau_patience_epochs: None for no plateau.
+    plateau_patience_epochs: None for no plateau. skips_nonfinite: a step whose loss is not finite is left out.
     """
 
     epochs: int
@@ -28,6 +31,7 @@ class Plan(NamedTuple):
     early_stopping_epochs: int | None = None
     plateau_patience_epochs: int | None = None
     plateau_factor: float = 1.0
+    skips_nonfinite: bool = False
 
 
 @dataclass
@@ -35,6 +39,7 @@ class State:
     """Where a run stands, as plain JSON values; together with the variables it is all a checkpoint holds.
 
     step counts updates over the whole run. epoch_losses: the sum over the steps of the current epoch for each stack.
+    checkpoint_s: seconds spent on writing checkpoints and best.keras. skipped: the steps that were left out.
     """
 
     step: int = 0
@@ -44,6 +49,8 @@ class State:
     plateau_factor: float = 1.0
     epochs_on_plateau: int = 0
     elapsed_s: float = 0.0
+    checkpoint_s: float = 0.0
+    skipped: list[int] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -67,7 +74,11 @@ class Inner(Protocol):
         ...
 
     def save_state(self, state: State) -> None:
-        """Write a checkpoint to resume from."""
+        """Write a checkpoint to resume from; its writing may still go on after the return."""
+        ...
+
+    def restore(self) -> State | None:
+        """Go back to the newest checkpoint and return its state; None where there is none."""
         ...
 
 
@@ -82,17 +93,28 @@ class Observer(Protocol):
         """Take note of the row of metrics.jsonl, in `state.history` already, and of all that `validate` returned."""
         ...
 
+    def left_out(self, state: State, step: int) -> None:
+        """Take note that the loss of a step was not finite and that the run is back at `state` to do without it."""
+        ...
+
+
+class Asked(NamedTuple):
+    """What the loop asks for after each call: whether to stop, and whether to write a checkpoint and go on."""
+
+    to_stop: Callable[[], bool] = lambda: False
+    to_save: Callable[[], bool] = lambda: False
+
 
 class InterruptedRunError(Exception):
     """The run was asked to stop and has written a checkpoint."""
 
 
 class NotFiniteError(Exception):
-    """The loss is NaN or infinite, in training or in validation. step: where it was first seen."""
+    """The loss is NaN or infinite. step: where it was first seen; in_validation: after that many steps."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, in_validation: bool = False) -> None:
         super().__init__(f"the loss is not finite at step {step}")
-        self.step = step
+        self.step, self.in_validation = step, in_validation
 
 
 class _Clock:
@@ -127,35 +149,62 @@ class _Clock:
         return self._waited / max(self._seconds, 1e-9) if self._steps else None
 
 
-def train(
-    plan: Plan, state: State, inner: Inner, observer: Observer, should_stop: Callable[[], bool] = lambda: False
-) -> State:
+def train(plan: Plan, state: State, inner: Inner, observer: Observer, asked: Asked = Asked()) -> State:
     """Return the state after the last epoch, or after stopping early.
 
-    Raises InterruptedRunError, with a checkpoint written, once `should_stop` says so; NotFiniteError, with none.
+    Raises InterruptedRunError, with a checkpoint written, once asked to stop; NotFiniteError, with none.
     """
     clock = _Clock(state.elapsed_s)
+    if plan.skips_nonfinite and state.step == 0:
+        _save(state, inner)
     while not is_finished(plan, state):
         clock.start_epoch()
-        # Not from the step: a run stopped after an epoch's last step has yet to validate it.
-        end = (len(state.history) + 1) * plan.steps_per_epoch
-        _run_epoch(plan, state, inner, observer, clock, end, should_stop)
-        validation = inner.validate()
-        if not math.isfinite(validation["val_loss"]):
-            raise NotFiniteError(state.step)
-        row = _epoch_row(plan, state, clock, validation)
-        state.elapsed_s = row["elapsed_s"]
-        state.history.append(row)
-        if _judge(plan, state, row):
-            inner.save_best()
-        state.epoch_losses = []
-        observer.epoch_ended(state, row, validation)
-        is_asked_to_stop = should_stop()
-        if is_asked_to_stop or is_finished(plan, state) or state.step % plan.checkpoint_steps == 0:
-            inner.save_state(state)
-        if is_asked_to_stop:
-            raise InterruptedRunError
+        try:
+            _run_epoch(plan, state, inner, observer, clock, asked)
+        except NotFiniteError as error:
+            if not plan.skips_nonfinite or len(state.skipped) >= MOST_SKIPPED:
+                raise
+            _go_back(state, inner, error.step)
+            observer.left_out(state, error.step)
+        else:
+            _end_epoch(plan, state, inner, observer, clock, asked)
     return state
+
+
+def _end_epoch(plan: Plan, state: State, inner: Inner, observer: Observer, clock: _Clock, asked: Asked) -> None:
+    validation = inner.validate()
+    if not math.isfinite(validation["val_loss"]) or not state.epoch_losses:
+        raise NotFiniteError(state.step, in_validation=True)
+    row = _epoch_row(plan, state, clock, validation)
+    state.elapsed_s = row["elapsed_s"]
+    state.history.append(row)
+    if _judge(plan, state, row):
+        before = time.monotonic()
+        inner.save_best()
+        state.checkpoint_s += time.monotonic() - before
+    state.epoch_losses = []
+    observer.epoch_ended(state, row, validation)
+    is_asked_to_stop = asked.to_stop()
+    is_due = is_finished(plan, state) or state.step % plan.checkpoint_steps == 0
+    if asked.to_save() or is_asked_to_stop or is_due:
+        _save(state, inner)
+    if is_asked_to_stop:
+        raise InterruptedRunError
+
+
+def _save(state: State, inner: Inner) -> None:
+    before = time.monotonic()
+    inner.save_state(state)
+    state.checkpoint_s += time.monotonic() - before
+
+
+def _go_back(state: State, inner: Inner, step: int) -> None:
+    """Make `state` that of the newest checkpoint, with one more step to leave out."""
+    skipped = sorted({*state.skipped, step})
+    before = inner.restore()
+    if before is None:
+        raise NotFiniteError(step)
+    vars(state).update(vars(before) | {"skipped": skipped})
 
 
 def is_finished(plan: Plan, state: State) -> bool:
@@ -164,31 +213,36 @@ def is_finished(plan: Plan, state: State) -> bool:
     return len(state.history) >= plan.epochs or (patience is not None and state.epochs_without_best >= patience)
 
 
-def _run_epoch(
-    plan: Plan,
-    state: State,
-    inner: Inner,
-    observer: Observer,
-    clock: _Clock,
-    end: int,
-    should_stop: Callable[[], bool],
-) -> None:
+def _run_epoch(plan: Plan, state: State, inner: Inner, observer: Observer, clock: _Clock, asked: Asked) -> None:
+    # Not from the step: a run stopped after an epoch's last step has yet to validate it.
+    end = (len(state.history) + 1) * plan.steps_per_epoch
     while state.step < end:
-        to_checkpoint = plan.checkpoint_steps - state.step % plan.checkpoint_steps
-        count = min(clock.steps_a_call, end - state.step, to_checkpoint)
-        rates = [plan.learning_rate(state.step + i, state.plateau_factor) for i in range(count)]
-        before = time.monotonic()
-        losses, waited = inner.steps(state.step, np.asarray(rates, np.float32))
-        clock.add(count, time.monotonic() - before, waited)
-        _add_losses(state, losses)
-        state.step += count
-        state.elapsed_s = clock.elapsed_s()
-        observer.stepped(state, float(losses[-1].sum()), _images_per_s(plan, clock))
-        if should_stop():
-            inner.save_state(state)
+        if state.step in state.skipped:
+            state.step += 1
+        else:
+            loss = _run_call(plan, state, inner, clock, end)
+            observer.stepped(state, loss, _images_per_s(plan, clock))
+        is_asked_to_stop = asked.to_stop()
+        is_due = state.step % plan.checkpoint_steps == 0 and state.step < end
+        if asked.to_save() or is_asked_to_stop or is_due:
+            _save(state, inner)
+        if is_asked_to_stop:
             raise InterruptedRunError
-        if state.step % plan.checkpoint_steps == 0 and state.step < end:
-            inner.save_state(state)
+
+
+def _run_call(plan: Plan, state: State, inner: Inner, clock: _Clock, end: int) -> float:
+    """Run some steps, at most to the next checkpoint, and return the loss of the last."""
+    to_checkpoint = plan.checkpoint_steps - state.step % plan.checkpoint_steps
+    to_skipped = [step - state.step for step in state.skipped if step > state.step]
+    count = min(clock.steps_a_call, end - state.step, to_checkpoint, *to_skipped)
+    rates = [plan.learning_rate(state.step + i, state.plateau_factor) for i in range(count)]
+    before = time.monotonic()
+    losses, waited = inner.steps(state.step, np.asarray(rates, np.float32))
+    clock.add(count, time.monotonic() - before, waited)
+    _add_losses(state, losses)
+    state.step += count
+    state.elapsed_s = clock.elapsed_s()
+    return float(losses[-1].sum())
 
 
 def _add_losses(state: State, losses: np.ndarray) -> None:
@@ -202,7 +256,9 @@ def _add_losses(state: State, losses: np.ndarray) -> None:
 
 
 def _epoch_row(plan: Plan, state: State, clock: _Clock, validation: dict[str, Any]) -> dict[str, Any]:
-    per_stack = [total / plan.steps_per_epoch for total in state.epoch_losses]
+    first = state.step - plan.steps_per_epoch
+    steps = plan.steps_per_epoch - sum(first <= step < state.step for step in state.skipped)
+    per_stack = [total / steps for total in state.epoch_losses]
     return {
         "step": state.step,
         "epoch": state.step // plan.steps_per_epoch,
@@ -214,6 +270,7 @@ def _epoch_row(plan: Plan, state: State, clock: _Clock, validation: dict[str, An
         "images_per_s": _images_per_s(plan, clock),
         "data_wait_fraction": clock.wait_fraction(),
         "elapsed_s": clock.elapsed_s(),
+        "checkpoint_s": state.checkpoint_s,
     }
 
 
