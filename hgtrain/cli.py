@@ -27,6 +27,9 @@ OVERRIDES = click.option(
 )
 
 
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
 @commands.command(epilog="Example: hgtrain fit configs/quickstart.yaml --set training.epochs=3")
 @click.argument("config", type=click.Path(path_type=Path))
 @OVERRIDES
@@ -208,6 +211,32 @@ def init(data: str | None, output: Path | None, schema: bool) -> None:
 
         run_models.init(data, output)
     click.echo(output)
+
+
+@commands.command("inspect", epilog="Example: hgtrain inspect flies.h5 --plot flies.png")
+@click.argument("data", nargs=-1, required=True)
+@AS_JSON
+@click.option("--plot", metavar="OUT.png", type=click.Path(path_type=Path), help="Draw frames with their keypoints.")
+def inspect_data(data: tuple[str, ...], as_json: bool, plot: Path | None) -> None:
+    """Look through DATA, files that belong together, for what is wrong; exit status 1 when it cannot be trained on."""
+    with StopRequest().listening():
+        from hgtrain import run_data
+
+        report = run_data.inspect(data, plot)
+    click.echo(json.dumps(report, indent=1, allow_nan=False) if as_json else run_data.report_text(report))
+    if not report["usable"]:
+        sys.exit(1)
+
+
+@commands.command(epilog="Example: hgtrain doctor")
+@AS_JSON
+def doctor(as_json: bool) -> None:
+    """Show what this machine has for training, and what keeps TensorFlow from its GPUs."""
+    with StopRequest().listening():
+        from hgtrain import run_data
+
+        found = run_data.doctor()
+    click.echo(json.dumps(found, indent=1, allow_nan=False) if as_json else run_data.doctor_text(found))
 
 
 def _table(folder: Path, evaluation: dict[str, Any]) -> str:

@@ -75,6 +75,13 @@ def _listed(files: _Files) -> list[str]:
     return files if isinstance(files, list) else [str(files)]
 
 
+def _xla_is_not_deterministic(xla: str, deterministic: bool) -> str | None:
+    # Its gradient of max pooling has no deterministic form.
+    if xla == "on" and deterministic:
+        return "must be off or auto with training.deterministic: true, got on"
+    return None
+
+
 RULES = (
     Rule((_BACKBONE + "max_stride", _BACKBONE + "stem_stride"), _max_above_stem),
     Rule((_BACKBONE + "output_stride", _BACKBONE + "stem_stride"), _output_not_below_stem),
@@ -84,6 +91,7 @@ RULES = (
         _stacks_start_where_they_end,
     ),
     Rule(("training.min_learning_rate", "training.learning_rate"), _ends_below_start),
+    Rule(("training.xla", "training.deterministic"), _xla_is_not_deterministic),
     Rule(("data.group_by", "data.validation"), _groups_divide_one_set),
     Rule(("data.validation", "data.train"), _sides_share_no_file),
 )

@@ -27,7 +27,7 @@ GIB = 2**30
 
 @contextmanager
 def named_failures(folder: Path, out_of_memory: Callable[[], str]) -> Iterator[None]:
-    """Turn what the system refuses within the block into RunError: files that cannot be written, memory that is not there.
+    """Turn what the system refuses within the block into RunError: files that cannot be written, memory.
 
     out_of_memory: gives the text for the latter. TensorFlow must be imported already.
     """
@@ -38,13 +38,15 @@ def named_failures(folder: Path, out_of_memory: Callable[[], str]) -> Iterator[N
     except OSError as error:
         where = error.filename or folder
         raise RunError(
-            f"{where} cannot be written: {error.strerror or error}; what {folder} holds already is as it was: make room "
-            "or mend the folder, then go on with --resume"
+            f"{where} cannot be written: {error.strerror or error}; what {folder} holds already is as it was: make "
+            "room or mend the folder, then go on with --resume"
         ) from error
     except (tf.errors.OpError, MemoryError) as error:
         text = str(error)
         if "No space left" in text or "File too large" in text:
-            raise RunError(f"{folder} cannot be written: {text.splitlines()[0]}; make room, then go on with --resume") from error
+            raise RunError(
+                f"{folder} cannot be written: {text.splitlines()[0]}; make room, then go on with --resume"
+            ) from error
         if isinstance(error, tf.errors.OpError) and not isinstance(error, tf.errors.ResourceExhaustedError):
             raise
         raise RunError(out_of_memory()) from error
@@ -148,7 +150,9 @@ def _edits(config: Config) -> dict[str, list[Any]]:
     """Return what can be lowered, and to what, the mildest first."""
     training, backbone = config.training, config.model.backbone
     return {
-        "training.batch_size": [training.batch_size // part for part in (2, 4, 8, 16, 32) if training.batch_size >= part],
+        "training.batch_size": [
+            training.batch_size // part for part in (2, 4, 8, 16, 32) if training.batch_size >= part
+        ],
         "training.precision": ["mixed_bfloat16"] if training.precision == "float32" else [],
         "data.input_scale": [config.data.input_scale * factor for factor in (0.75, 0.5, 0.25)],
         "model.backbone.stacks": list(range(backbone.stacks - 1, 0, -1)),

@@ -213,6 +213,9 @@ def _is_finished(config: Config, folder: Path) -> bool:
     """Return whether the run came to its end with just these epochs to go."""
     then = load_config(folder / rundir.CONFIG).training
     now = config.training
+    # A lost evaluation is made again.
+    if not (folder / rundir.EVALUATION).exists():
+        return False
     same_end = (then.epochs, then.early_stopping_epochs) == (now.epochs, now.early_stopping_epochs)
     return same_end and "finished" in rundir.read_json(folder / rundir.PROVENANCE)
 
@@ -322,7 +325,11 @@ def _not_finite(config: Config, split: source.Split, error: NotFiniteError, plan
     where = "in the validation"
     if not error.in_validation:
         where = f"of the frames {frames_of_step(config, split.train, error.step, plan.steps_per_epoch)}"
-    skip = "" if training.on_nonfinite == "skip" or error.in_validation else ", or leave such steps out with training.on_nonfinite: skip"
+    skip = (
+        ""
+        if training.on_nonfinite == "skip" or error.in_validation
+        else ", or leave such steps out with training.on_nonfinite: skip"
+    )
     return (
         f"the loss is not finite at step {error.step}, {where}: look at them, lower training.learning_rate (now "
         f"{training.learning_rate}), set training.gradient_clip_norm: 1.0{skip}; the last checkpoint is as it was"

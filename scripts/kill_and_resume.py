@@ -1,11 +1,11 @@
-"""Kill a `fit` with SIGKILL again and again, resume it each time, and compare what it ends with with an undisturbed run.
+"""Kill a `fit` with SIGKILL again and again, resume it each time, and compare its end with an undisturbed run's.
 
     python scripts/kill_and_resume.py [--kills 100] [--seed 0] [--folder DIR] [--json]
 
 Every third kill comes while a checkpoint is being written, the others at random instants, from the start of the process
-to the evaluation. TensorFlow is imported once; each `fit` is a fork of that process, which saves ten seconds a kill, and
-writes the step it is at into shared memory, so that the steps that a kill costs are known. Exit status 1 when a run did not go
-on, lost more than one checkpoint interval, or ended with other weights or other rows in metrics.jsonl.
+to the evaluation. TensorFlow is imported once; each `fit` is a fork of that process, which saves ten seconds a kill,
+and writes the step it is at into shared memory, so that the steps that a kill costs are known. Exit status 1 when a run
+did not go on, lost more than one checkpoint interval, or ended with other weights or other rows in metrics.jsonl.
 """
 
 import argparse
@@ -53,7 +53,7 @@ NOT_BEGUN = -1
 
 
 class Outcome(NamedTuple):
-    """What became of one `fit`. status: None when it was killed. reached: the step it was at. resumed: where it began."""
+    """What became of one `fit`. status: None when it was killed. reached: the step it was at; resumed: it began at."""
 
     status: int | None
     reached: int
@@ -110,6 +110,7 @@ class Kills:
         if outcome.status is None:
             figures["kills"] += 1
             figures["while_writing"] += outcome.was_writing
+            print(f"kill {figures['kills']}: at step {max(outcome.reached, 0)}", file=sys.stderr, flush=True)
         elif outcome.status != 0:
             figures["failures"].append(f"did not go on: exit status {outcome.status}\n{outcome.log}")
 
@@ -202,8 +203,9 @@ def weights_of(folder: Path) -> dict[str, bytes]:
             arrays[name] = item[()].tobytes()
 
     with zipfile.ZipFile(folder / "best.keras") as archive:
-        with h5py.File(BytesIO(archive.read("model.weights.h5"))) as file:
-            file.visititems(take)
+        content = BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(content) as file:
+        file.visititems(take)
     return arrays
 
 
@@ -213,7 +215,11 @@ def last_checkpoint_of(folder: Path) -> dict[str, bytes]:
 
     newest = max((folder / "checkpoints").glob("step-*.index"), key=lambda path: int(path.stem.rpartition("-")[2]))
     reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
-    names = [name for name in reader.get_variable_to_shape_map() if name.partition("/")[0] not in ("state", "_CHECKPOINTABLE_OBJECT_GRAPH")]
+    names = [
+        name
+        for name in reader.get_variable_to_shape_map()
+        if name.partition("/")[0] not in ("state", "_CHECKPOINTABLE_OBJECT_GRAPH")
+    ]
     return {name: np.asarray(reader.get_tensor(name)).tobytes() for name in names}
 
 

@@ -1,6 +1,8 @@
 """What every test file shares."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,3 +26,13 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the real datasets in ../shared/data")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def indeterminate_again() -> Iterator[None]:
+    """Undo what a run with `deterministic: true` sets for the whole process."""
+    yield
+    if "tensorflow" in sys.modules:
+        from tensorflow.python.framework import config
+
+        config.disable_op_determinism()

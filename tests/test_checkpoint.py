@@ -78,9 +78,9 @@ def test_nothing_is_restored_where_nothing_is(tmp_path):
     assert weights.numpy().tolist() == [1.0, 2.0, 3.0]
 
 
-def test_a_lost_list_of_checkpoints_does_no_harm(tmp_path):
+def test_a_file_of_another_name_does_no_harm(tmp_path):
     save_two(tmp_path)
-    (tmp_path / "checkpoint").unlink()
+    (tmp_path / "step-of-mine.index").touch()
     assert make(tmp_path)[0].restore_newest() == {"step": 8}
 
 

@@ -75,6 +75,7 @@ DEFAULTS = {
         "strategy": "auto",
         "seed": 0,
         "deterministic": False,
+        "on_nonfinite": "stop",
     },
     "checkpoint": {"every_steps": None, "keep": 2},
     "output": {"run_dir": None, "tensorboard": True},

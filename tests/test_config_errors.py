@@ -254,6 +254,12 @@ def test_a_minimum_learning_rate_above_the_learning_rate_is_named(mistakes):
     assert mistakes(text) == "a.yaml:3: training.min_learning_rate must be at most learning_rate (1e-07), got 1e-06"
 
 
+def test_xla_with_deterministic_operations_is_named(mistakes):
+    text = "data: {train: a.h5}\ntraining:\n  deterministic: true\n  xla: on\n"
+    expected = "a.yaml:4: training.xla must be off or auto with training.deterministic: true, got on"
+    assert mistakes(text) == expected
+
+
 def test_all_mistakes_are_reported_together_in_the_order_of_the_lines(mistakes):
     text = (
         "training:\n  batch_size: 0\n  seed: 1\n  seed: 2\n"

@@ -64,7 +64,7 @@ ALLOWED = {
     "initial_weights": {"data.hdf5", "errors", "rundir"},
     "record": {"config", "data.source", "overlay", "rundir", "train.log", "train.loop"},
     "trainer": {"config", "coords", "data.pipeline", "data.resize", "data.source", "data.targets", "device"}
-    | {"initial_weights", "loss", "model.network", "peaks", "predictor", "rundir"}
+    | {"errors", "faults", "initial_weights", "loss", "model.network", "peaks", "predictor", "rundir"}
     | {"train.checkpoint", "train.loop", "train.optimizer", "train.step"},
     # What is said about a config, a run or a dataset.
     "memory": {"errors"},
@@ -90,8 +90,13 @@ ALLOWED = {
     "import_sleap": {"config", "data.dataset", "data.hdf5", "data.source", "errors", "evaluate", "model.network"}
     | {"model.sleap_weights", "rundir", "sleap_config"},
     # What each command does, and the command line.
-    **dict.fromkeys(["run", "run_models", "run_results"], ALL_BUT_THE_COMMAND_LINE),
-    "cli": {"__init__", "config", "errors", "run", "run_models", "run_results", "stopping", "summary_table"},
+    "faults": {"config", "data.pipeline", "data.source", "described", "errors", "memory", "summary", "train.log"},
+    "inspect_data": {"data.dataset", "data.source", "errors"},
+    "inspect_plot": {"data.dataset", "errors"},
+    "doctor": NOTHING,
+    **dict.fromkeys(["run", "run_data", "run_models", "run_results"], ALL_BUT_THE_COMMAND_LINE),
+    "cli": {"__init__", "config", "errors", "run", "run_data", "run_models", "run_results"}
+    | {"stopping", "summary_table"},
     "__main__": {"cli"},
 }
 
@@ -109,7 +114,6 @@ HOMES = {
 
 USES = {
     "tf.train.Checkpoint": {"train.checkpoint"},
-    "tf.train.CheckpointManager": {"train.checkpoint"},
     "tf.distribute": {"device", "train.step"},
     "tf.saved_model": {"exported", "export", "export_formats"},
 }
@@ -117,6 +121,7 @@ USES = {
 
 WITHOUT_TENSORFLOW = [
     *(name for name in MODULES if name.startswith("config")),
+    *("doctor", "faults", "inspect_data", "inspect_plot", "run_data"),
     *("cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"),
     *("train.loop", "train.log", "train.schedule", "coords", "metrics", "overlay", "memory"),
     *("data.dataset", "data.source", "data.hdf5", "data.native", "data.deepposekit", "data.leap"),

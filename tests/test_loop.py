@@ -193,11 +193,17 @@ def test_speed_is_of_its_own_epoch(clock):
     assert [row["images_per_s"] for row in rows] == pytest.approx([8.0, 16.0])
 
 
-def test_speed_is_null_while_only_the_first_call_is_over():
-    state, _, observer = run(make_plan(epochs=2, steps_per_epoch=1))
-    assert observer.speeds[0] is None
-    assert (state.history[0]["images_per_s"], state.history[0]["data_wait_fraction"]) == (None, None)
-    assert state.history[1]["images_per_s"] > 0
+def test_the_first_call_counts_while_it_is_the_only_one(clock):
+    inner = make_inner(plan := make_plan(epochs=2, steps_per_epoch=1))
+
+    def take_time(first_step, count):
+        clock.now += 4.0 if first_step == 0 else 0.5
+        return 1.0 if first_step == 0 else 0.25
+
+    inner.on_steps = take_time
+    rows = train(plan, State(), inner, FakeObserver()).history
+    assert [row["images_per_s"] for row in rows] == pytest.approx([2.0, 16.0])
+    assert [row["data_wait_fraction"] for row in rows] == pytest.approx([0.25, 0.5])
 
 
 def test_elapsed_time_goes_on_where_the_checkpoint_stood(clock):

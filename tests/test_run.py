@@ -24,15 +24,6 @@ def config_file(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def indeterminate_again():
-    yield
-    if "tensorflow" in sys.modules:
-        from tensorflow.python.framework import config
-
-        config.disable_op_determinism()
-
-
 @pytest.fixture(scope="module")
 def finished(config_file, tmp_path_factory):
     """The directory of a run of two epochs of four steps."""

@@ -18,14 +18,6 @@ def config_file(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def indeterminate_again():
-    yield
-    from tensorflow.python.framework import config
-
-    config.disable_op_determinism()
-
-
 OPTIONS = [
     ["training.ema=0.9"],
     ["training.hard_keypoint_mining=true"],

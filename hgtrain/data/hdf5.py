@@ -69,7 +69,7 @@ def _open_failure(path: Path, text: str) -> str:
 
 @contextmanager
 def kept_open(path: str | Path) -> Iterator[h5py.File]:
-    """Yield the file of `open_hdf5`; it stays open unless the block raises. What h5py raises in it becomes DatasetError."""
+    """Yield the file of `open_hdf5`; it stays open unless the block raises, of h5py's own exceptions a DatasetError."""
     file = open_hdf5(path)
     try:
         with named_damage(str(path)):

@@ -123,8 +123,10 @@ def _read_table(file: h5py.File, name: str, fields: tuple[str, ...]) -> np.ndarr
 
 def _read_videos(file: h5py.File, format_id: float, frames: np.ndarray) -> dict[int, _Video]:
     """Return the videos that have images, by the number that /frames uses for them."""
-    groups = [int(match[1]) for name in file if (match := re.fullmatch(r"video(\d+)", name))]
-    groups = [group for group in sorted(groups) if "video" in set(get_item(file, f"video{group}"))]
+    # A name that is not UTF-8 comes as bytes.
+    names = [name for name in file if isinstance(name, str)]
+    groups = [int(match[1]) for name in names if (match := re.fullmatch(r"video(\d+)", name))]
+    groups = [group for group in sorted(groups) if _holds_video(get_item(file, f"video{group}"))]
     if not groups:
         raise DatasetError(
             f"{file.filename} holds no images (no /video0/video): save it with its images, in SLEAP by "
@@ -137,6 +139,10 @@ def _read_videos(file: h5py.File, format_id: float, frames: np.ndarray) -> dict[
         if getattr(get_item(file, f"video{group}/video"), "shape", None) != (0,):
             videos[number] = _read_video(file, group, format_id)
     return videos
+
+
+def _holds_video(item: Any) -> bool:
+    return isinstance(item, h5py.Group) and "video" in item
 
 
 def _numbers_in_frames(file: h5py.File, frames: np.ndarray, groups: list[int]) -> dict[int, int]:
@@ -344,7 +350,7 @@ def _stored_shape(video: _Video, row: int) -> tuple[int, int, int]:
     for axis, name in enumerate(("height", "width", "channels")):
         declared = video.images.attrs.get(name, 0)
         # Videos whose size SLEAP did not know have 0 there.
-        if declared not in (0, shape[axis]):
+        if np.ndim(declared) or declared not in (0, shape[axis]):
             raise DatasetError(
                 f"{_row_place(video, row)} is {_size(shape)}, but the attribute {name} of {place(video.images)} is "
                 f"{declared}"

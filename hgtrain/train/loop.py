@@ -129,13 +129,16 @@ class _Clock:
     def start_epoch(self) -> None:
         self._seconds = self._waited = 0.0
         self._steps = 0
+        self._is_compiling_alone = False
 
     def add(self, steps: int, seconds: float, waited: float) -> None:
-        # The first call of a process traces and compiles; its time says nothing about a step.
-        if self._is_compiled:
-            self._seconds, self._waited = self._seconds + seconds, self._waited + waited
-            self._steps += steps
+        # The first call of a process traces and compiles: it counts only as long as there is no other.
+        if self._is_compiling_alone:
+            self._seconds = self._waited = 0.0
+            self._steps = 0
+        self._is_compiling_alone = not self._is_compiled
         self._is_compiled = True
+        self._seconds, self._waited, self._steps = self._seconds + seconds, self._waited + waited, self._steps + steps
         fitting = int(SECONDS_A_CALL * steps / max(seconds, 1e-6))
         self.steps_a_call = max(1, min(fitting, 4 * self.steps_a_call, 256))
 
@@ -149,7 +152,10 @@ class _Clock:
         return self._waited / max(self._seconds, 1e-9) if self._steps else None
 
 
-def train(plan: Plan, state: State, inner: Inner, observer: Observer, asked: Asked = Asked()) -> State:
+NOTHING_ASKED = Asked()
+
+
+def train(plan: Plan, state: State, inner: Inner, observer: Observer, asked: Asked = NOTHING_ASKED) -> State:
     """Return the state after the last epoch, or after stopping early.
 
     Raises InterruptedRunError, with a checkpoint written, once asked to stop; NotFiniteError, with none.

@@ -1,0 +1,351 @@
+"""What is in datasets and what is wrong with them, read in a process of its own.
+
+`python -m hgtrain.inspect_data SECONDS FILE...` prints one JSON document; the HDF5 library may loop or crash on a
+hostile file, which must not take the caller with it.
+"""
+
+import hashlib
+import json
+import resource
+import signal
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hgtrain.data.dataset import HIDDEN, NOT_LABELLED, PoseDataset
+from hgtrain.data.source import make_split, open_all, select_single_instance, single_instance_labels
+from hgtrain.errors import DatasetError, HgtrainError
+
+FRAMES_AT_ONCE = 32
+LISTED = 10
+BLANK_STD = 1.0
+"""Grey values; a frame that varies less shows nothing."""
+
+STEP_S = 20.0
+"""Processor time for one step of reading, after which a file is held to be hostile."""
+
+MEMORY_BYTES = 16 * 2**30
+
+Problem = dict[str, str]
+
+
+class Looked(NamedTuple):
+    """What was seen of the images: a digest of each frame, and which are blank."""
+
+    digests: list[bytes]
+    blank: np.ndarray
+
+
+def inspect_safely(paths: Sequence[str], step_s: float = STEP_S) -> dict[str, Any]:
+    """Return the report on datasets that belong together, made in another process; see `inspect_datasets`.
+
+    Raises DatasetError when they cannot be opened or read, or when reading them takes the process down.
+    """
+    command = [sys.executable, "-m", "hgtrain.inspect_data", str(step_s), *paths]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            out, err = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        what = "does not come to an end" if -process.returncode == signal.SIGPROF else f"crashes ({name})"
+        raise DatasetError(
+            f"{', '.join(paths)}: the HDF5 library {what} reading it: the file is damaged or made to do that, do not "
+            "use it"
+        )
+    if process.returncode:
+        raise RuntimeError(f"inspecting {', '.join(paths)} failed:\n{err}")
+    document = json.loads(out)
+    if "refused" in document:
+        raise DatasetError(document["refused"])
+    return document
+
+
+def inspect_datasets(paths: Sequence[str]) -> dict[str, Any]:
+    """Return counts, sizes, keypoints and `problems` of datasets opened as one.
+
+    Each problem has a `level`, error where the data cannot be trained on, a `kind` and a `text`; `usable` says whether
+    there is no error. Raises DatasetError when they cannot be opened or an image cannot be read.
+    """
+    with closing(_opened(paths)) as dataset:
+        _timed()
+        looked = _look(dataset)
+        labels = _labels(dataset)
+        problems = [*_selection_problems(dataset), *_image_problems(dataset, looked), *_label_problems(dataset, labels)]
+        problems += _swap_problems(dataset)
+        return {
+            "files": list(paths),
+            "format": dataset.format,
+            "frames": len(dataset),
+            "image_shape": [int(size) for size in dataset.image_shape],
+            "image_bytes": len(dataset) * int(np.prod(dataset.image_shape)),
+            "keypoint_names": list(dataset.keypoint_names),
+            "edges": [[int(i) for i in edge] for edge in dataset.edges],
+            "symmetries": [[int(i) for i in pair] for pair in dataset.symmetries],
+            "groups": 0 if dataset.groups is None else len(set(dataset.groups.tolist())),
+            **labels,
+            "notes": list(dataset.notes),
+            "problems": problems,
+            "usable": all(problem["level"] != "error" for problem in problems),
+        }
+
+
+def _opened(paths: Sequence[str]) -> PoseDataset:
+    """Return the datasets as one; where nothing is marked as annotated, with everything that has coordinates."""
+    dataset = open_all(paths)
+    if (dataset.visibility == NOT_LABELLED).all() and np.isfinite(dataset.points).any():
+        dataset.close()
+        dataset = open_all(paths, annotated_only=False)
+        note = f"{dataset.path} marks no keypoint as annotated: counted are all, as with data.annotated_only: false."
+        dataset.notes = (*dataset.notes, note)
+    return dataset
+
+
+def _timed() -> None:
+    """Give the process another `STEP_S` of processor time, where it is one that `inspect_safely` started."""
+    if signal.getitimer(signal.ITIMER_PROF)[0]:
+        signal.setitimer(signal.ITIMER_PROF, _step_s)
+
+
+_step_s = STEP_S
+
+
+def _look(dataset: PoseDataset) -> Looked:
+    digests: list[bytes] = []
+    blank = []
+    for start in range(0, len(dataset), FRAMES_AT_ONCE):
+        images = dataset.read_images(np.arange(start, min(start + FRAMES_AT_ONCE, len(dataset))))
+        digests += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+        blank.append(images.reshape(len(images), -1).std(1) < BLANK_STD)
+        _timed()
+    return Looked(digests, np.concatenate(blank))
+
+
+def _labels(dataset: PoseDataset) -> dict[str, Any]:
+    """Return what is labelled, of how many animals, keypoint by keypoint, and which are missing together."""
+    labelled = (dataset.visibility != NOT_LABELLED) & ~np.isnan(dataset.points).any(-1)
+    absent = (dataset.visibility != NOT_LABELLED) & np.isnan(dataset.points).any(-1)
+    animals = (dataset.visibility != NOT_LABELLED).any(-1)
+    outside = _outside(dataset) & labelled
+    of_frame = labelled.sum((1, 2))
+    per_keypoint = [
+        {
+            "name": name,
+            "labelled": int(labelled[..., k].sum()),
+            "hidden": int((labelled & (dataset.visibility == HIDDEN))[..., k].sum()),
+            "absent": int(absent[..., k].sum()),
+            "missing": int((animals & ~labelled[..., k] & ~absent[..., k]).sum()),
+            "outside": int(outside[..., k].sum()),
+        }
+        for k, name in enumerate(dataset.keypoint_names)
+    ]
+    patterns = Counter(tuple(np.flatnonzero(~row).tolist()) for row in labelled[animals])
+    return {
+        "animals": {str(count): int(n) for count, n in sorted(Counter(animals.sum(1).tolist()).items())},
+        "keypoints_per_frame": {
+            "min": int(of_frame.min()), "mean": float(of_frame.mean()), "max": int(of_frame.max()),
+        },
+        "per_keypoint": per_keypoint,
+        "missing_together": [
+            {"keypoints": [dataset.keypoint_names[k] for k in missing], "animals": count}
+            for missing, count in patterns.most_common(LISTED)
+            if missing
+        ],
+    }  # fmt: skip
+
+
+def _outside(dataset: PoseDataset) -> np.ndarray:
+    height, width, _ = dataset.image_shape
+    x, y = dataset.points[..., 0], dataset.points[..., 1]
+    # Pixel centres are at integers. NaN is not outside.
+    return (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
+
+
+def _problem(level: str, kind: str, text: str) -> Problem:
+    return {"level": level, "kind": kind, "text": text}
+
+
+def _selection_problems(dataset: PoseDataset) -> Iterator[Problem]:
+    try:
+        notes = select_single_instance(dataset).notes
+    except DatasetError as error:
+        yield _problem("error", "no_frames", str(error))
+        return
+    for note in notes:
+        yield _problem("warning", "left_out", note)
+
+
+def _image_problems(dataset: PoseDataset, looked: Looked) -> Iterator[Problem]:
+    blank = np.flatnonzero(looked.blank)
+    if len(blank):
+        level = "error" if len(blank) == len(dataset) else "warning"
+        yield _problem(level, "blank", f"{len(blank)} frames are blank: {_places(dataset, blank)}")
+    same: dict[bytes, list[int]] = defaultdict(list)
+    for frame, digest in enumerate(looked.digests):
+        if not looked.blank[frame]:
+            same[digest].append(frame)
+    repeated = [frames for frames in same.values() if len(frames) > 1]
+    if repeated:
+        first = np.array([frame for frames in repeated for frame in frames])
+        count = sum(len(frames) - 1 for frames in repeated)
+        yield _problem(
+            "warning", "duplicates", f"{count} frames repeat another pixel by pixel: {_places(dataset, first)}"
+        )
+        yield from _leaks(dataset, repeated)
+
+
+def _leaks(dataset: PoseDataset, repeated: list[list[int]]) -> Iterator[Problem]:
+    try:
+        split = make_split(dataset, None, 0.1, None, 0)
+    except DatasetError:
+        return
+    held_out = set(split.validation.frames.tolist())
+    used = held_out | set(split.train.frames.tolist())
+    leaks = [
+        frame
+        for frames in repeated
+        for frame in frames
+        if frame in held_out and any(other in used - held_out for other in frames)
+    ]
+    if leaks:
+        text = (
+            f"with data.validation: 0.1 and data.split_seed: 0, {len(leaks)} validation frames are trained on too: "
+            f"{_places(dataset, np.array(leaks))}: remove them, or keep groups together with data.group_by"
+        )
+        yield _problem("warning", "duplicates_across_split", text)
+
+
+def _label_problems(dataset: PoseDataset, labels: dict[str, Any]) -> Iterator[Problem]:
+    outside = _outside(dataset) & (dataset.visibility != NOT_LABELLED)
+    frames = np.flatnonzero(outside.any((1, 2)))
+    if len(frames):
+        text = f"{int(outside.sum())} keypoints lie outside of their image: {_places(dataset, frames)}"
+        yield _problem("warning", "outside", text)
+    never = [row["name"] for row in labels["per_keypoint"] if not row["labelled"]]
+    if never:
+        level = "error" if len(never) == len(dataset.keypoint_names) else "warning"
+        yield _problem(level, "never_labelled", f"never labelled: {', '.join(never)}")
+    pairs = [pair for pair in ("left", "right") if any(pair in name.lower() for name in dataset.keypoint_names)]
+    if len(pairs) == 2 and not dataset.symmetries:
+        text = "names say left and right, but no symmetries are stored: a flipped left stays a left"
+        yield _problem("warning", "no_symmetries", text)
+
+
+def _swap_problems(dataset: PoseDataset) -> Iterator[Problem]:
+    """Yield a problem for each left/right pair that fits the average animal better exchanged, in some frames."""
+    try:
+        frames = select_single_instance(dataset).frames
+    except DatasetError:
+        return
+    points, visibility = single_instance_labels(dataset, frames)
+    points = np.where((visibility != NOT_LABELLED)[..., None], points, np.nan)
+    for left, right in dataset.symmetries:
+        swapped = frames[swapped_pairs(points, left, right)]
+        if len(swapped):
+            names = dataset.keypoint_names
+            text = (
+                f"{names[left]} and {names[right]} look exchanged in {len(swapped)} frames: {_places(dataset, swapped)}"
+            )
+            yield _problem("warning", "swapped", text)
+
+
+def swapped_pairs(points: np.ndarray, left: int, right: int) -> np.ndarray:
+    """Return for each animal whether two keypoints of `points` `(n, K, 2)` look exchanged; False where one is NaN.
+
+    The others are laid over their average by turning, moving and scaling; exchanged are those of a pair that lie on
+    the wrong side by more than half of their distance in the average. Never where only two others are labelled.
+    """
+    shapes = points[..., 0].astype(np.float64) + 1j * points[..., 1]
+    others = np.ones(shapes.shape[1], bool)
+    others[[left, right]] = False
+    known = np.isfinite(shapes)
+    enough = (known & others).sum(1) >= 2
+    if not enough.any():
+        return np.zeros(len(points), bool)
+    mean = shapes[np.argmax((known & others).sum(1) + known.all(1))]
+    for _ in range(3):
+        aligned = _aligned(shapes, mean, known & others & np.isfinite(mean))
+        with np.errstate(invalid="ignore"):
+            mean = np.array([_median(column[enough & np.isfinite(column)]) for column in aligned.T])
+    aligned = _aligned(shapes, mean, known & others & np.isfinite(mean))
+    axis = mean[left] - mean[right]
+    if not np.isfinite(axis) or abs(axis) == 0:
+        return np.zeros(len(points), bool)
+    with np.errstate(invalid="ignore"):
+        along = ((aligned[:, left] - aligned[:, right]) / axis).real
+        return enough & (along < -0.5)
+
+
+def _median(values: np.ndarray) -> complex:
+    return complex(np.median(values.real), np.median(values.imag)) if len(values) else complex(np.nan, np.nan)
+
+
+def _aligned(shapes: np.ndarray, mean: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Return shapes `(n, K)` complex, each turned, scaled and moved so that what is `used` lies closest to `mean`."""
+    count = np.maximum(used.sum(1, keepdims=True), 1)
+    here, there = np.where(used, shapes, 0), np.where(used, mean, 0)
+    centre, goal = here.sum(1, keepdims=True) / count, there.sum(1, keepdims=True) / count
+    here, there = np.where(used, shapes - centre, 0), np.where(used, mean - goal, 0)
+    factor = (np.conj(here) * there).sum(1, keepdims=True) / np.maximum(
+        (np.abs(here) ** 2).sum(1, keepdims=True), 1e-12
+    )
+    return factor * (shapes - centre) + goal
+
+
+def _places(dataset: PoseDataset, frames: np.ndarray) -> str:
+    listed = ", ".join(dataset.location(int(frame)) for frame in frames[:LISTED])
+    return listed + (f" and {len(frames) - LISTED} more" if len(frames) > LISTED else "")
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """Return the report of `inspect_datasets` as lines to read."""
+    height, width, channels = report["image_shape"]
+    of_frame = report["keypoints_per_frame"]
+    facts = [
+        ("files", ", ".join(report["files"])),
+        ("format", report["format"]),
+        ("frames", f"{report['frames']:,} of {height}x{width}x{channels}, {report['image_bytes'] / 2**20:,.1f} MiB"),
+        ("groups", str(report["groups"] or "-")),
+        ("animals", ", ".join(f"{count} in {frames} frames" for count, frames in report["animals"].items())),
+        ("keypoints", f"{of_frame['min']} to {of_frame['max']} a frame, {of_frame['mean']:.1f} on average"),
+    ]
+    counts = ("labelled", "hidden", "absent", "missing", "outside")
+    rows = [
+        ("keypoint", *counts),
+        *((row["name"], *(str(row[key]) for key in counts)) for row in report["per_keypoint"]),
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    missing = [
+        f"missing together: {', '.join(row['keypoints'])} in {row['animals']} animals"
+        for row in report["missing_together"]
+    ]
+    problems = [f"{problem['level']}: {problem['text']}" for problem in report["problems"]]
+    ending = [] if problems else ["nothing looks wrong"]
+    lines = [f"{name:<9}  {value}" for name, value in facts]
+    return "\n".join([*lines, "", *table, "", *missing, *report["notes"], *problems, *ending])
+
+
+def main() -> None:
+    """Print the report on the files of the command line, or why they were refused."""
+    global _step_s
+    _step_s = float(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    signal.setitimer(signal.ITIMER_PROF, _step_s)
+    try:
+        document = inspect_datasets(sys.argv[2:])
+    except HgtrainError as error:
+        document = {"refused": str(error)}
+    print(json.dumps(document, allow_nan=False))
+
+
+if __name__ == "__main__":
+    main()
