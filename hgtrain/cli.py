@@ -168,9 +168,7 @@ class ImageSize(click.ParamType):
 )
 @click.option("--size", type=ImageSize(), help="Fix the size of the images [default: any; tflite: the dataset's].")
 @click.option("--data", multiple=True, help="Check on the frames of this dataset [default: the run's own].")
-def export(
-    run: Path, output: Path, format_name: str, size: tuple[int, int] | None, data: tuple[str, ...]
-) -> None:
+def export(run: Path, output: Path, format_name: str, size: tuple[int, int] | None, data: tuple[str, ...]) -> None:
     """Write the best network of RUN, from uint8 images to keypoints, for programs without hgtrain."""
     with StopRequest().listening():
         from hgtrain import run_models
