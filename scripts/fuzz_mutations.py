@@ -216,7 +216,10 @@ def _virtual(file: h5py.File, name: str, chance: random.Random) -> None:
 
 
 def _chunks(file: h5py.File, name: str, chance: random.Random) -> None:
-    values = file[name][()]
+    item = file[name]
+    if item.is_virtual or item.external or not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise TypeError("it would copy the secret into the file itself, where reading it is no leak")
+    values = item[()]
     del file[name]
     chunk = tuple(chance.choice((1, 3, 2**12, 2**20)) for _ in values.shape)
     item = file.create_dataset(
