@@ -120,7 +120,7 @@ def error_histogram(errors: np.ndarray) -> str:
 
 def _add_legend(axes: "Axes") -> None:
     # Below the axes: nothing that is drawn can lie under it.
-    axes.figure.legend(loc="outside lower center", ncol=3)
+    axes.figure.legend(loc="outside lower center", ncol=2)
 
 
 def _log_edges(errors: np.ndarray) -> np.ndarray:
