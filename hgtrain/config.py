@@ -124,7 +124,14 @@ class ModelConfig(_Section):
 class TrainingConfig(_Section):
     """How, how long and where the network is trained."""
 
-    batch_size: kinds.Count = Field(default=8, description="Images in one step, over all devices")
+    batch_size: kinds.Count = Field(default=8, description="Images that pass at once, over all devices")
+    accumulate_steps: kinds.Count = Field(
+        default=1,
+        description="Batches whose gradients make one update: a batch this many times as large, in less memory",
+    )
+    recompute: bool = Field(
+        default=False, description="Compute activations again for the backward pass: less memory, a third more time"
+    )
     epochs: kinds.Count = Field(default=100, description="Epochs to train")
     steps_per_epoch: kinds.Count | None = Field(
         default=None, description="Steps in an epoch; null: one pass over the training frames, at least 200"
@@ -171,6 +178,11 @@ class TrainingConfig(_Section):
     on_nonfinite: Literal["stop", "skip"] = Field(
         default="stop", description="When a step's loss is not finite: stop, or leave that step out, ten times at most"
     )
+
+    @property
+    def images_per_step(self) -> int:
+        """Return the images that one update is made of."""
+        return self.batch_size * self.accumulate_steps
 
 
 class CheckpointConfig(_Section):

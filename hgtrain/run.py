@@ -286,7 +286,7 @@ def _reading(starts: range) -> Iterator[int]:
 
 def steps_per_epoch(config: Config, frames: int) -> int:
     """Return the steps of an epoch: as configured, else one pass over the frames, at least 200."""
-    return config.training.steps_per_epoch or max(200, -(-frames // config.training.batch_size))
+    return config.training.steps_per_epoch or max(200, -(-frames // config.training.images_per_step))
 
 
 def resolve_cache(config: Config, size_bytes: int) -> str:
@@ -346,7 +346,7 @@ def make_plan(config: Config, frames: int) -> Plan:
     return Plan(
         epochs=training.epochs,
         steps_per_epoch=steps,
-        batch_size=training.batch_size,
+        batch_size=training.images_per_step,
         checkpoint_steps=config.checkpoint.every_steps or steps,
         learning_rate=schedule.learning_rate,
         early_stopping_epochs=training.early_stopping_epochs,

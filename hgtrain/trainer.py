@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hgtrain.config import Config
+from hgtrain.config import Config, TrainingConfig
 from hgtrain.coords import resized_points
 from hgtrain.data.pipeline import Feed, FrameStore, Recipe, batch_maker
 from hgtrain.data.resize import pad
@@ -20,13 +20,14 @@ from hgtrain.faults import stacks_shown_when_stalled
 from hgtrain.initial_weights import InitialWeights, Taken, take_weights
 from hgtrain.loss import confmap_losses
 from hgtrain.model.network import build_network, copy_weights
+from hgtrain.model.training_pass import TrainingPass
 from hgtrain.peaks import decode, refinement_radius
 from hgtrain.predictor import Geometry
 from hgtrain.rundir import BEST, CHECKPOINTS, atomic_path
 from hgtrain.train.checkpoint import Checkpoints
 from hgtrain.train.loop import State
 from hgtrain.train.optimizer import build_optimizer
-from hgtrain.train.step import Parts, Steps, WeightAverage
+from hgtrain.train.step import Batch, Parts, Steps, WeightAverage
 
 
 class Labels(NamedTuple):
@@ -184,6 +185,26 @@ def draw_targets(head: Any, stride: int) -> Callable[[tf.Tensor, int, int], tf.T
     return lambda points, height, width: targets(points, height, width, stride, head.sigma_px)
 
 
+def build_steps(
+    training: TrainingConfig,
+    compute: Compute,
+    networks: Networks,
+    make_batch: Callable[..., Batch],
+    loss: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
+) -> Steps:
+    """Return the compiled training steps of a `training` section."""
+    parts = Parts(
+        networks.trained,
+        TrainingPass(networks.trained, training.recompute),
+        networks.optimizer,
+        make_batch,
+        loss,
+        training.images_per_step,
+        training.accumulate_steps,
+    )
+    return Steps(compute.strategy, parts, networks.average, compute.jit)
+
+
 class Trainer:
     """Fulfils `train.loop.Inner` for a config, a split and the devices; `folder` is the run directory."""
 
@@ -206,7 +227,7 @@ class Trainer:
         self.networks = Networks(config, compute, geometry.channels, len(dataset.keypoint_names))
         self._folder = folder
         self._keypoint_names = dataset.keypoint_names
-        self._feed = Feed(stores[0], cache == "device", training.seed, training.batch_size, steps_per_epoch)
+        self._feed = Feed(stores[0], cache == "device", training.seed, training.images_per_step, steps_per_epoch)
         labels = side_labels(split.train, geometry.input_scale)
         recipe = Recipe(
             config.augmentation,
@@ -214,7 +235,7 @@ class Trainer:
             geometry.multiple,
             draw_targets(config.model.head, geometry.stride),
             training.seed,
-            training.batch_size,
+            training.images_per_step,
         )
         make_batch = batch_maker(recipe, self._feed.device_frames, labels.points, labels.weights)
 
@@ -222,8 +243,7 @@ class Trainer:
             factor = config.model.head.loss_weight
             return factor * confmap_losses(maps, targets, weights, training.hard_keypoint_mining)
 
-        parts = Parts(self.networks.trained, self.networks.optimizer, make_batch, loss, training.batch_size)
-        self._steps = Steps(compute.strategy, parts, self.networks.average, compute.jit)
+        self._steps = build_steps(config.training, compute, self.networks, make_batch, loss)
         self._validation = Validation(
             self.networks.judged, geometry, stores[1], side_labels(split.validation, geometry.input_scale), config
         )

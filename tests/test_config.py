@@ -54,6 +54,8 @@ DEFAULTS = {
     },
     "training": {
         "batch_size": 8,
+        "accumulate_steps": 1,
+        "recompute": False,
         "epochs": 100,
         "steps_per_epoch": None,
         "optimizer": "adam",

@@ -52,6 +52,7 @@ ALLOWED = {
     "model": {"model.blocks", "model.hourglass"},
     "model.hourglass": {"model.blocks"},
     "model.network": {"config", "model.heads", "model.hourglass"},
+    "model.training_pass": NOTHING,
     "model.sleap_weights": {"data.hdf5", "errors"},
     "peaks": {"coords"},
     "predictor": {"data.resize", "peaks"},
@@ -64,13 +65,14 @@ ALLOWED = {
     "initial_weights": {"data.hdf5", "errors", "rundir"},
     "record": {"config", "data.source", "overlay", "rundir", "train.log", "train.loop"},
     "trainer": {"config", "coords", "data.pipeline", "data.resize", "data.source", "data.targets", "device"}
-    | {"errors", "faults", "initial_weights", "loss", "model.network", "peaks", "predictor", "rundir"}
+    | {"errors", "faults", "initial_weights", "loss", "model.network", "model.training_pass", "peaks", "predictor"}
+    | {"rundir"}
     | {"train.checkpoint", "train.loop", "train.optimizer", "train.step"},
     # What is said about a config, a run or a dataset.
     "memory": {"errors"},
     "described": {"config", "data.dataset", "data.source", "errors", "rundir"},
     "init_config": {"config", "coords", "data.dataset", "data.source", "described", "memory"},
-    "summary": {"config", "coords", "described", "memory", "model.network", "receptive_field"},
+    "summary": {"config", "coords", "described", "memory", "model.network", "model.training_pass", "receptive_field"},
     "trial_steps": {"config", "device", "loss", "summary", "train.step", "trainer"},
     "augmented": {"config", "coords", "data.pipeline", "data.source"},
     "report": {"augmented", "config", "data.dataset", "data.source", "errors", "evaluate", "metrics_extra", "rundir"}

@@ -132,22 +132,22 @@ class Recipe(NamedTuple):
 def batch_maker(
     recipe: Recipe, device_frames: tf.Tensor | None, points: np.ndarray, weights: np.ndarray
 ) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """Return the function that makes one replica's part of a step's batch on the device.
+    """Return the function that makes one part of a step's batch on the device.
 
     points: `(N, K, 2)` px of the network's input, NaN where missing; weights: `(N, K)`. The function takes (element,
-    step, replica, replicas) and gives images `(b, H, W, C)` float32 0..255, maps and weights `(b, K)`; b is the batch
-    size divided by the number of replicas.
+    step, part, parts) and gives images `(b, H, W, C)` float32 0..255, maps and weights `(b, K)`; b is the batch size
+    divided by the number of parts.
     """
     all_points, all_weights = tf.constant(points, tf.float32), tf.constant(weights, tf.float32)
 
     def make(
-        element: tuple[tf.Tensor, ...], step: tf.Tensor, replica: tf.Tensor, replicas: int
+        element: tuple[tf.Tensor, ...], step: tf.Tensor, part: tf.Tensor, parts: int
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        size = recipe.batch_size // replicas
-        start = replica * size
+        size = recipe.batch_size // parts
+        start = part * size
         indices = element[0][start : start + size]
         frames = tf.gather(device_frames, indices) if device_frames is not None else element[1][start : start + size]
-        # Drawn for the whole batch and then cut, so that a sample's draw does not depend on the number of replicas.
+        # Drawn for the whole batch and then cut, so that a sample's draw does not depend on the number of parts.
         draws = draw(recipe.seed, step, recipe.batch_size)[start : start + size]
         images, at, kept = augment_geometry(
             frames,
