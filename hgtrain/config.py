@@ -127,7 +127,7 @@ class TrainingConfig(_Section):
     batch_size: kinds.Count = Field(default=8, description="Images that pass at once, over all devices")
     accumulate_steps: kinds.Count = Field(
         default=1,
-        description="Batches whose gradients make one update: a batch this many times as large, in less memory",
+        description="Batches whose gradients make one update, as one batch this many times as large",
     )
     recompute: bool = Field(
         default=False, description="Compute activations again for the backward pass: less memory, a third more time"
