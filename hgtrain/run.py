@@ -245,7 +245,7 @@ def _write_start(config: Config, folder: Path, split: source.Split, compute: "Co
         "symmetries": [list(map(int, pair)) for pair in dataset.symmetries],
         "image_shape": list(map(int, dataset.image_shape)),
     }
-    rundir.write_json(folder / rundir.SPLIT, source.split_to_json(split) | skeleton)
+    rundir.write_json(folder / rundir.SPLIT, source.split_to_json(split) | skeleton, indent=None)
     packages = ("hgtrain", "tensorflow", "keras", "numpy", "h5py")
     resolved = {
         "device": compute.device,

@@ -19,7 +19,7 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(ROOT.rglob("*.py"))
 }
-FORMAT = frozenset({"errors", "data.dataset", "data.hdf5"})
+FORMAT = frozenset({"errors", "data.dataset", "data.hdf5", "data.images"})
 NOTHING: frozenset[str] = frozenset()
 ALL_BUT_THE_COMMAND_LINE = frozenset(MODULES) - {"cli", "__main__"}
 
@@ -36,18 +36,20 @@ ALLOWED = {
     "config": {"config_errors", "config_fields", "config_rules", "config_source", "errors", "yaml_source"},
     # Datasets.
     "data.hdf5": {"errors", "data.dataset"},
+    "data.images": {"errors", "data.dataset", "data.hdf5"},
     **dict.fromkeys(["data.deepposekit", "data.leap", "data.native", "data.sleap_package"], FORMAT),
     "data.fly_anatomy": {"data.dataset"},
     "data.fly_painting": {"data.fly_anatomy"},
     "data.builtin": {"data.dataset", "data.fly_anatomy", "data.fly_painting"},
-    "data.concatenated": {"data.dataset"},
+    "data.concatenated": {"data.dataset", "data.images"},
     "data.source": FORMAT
     | {"data.builtin", "data.concatenated", "data.deepposekit", "data.leap", "data.native", "data.sleap_package"},
     "data.foreign_images": {"errors", "foreign", "frames"},
     "data.convert": FORMAT | {"data.foreign_images", "data.native", "data.sleap_package", "data.source", "foreign"},
     "data.augment": {"coords"},
     "data.resize": {"coords"},
-    "data.pipeline": {"data.augment", "data.dataset", "data.resize"},
+    "data.readers": {"errors", "data.dataset"},
+    "data.pipeline": {"data.augment", "data.dataset", "data.readers", "data.resize"},
     # The network and what it gives.
     "model": {"model.blocks", "model.hourglass"},
     "model.hourglass": {"model.blocks"},
@@ -63,7 +65,16 @@ ALLOWED = {
     "train.checkpoint": {"errors", "train.log"},
     "initial_weights": {"data.hdf5", "errors", "rundir"},
     "record": {"config", "data.source", "overlay", "rundir", "train.log", "train.loop"},
-    "trainer": {"config", "coords", "data.pipeline", "data.resize", "data.source", "data.targets", "device"}
+    "trainer": {
+        "config",
+        "coords",
+        "data.pipeline",
+        "data.readers",
+        "data.resize",
+        "data.source",
+        "data.targets",
+        "device",
+    }
     | {"errors", "faults", "initial_weights", "loss", "model.network", "peaks", "predictor", "rundir"}
     | {"train.checkpoint", "train.loop", "train.optimizer", "train.step"},
     # What is said about a config, a run or a dataset.
@@ -105,7 +116,15 @@ HOMES = {
     "yaml": {"config", "yaml_source", "import_sleap"},
     "pydantic": {"config", "config_fields"},
     "pydantic_core": {"config_errors"},
-    "h5py": {"data.hdf5", "data.source", "data.native", "data.deepposekit", "data.leap", "data.sleap_package"}
+    "h5py": {
+        "data.hdf5",
+        "data.images",
+        "data.source",
+        "data.native",
+        "data.deepposekit",
+        "data.leap",
+        "data.sleap_package",
+    }
     | {"initial_weights", "model.sleap_weights", "prediction_files"},
     "tqdm": {"train.log"},
     "sleap_io": {"foreign"},
@@ -124,7 +143,16 @@ WITHOUT_TENSORFLOW = [
     *("doctor", "faults", "inspect_data", "inspect_plot", "run_data"),
     *("cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"),
     *("train.loop", "train.log", "train.schedule", "coords", "metrics", "overlay", "memory"),
-    *("data.dataset", "data.source", "data.hdf5", "data.native", "data.deepposekit", "data.leap"),
+    *(
+        "data.dataset",
+        "data.source",
+        "data.hdf5",
+        "data.images",
+        "data.native",
+        "data.readers",
+        "data.deepposekit",
+        "data.leap",
+    ),
     "data.sleap_package",
 ]
 """Importing these does not import TensorFlow, by whatever way."""

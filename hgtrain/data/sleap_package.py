@@ -31,6 +31,7 @@ from hgtrain.data.hdf5 import (
     place,
     read_array,
 )
+from hgtrain.data.images import FilePlace, file_place, open_again
 from hgtrain.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def open_file(path: str | Path, annotated_only: bool = True) -> PoseDataset:
         if format_id < 1.1:
             labels = labels._replace(points=labels.points - np.float32(0.5))
         groups = np.array([row[0].images.name.split("/")[1] for row, _, _ in kept], dtype=str)
-        images = PackageImages(file, [row for row, _, _ in kept])
+        images = _package_images([row for row, _, _ in kept])
         labels = make_labels(labels._replace(groups=groups), annotated_only)
         return FileDataset(file, FORMAT, images, skeleton, labels, notes)
 
@@ -290,30 +291,45 @@ def _parse_skeleton(skeleton: dict[str, Any], names: list[str]) -> Skeleton:
 
 
 class PackageImages:
-    """Images of the frames of a package, decoded when read."""
+    """Images of the frames of a package, decoded when read; `at` `(N, 2)` int64 are each frame's video and row."""
 
-    def __init__(self, file: h5py.File, rows: list[_Row]) -> None:
-        """Check that all images have one shape; DatasetError names the first two that differ."""
-        self._rows = rows
-        self.shape = _stored_shape(*rows[0])
-        all_headers = file.id.get_filesize() <= HEADER_CHECK_BYTES
-        seen: set[str] = set()
-        for index, (video, row) in enumerate(rows):
-            if video.images.name not in seen or (all_headers and video.is_encoded):
-                seen.add(video.images.name)
-                self._check_shape(_stored_shape(video, row), index)
+    frames_a_chunk = 1
+
+    def __init__(self, videos: list[_Video], at: np.ndarray, shape: tuple[int, int, int]) -> None:
+        self._videos = videos
+        self._at = at
+        self.shape = shape
+
+    def __reduce__(self) -> tuple:
+        # The names tell all else but what a frame's number is, which the rows stand for.
+        videos = [(video.images.name, video.is_encoded, video.is_bgr) for video in self._videos]
+        return _package_again, (file_place(self._videos[0].images.file), videos, self._at, self.shape)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Return images `(n, H, W, C)` uint8, colours as red, green, blue."""
         images = np.empty((len(rows), *self.shape), np.uint8)
         for index, row in enumerate(rows.tolist()):
-            video, at = self._rows[row]
+            video, at = self._row(row)
             images[index] = self._decode(row) if video.is_encoded else read_array(video.images, at)
         return images
 
     def location(self, row: int) -> str:
         """Return file, HDF5 path and row, e.g. `flies.pkg.slp:/video0/video[12]`."""
-        return _row_place(*self._rows[row])
+        return _row_place(*self._row(row))
+
+    def check_headers(self) -> None:
+        """Check that all images have one shape; DatasetError names the first two that differ."""
+        all_headers = self._videos[0].images.file.id.get_filesize() <= HEADER_CHECK_BYTES
+        seen: set[str] = set()
+        for index in range(len(self._at)):
+            video, row = self._row(index)
+            if video.images.name not in seen or (all_headers and video.is_encoded):
+                seen.add(video.images.name)
+                self._check_shape(_stored_shape(video, row), index)
+
+    def _row(self, index: int) -> _Row:
+        video, row = self._at[index].tolist()
+        return self._videos[video], row
 
     def _check_shape(self, shape: tuple[int, int, int], index: int) -> None:
         if shape != self.shape:
@@ -323,7 +339,7 @@ class PackageImages:
             )
 
     def _decode(self, index: int) -> np.ndarray:
-        video, row = self._rows[index]
+        video, row = self._row(index)
         with _image_file(video, row) as image:
             self._check_shape(_image_shape(image, video, row), index)
             try:
@@ -331,6 +347,27 @@ class PackageImages:
             except (OSError, SyntaxError, ValueError) as error:
                 raise DatasetError(f"{self.location(index)} cannot be decoded: {error}") from error
         return pixels[..., ::-1] if video.is_bgr else pixels
+
+
+def _package_images(rows: list[_Row]) -> PackageImages:
+    """Return the images of frames; DatasetError unless all have one shape."""
+    videos = list({video.images.name: video for video, _ in rows}.values())
+    numbers = {video.images.name: number for number, video in enumerate(videos)}
+    at = np.array([(numbers[video.images.name], row) for video, row in rows], np.int64)
+    images = PackageImages(videos, at, _stored_shape(*rows[0]))
+    images.check_headers()
+    return images
+
+
+def _package_again(
+    where: FilePlace, videos: list[tuple[str, bool, bool]], at: np.ndarray, shape: tuple[int, int, int]
+) -> PackageImages:
+    file = open_again(where)
+    again = [
+        _Video(get_dataset(file, name, "iuO", (1, 2, 4), "what was opened before"), {}, is_encoded, is_bgr)
+        for name, is_encoded, is_bgr in videos
+    ]
+    return PackageImages(again, at, shape)
 
 
 def _row_place(video: _Video, row: int) -> str:
