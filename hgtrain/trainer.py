@@ -192,7 +192,10 @@ def draw_targets(head: Any, stride: int) -> Callable[[tf.Tensor, int, int], tf.T
 
 
 class Trainer:
-    """Fulfils `train.loop.Inner` for a config, a split and the devices; `folder` is the run directory."""
+    """Fulfils `train.loop.Inner` for a config, a split and the devices; `folder` is the run directory.
+
+    cache: where frames are kept: device, ram, none. frames_bytes: what they take there, both sides.
+    """
 
     def __init__(
         self,
@@ -210,6 +213,7 @@ class Trainer:
             FrameStore(side.dataset, side.frames, geometry.channels, geometry.input_scale, cache != "none", progress)
             for side in (split.train, split.validation)
         ]
+        self.cache, self.frames_bytes = cache, sum(len(store) * int(np.prod(store.shape)) for store in stores)
         self.networks = Networks(config, compute, geometry.channels, len(dataset.keypoint_names))
         self._folder = folder
         self._keypoint_names = dataset.keypoint_names

@@ -64,7 +64,8 @@ ALLOWED = {
     "device": {"config", "errors"},
     "train.checkpoint": {"errors", "train.log"},
     "initial_weights": {"data.hdf5", "errors", "rundir"},
-    "record": {"config", "data.source", "overlay", "rundir", "train.log", "train.loop"},
+    "caching": {"config", "data.dataset"},
+    "record": {"caching", "config", "data.source", "overlay", "rundir", "train.log", "train.loop"},
     "trainer": {
         "config",
         "coords",
@@ -141,7 +142,7 @@ USES = {
 WITHOUT_TENSORFLOW = [
     *(name for name in MODULES if name.startswith("config")),
     *("doctor", "faults", "inspect_data", "inspect_plot", "run_data"),
-    *("cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"),
+    *("caching", "cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"),
     *("train.loop", "train.log", "train.schedule", "coords", "metrics", "overlay", "memory"),
     *(
         "data.dataset",

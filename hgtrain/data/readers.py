@@ -47,17 +47,23 @@ class Readers:
     """
 
     def __init__(self, images: ImageSource, processes: int, most_rows: int) -> None:
-        """Start the processes; most_rows: of one request."""
+        """Start the processes; most_rows: of one request. RunError when there can be none."""
         self._shape = images.shape
         slots = 2 * processes + 1
-        self._shared = _Shared(slots, most_rows * int(np.prod(images.shape)))
         self._free = deque(range(slots))
         # Pickled here, and opened where an error can be handed back.
-        arguments = (pickle.dumps(images), self._shared)
-        self._pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin, arguments)
-        with _signals_held_back():
-            for _ in range(processes):
-                self._pool.submit(_open)
+        pickled = pickle.dumps(images)
+        try:
+            self._shared = _Shared(slots, most_rows * int(np.prod(images.shape)))
+            self._pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin, (pickled, self._shared))
+            with _signals_held_back():
+                for _ in range(processes):
+                    self._pool.submit(_open)
+        except OSError as error:
+            raise RunError(
+                f"processes that read frames cannot be started ({error}), which data.cache: none needs: lift the "
+                "limit, or set data.cache: ram"
+            ) from error
 
     def request(self, rows: np.ndarray) -> Request | None:
         """Begin to read images; None as long as too many requests have not been taken yet."""
