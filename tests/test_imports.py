@@ -37,7 +37,9 @@ ALLOWED = {
     # Datasets.
     "data.hdf5": {"errors", "data.dataset"},
     "data.images": {"errors", "data.dataset", "data.hdf5"},
-    **dict.fromkeys(["data.deepposekit", "data.leap", "data.native", "data.sleap_package"], FORMAT),
+    "data.package_images": {"errors", "data.hdf5", "data.images"},
+    **dict.fromkeys(["data.deepposekit", "data.leap", "data.native"], FORMAT),
+    "data.sleap_package": FORMAT | {"data.package_images"},
     "data.fly_anatomy": {"data.dataset"},
     "data.fly_painting": {"data.fly_anatomy"},
     "data.builtin": {"data.dataset", "data.fly_anatomy", "data.fly_painting"},
@@ -117,16 +119,8 @@ HOMES = {
     "yaml": {"config", "yaml_source", "import_sleap"},
     "pydantic": {"config", "config_fields"},
     "pydantic_core": {"config_errors"},
-    "h5py": {
-        "data.hdf5",
-        "data.images",
-        "data.source",
-        "data.native",
-        "data.deepposekit",
-        "data.leap",
-        "data.sleap_package",
-    }
-    | {"initial_weights", "model.sleap_weights", "prediction_files"},
+    "h5py": {"data.hdf5", "data.images", "data.package_images", "data.source", "data.native", "data.deepposekit"}
+    | {"data.leap", "data.sleap_package", "initial_weights", "model.sleap_weights", "prediction_files"},
     "tqdm": {"train.log"},
     "sleap_io": {"foreign"},
 }
