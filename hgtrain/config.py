@@ -49,7 +49,8 @@ class DataConfig(_Section):
         default=None, description="Number of keypoints, to summarize without files; null: as the file"
     )
     cache: Literal["auto", "device", "ram", "none"] = Field(
-        default="auto", description="Where decoded images are kept; auto takes the first that fits"
+        default="auto",
+        description="Where decoded images are kept; none: read ahead by processes; auto: the first that fits",
     )
 
     @property

@@ -3,7 +3,6 @@
 TensorFlow is imported only after everything the user gave has been checked, so that a mistake is answered at once.
 """
 
-import os
 import platform
 import shlex
 import sys
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hgtrain import rundir
+from hgtrain.caching import chunk_note, resolve_cache
 from hgtrain.config import Config, dump_config, load_config
 from hgtrain.data import source
 from hgtrain.data.dataset import PoseDataset
@@ -245,7 +245,7 @@ def _write_start(config: Config, folder: Path, split: source.Split, compute: "Co
         "symmetries": [list(map(int, pair)) for pair in dataset.symmetries],
         "image_shape": list(map(int, dataset.image_shape)),
     }
-    rundir.write_json(folder / rundir.SPLIT, source.split_to_json(split) | skeleton)
+    rundir.write_json(folder / rundir.SPLIT, source.split_to_json(split) | skeleton, indent=None)
     packages = ("hgtrain", "tensorflow", "keras", "numpy", "h5py")
     resolved = {
         "device": compute.device,
@@ -277,6 +277,9 @@ def _trainer(config: Config, split: source.Split, compute: "Compute", folder: Pa
 
     frames = len(split.train.frames) + len(split.validation.frames)
     cache = resolve_cache(config, frames * int(np.prod(split.train.dataset.image_shape)))
+    # Both sides may be one dataset.
+    for note in filter(None, {chunk_note(side.dataset, cache) for side in (split.train, split.validation)}):
+        say(note)
     return Trainer(config, split, compute, folder, steps_per_epoch(config, len(split.train.frames)), cache, _reading)
 
 
@@ -287,14 +290,6 @@ def _reading(starts: range) -> Iterator[int]:
 def steps_per_epoch(config: Config, frames: int) -> int:
     """Return the steps of an epoch: as configured, else one pass over the frames, at least 200."""
     return config.training.steps_per_epoch or max(200, -(-frames // config.training.images_per_step))
-
-
-def resolve_cache(config: Config, size_bytes: int) -> str:
-    """Return where frames of this size in total are kept: as configured, else the first place they fit in."""
-    if config.data.cache != "auto":
-        return config.data.cache
-    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return "device" if size_bytes < 2**31 else "ram" if size_bytes < pages * page // 4 else "none"
 
 
 def _train(

@@ -1,6 +1,7 @@
 """Everything of a `fit` that knows TensorFlow, put together from a config; the loop drives it."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import tensorflow as tf
 from hgtrain.config import Config, TrainingConfig
 from hgtrain.coords import resized_points
 from hgtrain.data.pipeline import Feed, FrameStore, Recipe, batch_maker
+from hgtrain.data.readers import reader_count
 from hgtrain.data.resize import pad
 from hgtrain.data.source import Side, Split, single_instance_labels
 from hgtrain.data.targets import TARGETS
@@ -42,9 +44,9 @@ class Labels(NamedTuple):
     truth: np.ndarray
 
 
-def side_labels(side: Side, input_scale: float) -> Labels:
-    """Return the labels of a side's frames, for a head for one animal."""
-    points, visibility = single_instance_labels(side.dataset, side.frames)
+def side_labels(side: Side, input_scale: float, indices: np.ndarray) -> Labels:
+    """Return the labels of some of a side's frames, for a head for one animal."""
+    points, visibility = single_instance_labels(side.dataset, side.frames[indices])
     labelled = visibility > 0
     truth = np.where(labelled[..., None], points, np.nan).astype(np.float32)
     return Labels(resized_points(truth, input_scale).astype(np.float32), labelled.astype(np.float32), truth)
@@ -132,7 +134,12 @@ class Validation:
     """The clean frames of the validation side, all of them, in order."""
 
     def __init__(
-        self, network: keras.Model, geometry: Geometry, store: FrameStore, labels: Labels, config: Config
+        self,
+        network: keras.Model,
+        geometry: Geometry,
+        store: FrameStore,
+        labels: Callable[[np.ndarray], Labels],
+        config: Config,
     ) -> None:
         self._network = network
         self._geometry = geometry
@@ -147,18 +154,18 @@ class Validation:
         losses: list[np.ndarray] = []
         points: list[np.ndarray] = []
         confidence: list[np.ndarray] = []
+        errors: list[np.ndarray] = []
         for start in range(0, len(self._store), self._batch_size):
             # The last batch starts over with the first frames: another shape would be another compilation.
             chosen = np.arange(start, start + self._batch_size) % len(self._store)
+            labels = self._labels(chosen)
             batch = self._compiled(
-                tf.constant(self._store(chosen)),
-                tf.constant(self._labels.points[chosen]),
-                tf.constant(self._labels.weights[chosen]),
+                tf.constant(self._store(chosen)), tf.constant(labels.points), tf.constant(labels.weights)
             )
             for parts, part in zip((losses, points, confidence), batch, strict=True):
                 parts.append(part.numpy()[: len(self._store) - start])
-        predicted = np.concatenate(points)
-        error = np.linalg.norm(predicted - self._labels.truth, axis=-1)
+            errors.append(np.linalg.norm(points[-1] - labels.truth[: len(points[-1])], axis=-1))
+        predicted, error = np.concatenate(points), np.concatenate(errors)
         located = np.isfinite(error)
         row = {
             "val_loss": float(np.concatenate(losses).mean(dtype=np.float64)),
@@ -206,7 +213,10 @@ def build_steps(
 
 
 class Trainer:
-    """Fulfils `train.loop.Inner` for a config, a split and the devices; `folder` is the run directory."""
+    """Fulfils `train.loop.Inner` for a config, a split and the devices; `folder` is the run directory.
+
+    cache: where frames are kept: device, ram, none. frames_bytes: what they take there, both sides.
+    """
 
     def __init__(
         self,
@@ -224,11 +234,18 @@ class Trainer:
             FrameStore(side.dataset, side.frames, geometry.channels, geometry.input_scale, cache != "none", progress)
             for side in (split.train, split.validation)
         ]
+        self.cache, self.frames_bytes = cache, sum(len(store) * int(np.prod(store.shape)) for store in stores)
         self.networks = Networks(config, compute, geometry.channels, len(dataset.keypoint_names))
         self._folder = folder
         self._keypoint_names = dataset.keypoint_names
-        self._feed = Feed(stores[0], cache == "device", training.seed, training.images_per_step, steps_per_epoch)
-        labels = side_labels(split.train, geometry.input_scale)
+        labels = [partial(side_labels, side, geometry.input_scale) for side in (split.train, split.validation)]
+        self._feed = Feed(
+            stores[0],
+            lambda indices: labels[0](indices)[:2],
+            (training.seed, training.images_per_step, steps_per_epoch),
+            cache == "device",
+            reader_count() if cache == "none" else 0,
+        )
         recipe = Recipe(
             config.augmentation,
             dataset.symmetries,
@@ -237,24 +254,28 @@ class Trainer:
             training.seed,
             training.images_per_step,
         )
-        make_batch = batch_maker(recipe, self._feed.device_frames, labels.points, labels.weights)
+        make_batch = batch_maker(recipe, self._feed.held)
 
         def loss(maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
             factor = config.model.head.loss_weight
             return factor * confmap_losses(maps, targets, weights, training.hard_keypoint_mining)
 
         self._steps = build_steps(config.training, compute, self.networks, make_batch, loss)
-        self._validation = Validation(
-            self.networks.judged, geometry, stores[1], side_labels(split.validation, geometry.input_scale), config
-        )
+        self._validation = Validation(self.networks.judged, geometry, stores[1], labels[1], config)
         self.validation_points = np.empty((0, len(dataset.keypoint_names), 2), np.float32)
         self._checkpoints = Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep, self.networks.variables())
 
     def steps(self, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:
         """Run one update for each learning rate; return the losses `(n, stacks)` and the seconds waited for data."""
-        with stacks_shown_when_stalled():
-            element, waited = self._feed(first_step, len(learning_rates))
-            return self._steps(element, first_step, learning_rates), waited
+        losses: list[np.ndarray] = []
+        done, waited = 0, 0.0
+        while done < len(learning_rates):
+            with stacks_shown_when_stalled():
+                element, seconds = self._feed(first_step + done, len(learning_rates) - done)
+                count = len(element[0])
+                losses.append(self._steps(element, first_step + done, learning_rates[done : done + count]))
+            done, waited = done + count, waited + seconds
+        return np.concatenate(losses), waited
 
     def validate(self) -> dict[str, Any]:
         """Return `val_loss`, `val_error_px` and `val_confidence` of the network that is judged."""

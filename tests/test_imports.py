@@ -19,7 +19,7 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(ROOT.rglob("*.py"))
 }
-FORMAT = frozenset({"errors", "data.dataset", "data.hdf5"})
+FORMAT = frozenset({"errors", "data.dataset", "data.hdf5", "data.images"})
 NOTHING: frozenset[str] = frozenset()
 ALL_BUT_THE_COMMAND_LINE = frozenset(MODULES) - {"cli", "__main__"}
 
@@ -36,18 +36,22 @@ ALLOWED = {
     "config": {"config_errors", "config_fields", "config_rules", "config_source", "errors", "yaml_source"},
     # Datasets.
     "data.hdf5": {"errors", "data.dataset"},
-    **dict.fromkeys(["data.deepposekit", "data.leap", "data.native", "data.sleap_package"], FORMAT),
+    "data.images": {"errors", "data.dataset", "data.hdf5"},
+    "data.package_images": {"errors", "data.hdf5", "data.images"},
+    **dict.fromkeys(["data.deepposekit", "data.leap", "data.native"], FORMAT),
+    "data.sleap_package": FORMAT | {"data.package_images"},
     "data.fly_anatomy": {"data.dataset"},
     "data.fly_painting": {"data.fly_anatomy"},
     "data.builtin": {"data.dataset", "data.fly_anatomy", "data.fly_painting"},
-    "data.concatenated": {"data.dataset"},
+    "data.concatenated": {"data.dataset", "data.images"},
     "data.source": FORMAT
     | {"data.builtin", "data.concatenated", "data.deepposekit", "data.leap", "data.native", "data.sleap_package"},
     "data.foreign_images": {"errors", "foreign", "frames"},
     "data.convert": FORMAT | {"data.foreign_images", "data.native", "data.sleap_package", "data.source", "foreign"},
     "data.augment": {"coords"},
     "data.resize": {"coords"},
-    "data.pipeline": {"data.augment", "data.dataset", "data.resize"},
+    "data.readers": {"errors", "data.dataset"},
+    "data.pipeline": {"data.augment", "data.dataset", "data.readers", "data.resize"},
     # The network and what it gives.
     "model": {"model.blocks", "model.hourglass"},
     "model.hourglass": {"model.blocks"},
@@ -63,10 +67,11 @@ ALLOWED = {
     "device": {"config", "errors"},
     "train.checkpoint": {"errors", "train.log"},
     "initial_weights": {"data.hdf5", "errors", "rundir"},
-    "record": {"config", "data.source", "overlay", "rundir", "train.log", "train.loop"},
-    "trainer": {"config", "coords", "data.pipeline", "data.resize", "data.source", "data.targets", "device"}
-    | {"errors", "faults", "initial_weights", "loss", "model.network", "model.training_pass", "peaks", "predictor"}
-    | {"rundir"}
+    "caching": {"config", "data.dataset"},
+    "record": {"caching", "config", "data.source", "overlay", "rundir", "train.log", "train.loop"},
+    "trainer": {"config", "coords", "data.pipeline", "data.readers", "data.resize", "data.source", "data.targets"}
+    | {"device", "errors", "faults", "initial_weights", "loss", "model.network", "model.training_pass", "peaks"}
+    | {"predictor", "rundir"}
     | {"train.checkpoint", "train.loop", "train.optimizer", "train.step"},
     # What is said about a config, a run or a dataset.
     "memory": {"errors"},
@@ -107,8 +112,8 @@ HOMES = {
     "yaml": {"config", "yaml_source", "import_sleap"},
     "pydantic": {"config", "config_fields"},
     "pydantic_core": {"config_errors"},
-    "h5py": {"data.hdf5", "data.source", "data.native", "data.deepposekit", "data.leap", "data.sleap_package"}
-    | {"initial_weights", "model.sleap_weights", "prediction_files"},
+    "h5py": {"data.hdf5", "data.images", "data.package_images", "data.source", "data.native", "data.deepposekit"}
+    | {"data.leap", "data.sleap_package", "initial_weights", "model.sleap_weights", "prediction_files"},
     "tqdm": {"train.log"},
     "sleap_io": {"foreign"},
 }
@@ -124,9 +129,18 @@ USES = {
 WITHOUT_TENSORFLOW = [
     *(name for name in MODULES if name.startswith("config")),
     *("doctor", "faults", "inspect_data", "inspect_plot", "run_data"),
-    *("cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"),
+    *("caching", "cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"),
     *("train.loop", "train.log", "train.schedule", "coords", "metrics", "overlay", "memory"),
-    *("data.dataset", "data.source", "data.hdf5", "data.native", "data.deepposekit", "data.leap"),
+    *(
+        "data.dataset",
+        "data.source",
+        "data.hdf5",
+        "data.images",
+        "data.native",
+        "data.readers",
+        "data.deepposekit",
+        "data.leap",
+    ),
     "data.sleap_package",
 ]
 """Importing these does not import TensorFlow, by whatever way."""
