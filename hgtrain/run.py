@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hgtrain import rundir
+from hgtrain import rundir, trial
 from hgtrain.config import Config, dump_config, load_config
 from hgtrain.data import source
 from hgtrain.data.dataset import PoseDataset
@@ -148,7 +148,7 @@ def _open_files(config: Config, key: str, files: Sequence[str]) -> Iterator[Pose
         if file.startswith(source.BUILTIN):
             source.builtin_file(file, _drawing)
     try:
-        dataset = source.open_all(files, config.data.annotated_only)
+        dataset = trial.open_all(files, config.data.annotated_only)
     except DatasetError as error:
         raise DatasetError(f"{config.where(key)}: {key}: {error}") from error
     with closing(dataset):

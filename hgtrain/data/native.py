@@ -96,7 +96,10 @@ def _read_groups(file: h5py.File, keypoints: h5py.Dataset) -> np.ndarray | None:
     if stored.dtype.kind == "O" and h5py.check_string_dtype(stored.dtype) is None:
         raise DatasetError(f"{place(stored)} is {stored.dtype}, expected (frames,) strings or integers")
     check_same_length(keypoints, stored)
-    return np.array([as_text(value) for value in read_array(stored)], dtype=str)
+    values = read_array(stored)
+    # Many frames, few groups.
+    texts = {value: as_text(value) for value in set(values.tolist())}
+    return np.array([texts[value] for value in values.tolist()], dtype=str)
 
 
 def _read_skeleton(file: h5py.File, count: int) -> tuple[Skeleton, list[str]]:
