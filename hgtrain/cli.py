@@ -41,9 +41,13 @@ def fit(config: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: 
 
     with StopRequest().listening() as stop:
         loaded = load_config(config, overrides)
-        from hgtrain import run
+        from hgtrain import trial
 
-        folder, evaluation = run.fit(loaded, run_dir, resume, stop)
+        # While what `run` needs is imported.
+        with trial.begun(loaded.data.train_files, loaded.data.validation_files or ()):
+            from hgtrain import run
+
+            folder, evaluation = run.fit(loaded, run_dir, resume, stop)
     click.echo(_table(folder, evaluation))
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hgtrain import rundir
+from hgtrain import rundir, trial
 from hgtrain.config import Config, load_config
 from hgtrain.data import source
 from hgtrain.data.dataset import PoseDataset
@@ -52,7 +52,7 @@ def describe(path: Path, overrides: Sequence[str] = (), drawing: source.Progress
         for file in data.train_files:
             if drawing and file.startswith(source.BUILTIN):
                 source.builtin_file(file, drawing)
-        with closing(source.open_all(data.train_files, data.annotated_only)) as dataset:
+        with closing(trial.open_all(data.train_files, data.annotated_only)) as dataset:
             check_as_described(config, dataset)
             return Described(config, dataset.image_shape, len(dataset.keypoint_names), animal_px(dataset))
     if data.image_shape is None or data.keypoints is None:
@@ -87,7 +87,7 @@ def animal_px(dataset: PoseDataset) -> float | None:
 
 def _animal_in_files(config: Config) -> float | None:
     try:
-        with closing(source.open_all(config.data.train_files, config.data.annotated_only)) as dataset:
+        with closing(trial.open_all(config.data.train_files, config.data.annotated_only)) as dataset:
             return animal_px(dataset)
     except DatasetError:
         # The run says all that is needed; a file that has changed since only takes the animals' size away.

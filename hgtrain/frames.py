@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hgtrain.data.dataset import PoseDataset
-from hgtrain.data.source import BUILTIN, open_dataset
+from hgtrain.data.source import BUILTIN
 from hgtrain.errors import DatasetError
+from hgtrain.trial import open_dataset
 
 if TYPE_CHECKING:
     import av

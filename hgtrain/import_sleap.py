@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from hgtrain import rundir
+from hgtrain import rundir, trial
 from hgtrain.config import Config, dump_config, load_config
 from hgtrain.data import source
 from hgtrain.data.dataset import Skeleton
@@ -128,8 +128,8 @@ def _split(config: Config, skeleton: Skeleton, notes: list[str]) -> tuple[dict[s
         return {}, None
     with ExitStack() as stack:
         try:
-            train = stack.enter_context(closing(source.open_all(files[0])))
-            validation = None if files[1] is None else stack.enter_context(closing(source.open_all(files[1])))
+            train = stack.enter_context(closing(trial.open_all(files[0])))
+            validation = None if files[1] is None else stack.enter_context(closing(trial.open_all(files[1])))
         except DatasetError as error:
             notes.append(f"the labels cannot be read: {error}")
             return {}, None

@@ -4,16 +4,17 @@ Only the archive's HDF5 file of weights is read; no model is made from it.
 """
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
 
 from hgtrain import rundir
+from hgtrain.apart import Apart, answer_with
 from hgtrain.data.hdf5 import get_dataset, get_item, open_hdf5, read_array
 from hgtrain.errors import DatasetError, RunError
 
@@ -67,6 +68,8 @@ def read_initial_weights(config: "Config") -> InitialWeights | None:
     if not path.is_file():
         raise RunError(f"{where}: there is no file {path}, expected a run directory or a .keras file")
     try:
+        # First in another process: the HDF5 library may loop or crash.
+        Apart(__name__, [str(path)]).answer()
         return InitialWeights(path, read_keras_arrays(path), names)
     except (DatasetError, RunError) as error:
         raise RunError(f"{where}: {error}") from error
@@ -128,3 +131,13 @@ def take_weights(network: "keras.Model", initial: InitialWeights, keypoint_names
         matched.append(layer.name)
     left = [name for name in initial.arrays if name not in matched]
     return Taken(tuple(matched), tuple(new), tuple(left))
+
+
+def _read_all(paths: Sequence[str]) -> dict[str, Any]:
+    for path in paths:
+        read_keras_arrays(Path(path))
+    return {}
+
+
+if __name__ == "__main__":
+    answer_with(_read_all)

@@ -1,15 +1,6 @@
-"""What is in datasets and what is wrong with them, read in a process of its own.
-
-`python -m hgtrain.inspect_data SECONDS FILE...` prints one JSON document; the HDF5 library may loop or crash on a
-hostile file, which must not take the caller with it.
-"""
+"""What is in datasets and what is wrong with them, read in a process of its own."""
 
 import hashlib
-import json
-import resource
-import signal
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -17,19 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hgtrain.apart import Apart, answer_with, step_done
 from hgtrain.data.dataset import HIDDEN, NOT_LABELLED, PoseDataset
 from hgtrain.data.source import make_split, open_all, select_single_instance, single_instance_labels
-from hgtrain.errors import DatasetError, HgtrainError
+from hgtrain.errors import DatasetError
 
 FRAMES_AT_ONCE = 32
 LISTED = 10
 BLANK_STD = 1.0
 """Grey values; a frame that varies less shows nothing."""
-
-STEP_S = 20.0
-"""Processor time for one step of reading, after which a file is held to be hostile."""
-
-MEMORY_BYTES = 16 * 2**30
 
 Problem = dict[str, str]
 
@@ -41,31 +28,12 @@ class Looked(NamedTuple):
     blank: np.ndarray
 
 
-def inspect_safely(paths: Sequence[str], step_s: float = STEP_S) -> dict[str, Any]:
+def inspect_safely(paths: Sequence[str], step_s: float | None = None) -> dict[str, Any]:
     """Return the report on datasets that belong together, made in another process; see `inspect_datasets`.
 
     Raises DatasetError when they cannot be opened or read, or when reading them takes the process down.
     """
-    command = [sys.executable, "-m", "hgtrain.inspect_data", str(step_s), *paths]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            out, err = process.communicate()
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode < 0:
-        name = signal.Signals(-process.returncode).name
-        what = "does not come to an end" if -process.returncode == signal.SIGPROF else f"crashes ({name})"
-        raise DatasetError(
-            f"{', '.join(paths)}: the HDF5 library {what} reading it: the file is damaged or made to do that, do not "
-            "use it"
-        )
-    if process.returncode:
-        raise RuntimeError(f"inspecting {', '.join(paths)} failed:\n{err}")
-    document = json.loads(out)
-    if "refused" in document:
-        raise DatasetError(document["refused"])
-    return document
+    return Apart(__name__, paths, step_s).answer()
 
 
 def inspect_datasets(paths: Sequence[str]) -> dict[str, Any]:
@@ -75,7 +43,7 @@ def inspect_datasets(paths: Sequence[str]) -> dict[str, Any]:
     there is no error. Raises DatasetError when they cannot be opened or an image cannot be read.
     """
     with closing(_opened(paths)) as dataset:
-        _timed()
+        step_done()
         looked = _look(dataset)
         labels = _labels(dataset)
         problems = [*_selection_problems(dataset), *_image_problems(dataset, looked), *_label_problems(dataset, labels)]
@@ -108,15 +76,6 @@ def _opened(paths: Sequence[str]) -> PoseDataset:
     return dataset
 
 
-def _timed() -> None:
-    """Give the process another `STEP_S` of processor time, where it is one that `inspect_safely` started."""
-    if signal.getitimer(signal.ITIMER_PROF)[0]:
-        signal.setitimer(signal.ITIMER_PROF, _step_s)
-
-
-_step_s = STEP_S
-
-
 def _look(dataset: PoseDataset) -> Looked:
     digests: list[bytes] = []
     blank = []
@@ -124,7 +83,7 @@ def _look(dataset: PoseDataset) -> Looked:
         images = dataset.read_images(np.arange(start, min(start + FRAMES_AT_ONCE, len(dataset))))
         digests += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
         blank.append(images.reshape(len(images), -1).std(1) < BLANK_STD)
-        _timed()
+        step_done()
     return Looked(digests, np.concatenate(blank))
 
 
@@ -333,19 +292,5 @@ def report_text(report: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *table, "", *missing, *report["notes"], *problems, *ending])
 
 
-def main() -> None:
-    """Print the report on the files of the command line, or why they were refused."""
-    global _step_s
-    _step_s = float(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    signal.setitimer(signal.ITIMER_PROF, _step_s)
-    try:
-        document = inspect_datasets(sys.argv[2:])
-    except HgtrainError as error:
-        document = {"refused": str(error)}
-    print(json.dumps(document, allow_nan=False))
-
-
 if __name__ == "__main__":
-    main()
+    answer_with(inspect_datasets)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hgtrain import rundir
+from hgtrain import rundir, trial
 from hgtrain.caching import chunk_note, resolve_cache
 from hgtrain.config import Config, dump_config, load_config
 from hgtrain.data import source
@@ -75,7 +75,7 @@ def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -
 
             compute = set_up(config.training)
             watch = FileWatch(source.files_of(split))
-            with named_failures(folder, lambda: _out_of_memory(config, split)):
+            with named_failures(folder, lambda: _out_of_memory(config, split)), _resume_line(folder, "stopped"):
                 _write_start(config, folder, split, compute)
                 with closing(_trainer(config, split, compute, folder)) as trainer:
                     if initial is not None:
@@ -96,12 +96,14 @@ def _out_of_memory(config: Config, split: source.Split) -> str:
 
 @contextmanager
 def _resume_line(folder: Path, what: str) -> Iterator[None]:
-    """Say how to go on when a signal ends the block."""
+    """Say how to go on when a signal ends the block and there is a run to go on with; of nested ones the inner does."""
     try:
         yield
-    except StoppedError:
-        again = ["hgtrain", "fit", str(folder / rundir.CONFIG), "--run-dir", str(folder), "--resume"]
-        say(f"{what}; go on with: {shlex.join(again)}")
+    except StoppedError as stopped:
+        if not stopped.is_explained and (folder / rundir.CONFIG).exists():
+            again = ["hgtrain", "fit", str(folder / rundir.CONFIG), "--run-dir", str(folder), "--resume"]
+            say(f"{what}; go on with: {shlex.join(again)}")
+            stopped.is_explained = True
         raise
 
 
@@ -148,7 +150,7 @@ def _open_files(config: Config, key: str, files: Sequence[str]) -> Iterator[Pose
         if file.startswith(source.BUILTIN):
             source.builtin_file(file, _drawing)
     try:
-        dataset = source.open_all(files, config.data.annotated_only)
+        dataset = trial.open_all(files, config.data.annotated_only)
     except DatasetError as error:
         raise DatasetError(f"{config.where(key)}: {key}: {error}") from error
     with closing(dataset):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hgtrain import init_config, rundir
+from hgtrain import init_config, rundir, trial
 from hgtrain.data import source
 from hgtrain.data.native import LabelledImage
 from hgtrain.described import Described, describe
@@ -78,7 +78,7 @@ def export(folder: Path, out: Path, format_name: str, size: tuple[int, int] | No
 def _sides(run: Run, data: Sequence[str]) -> Iterator[tuple[source.Side, source.Side]]:
     """Give the frames to calibrate and to check with: the run's two sides, or all of `data` for both."""
     if data:
-        with closing(source.open_all(data, run.config.data.annotated_only)) as dataset:
+        with closing(trial.open_all(data, run.config.data.annotated_only)) as dataset:
             from hgtrain.evaluate import check_keypoint_names
 
             check_keypoint_names(dataset, run.skeleton.keypoint_names, f"the run {run.folder}")
@@ -173,7 +173,7 @@ def _looked(data: str) -> init_config.Looked:
 
 
 def _look(data: str, annotated_only: bool) -> init_config.Looked:
-    with closing(source.open_dataset(data, annotated_only)) as dataset:
+    with closing(trial.open_dataset(data, annotated_only)) as dataset:
         return init_config.look(dataset, annotated_only)
 
 

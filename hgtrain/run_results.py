@@ -5,7 +5,7 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hgtrain import rundir
+from hgtrain import rundir, trial
 from hgtrain.config import Config
 from hgtrain.data import source
 from hgtrain.data.dataset import PoseDataset, Skeleton
@@ -179,7 +179,7 @@ def _opened(config: Config, files: Sequence[str]) -> Iterator[PoseDataset]:
     for file in files:
         if file.startswith(source.BUILTIN):
             source.builtin_file(file, lambda frames, total: progress(frames, total, "drawing the built-in dataset"))
-    with closing(source.open_all(files, config.data.annotated_only)) as dataset:
+    with closing(trial.open_all(files, config.data.annotated_only)) as dataset:
         for note in dataset.notes:
             say(note)
         yield dataset

@@ -13,6 +13,8 @@ class StoppedError(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
+        self.is_explained = False
+        """Whether the user was told how to go on."""
 
     @property
     def exit_status(self) -> int:

@@ -6,9 +6,9 @@ Of each HDF5 format and of YAML configs, `cases` files are made from good ones: 
 and changes that know the structure (types, shapes, links, external storage, chunks, attributes). They are opened and
 read in worker processes with limits on memory and processor time. Reported are how many were read, refused with a
 message, ended in a traceback, took too long, killed the process, or let something of another file through. Where the
-HDF5 library itself loops or crashes, nothing in the process can help: that is why `hgtrain inspect` looks at a file in
-a process of its own, and the first of those cases are given to it. Exit status 1 unless every case was read or refused
-with a message, by `inspect` where the library failed.
+HDF5 library itself loops or crashes, nothing in the process can help: each of those files is given to the trial in a
+process of its own that every command makes before it opens a file, and reported is what came of that. Exit status 1
+unless every case was read or refused with a message, by the trial where the library failed.
 """
 
 import argparse
@@ -38,15 +38,25 @@ from fuzz_mutations import FORMATS, SECRET, make_config, make_dataset
 from hgtrain.config import load_config
 from hgtrain.data.source import open_dataset
 from hgtrain.errors import DatasetError, HgtrainError
-from hgtrain.inspect_data import inspect_safely
+from hgtrain.trial import try_out
 
-CASE_S = 1.0
+CASE_S = 0.5
 """Processor time of a case, which takes milliseconds."""
 
+TRIAL_S = 0.7
+"""The same in the trial, which loads its libraries in that time."""
+
 STUCK_S = 60.0
-INSPECTED = 10
-IN_LIBRARY = "of HDF5, caught by inspect"
 MEMORY_BYTES = 3 * 2**30
+IN_LIBRARY = "of HDF5"
+LOOKED_AT = (f"loop {IN_LIBRARY}", f"crash {IN_LIBRARY}")
+REFUSED, READ = ", refused in the trial", ", read in the trial"
+GOOD = {"read", "refused", *(how + REFUSED for how in LOOKED_AT), LOOKED_AT[0] + READ}
+"""What is slow but comes to an end, large chunks that have to be decompressed, looks like a loop at first."""
+
+AT = struct.Struct("qqq")
+"""The number of the case that runs, and how many the worker has read and refused."""
+
 # The worker
 
 
@@ -64,19 +74,19 @@ def _read_config(path: Path) -> bytes:
 
 
 def work(kind: str, seed: int, first: int, last: int, folder: Path) -> None:
-    """Run cases, write the number of the one that runs to `folder/at`, and a line of JSON for each result."""
+    """Run cases, write where it is to `folder/at`, and a line of JSON for each that is neither read nor refused."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
     # Both show the stack and then end the process, wherever it is.
     faulthandler.enable()
     faulthandler.register(signal.SIGPROF, chain=True)
-    at = mmap.mmap(os.open(folder / "at", os.O_RDWR), 8)
+    at = mmap.mmap(os.open(folder / "at", os.O_RDWR), AT.size)
     bases = [path.read_bytes() for path in sorted((folder / "base").iterdir())]
     path = folder / ("case.yaml" if kind == "yaml" else "case.h5")
     counts: Counter[str] = Counter()
     for number in range(first, last):
-        at[:] = struct.pack("q", number)
+        at[:] = AT.pack(number, counts["read"], counts["refused"])
         chance = random.Random(f"{kind}-{seed}-{number}")
         base = chance.choice(bases)
         path.unlink(missing_ok=True)
@@ -90,10 +100,7 @@ def work(kind: str, seed: int, first: int, last: int, folder: Path) -> None:
         counts[result] += 1
         if text:
             print(json.dumps({"case": number, "result": result, "text": text}), flush=True)
-        if number + 1 == last or counts.total() == 10:
-            print(json.dumps({"counts": counts}), flush=True)
-            counts.clear()
-    at[:] = struct.pack("q", last)
+    at[:] = AT.pack(last, counts["read"], counts["refused"])
 
 
 def _result(kind: str, path: Path) -> tuple[str, str]:
@@ -120,15 +127,15 @@ def fuzz(kind: str, cases: int, seed: int, folder: Path) -> dict[str, Any]:
     (folder / "secret").write_bytes(SECRET)
     with h5py.File(folder / "secret.h5", "w") as file:
         file["images"] = np.frombuffer((SECRET * 4)[:192], np.uint8).reshape(4, 8, 6, 1)
-    (folder / "at").write_bytes(bytes(8))
+    (folder / "at").write_bytes(bytes(AT.size))
     counts: Counter[str] = Counter()
     found: list[dict[str, Any]] = []
     number, seconds = 0, time.monotonic()
     while number < cases:
         number, how = _run_worker(kind, seed, (number, cases), folder, counts, found)
         if how is not None:
-            if IN_LIBRARY in how and counts[how] < INSPECTED:
-                how = _inspected(folder / "case.h5") or how
+            if how in LOOKED_AT:
+                how += _tried_out(folder / "case.h5")
             counts[how] += 1
             found.append({"case": number - 1, "result": how, "text": (folder / "err").read_text()[-2000:]})
     return {"cases": cases, **counts, "seconds": round(time.monotonic() - seconds), "found": found}
@@ -142,20 +149,14 @@ def _run_worker(
     with (folder / "out").open("w+") as out, (folder / "err").open("w+") as err:
         process = subprocess.Popen(command, stdout=out, stderr=err)
         how = _watch(process, folder / "at")
-        (at,) = struct.unpack("q", (folder / "at").read_bytes())
+        at, read, refused = AT.unpack((folder / "at").read_bytes())
+        counts.update(read=read, refused=refused)
         out.seek(0)
-        reported = 0
         for line in out:
-            document = json.loads(line)
-            if "counts" in document:
-                counts.update(document["counts"])
-                reported += sum(document["counts"].values())
-            else:
-                found.append(document)
+            found.append(json.loads(line))
+            counts[found[-1]["result"]] += 1
         if how is None and process.returncode == 0:
             return cases[1], None
-        # Those since the last report: a worker says each hundred cases how they went.
-        counts["read or refused"] += max(at - cases[0] - reported, 0)
         err.seek(0)
         return at + 1, how or _ending(process.returncode, err.read())
 
@@ -173,16 +174,15 @@ def _ending(returncode: int, stack: str) -> str:
     return f"{kind} {IN_LIBRARY}" if frames and "/h5py/" in frames[0] else f"{kind} outside HDF5"
 
 
-def _inspected(path: Path) -> str | None:
-    """Return what is wrong with how `inspect` refuses a file; None when it does so with a message."""
+def _tried_out(path: Path) -> str:
+    """Return what comes of a file, on which the library failed, in the trial before a command opens it."""
     try:
-        inspect_safely([str(path)], step_s=3.0)
-    except DatasetError:
-        return None
+        try_out([str(path)], step_s=TRIAL_S)
+    except DatasetError as error:
+        return REFUSED if str(error).startswith(str(path)) else f", refused in the trial without its name: {error}"
     except RuntimeError as error:
-        return f"traceback of inspect: {error}"
-    # Not without an end, only long: large chunks that have to be decompressed.
-    return "slow, read by inspect"
+        return f", traceback in the trial: {error}"
+    return READ
 
 
 def _watch(process: "subprocess.Popen[bytes]", at: Path) -> str | None:
@@ -218,12 +218,11 @@ def main() -> None:
             figures[kind] = fuzz(kind, arguments.cases, arguments.seed, Path(folder) / kind)
         if not arguments.json:
             shown = {name: value for name, value in figures[kind].items() if name != "found"}
-            worth = [one for one in figures[kind]["found"] if IN_LIBRARY not in one["result"]]
+            worth = [one for one in figures[kind]["found"] if one["result"] not in GOOD]
             print(f"{kind}: {shown}", *(f"  {one}" for one in worth[:20]), sep="\n", flush=True)
     if arguments.json:
         print(json.dumps(figures, indent=1))
-    good = {"cases", "seconds", "found", "read", "refused", "read or refused", "slow, read by inspect"}
-    bad = {how for figure in figures.values() for how in figure if how not in good and IN_LIBRARY not in how}
+    bad = {how for figure in figures.values() for how in figure} - GOOD - {"cases", "seconds", "found"}
     sys.exit(1 if bad else 0)
 
 

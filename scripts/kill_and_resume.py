@@ -1,23 +1,26 @@
-"""Kill a `fit` with SIGKILL again and again, resume it each time, and compare its end with an undisturbed run's.
+"""Kill `hgtrain fit` with SIGKILL again and again, resume it each time, and compare its end with an undisturbed run's.
 
     python scripts/kill_and_resume.py [--kills 100] [--seed 0] [--folder DIR] [--json]
 
-Every third kill comes while a checkpoint is being written, the others at random instants, from the start of the process
-to the evaluation. TensorFlow is imported once; each `fit` is a fork of that process, which saves ten seconds a kill,
-and writes the step it is at into shared memory, so that the steps that a kill costs are known. Exit status 1 when a run
-did not go on, lost more than one checkpoint interval, or ended with other weights or other rows in metrics.jsonl.
+Each `fit` is a new process of the console command, in a process group and on a terminal of its own, whose progress bar
+says which step it is at; killed is the whole group. A third of the kills come while a checkpoint is being written, a
+third at random instants of the training and evaluation, and a third at random instants from the start of the process.
+Exit status 1 when a run did not go on, lost more than one checkpoint interval, went on from another checkpoint than the
+newest, or ended with other weights or other rows in metrics.jsonl.
 """
 
 import argparse
 import json
-import mmap
 import os
+import pty
 import random
 import re
 import signal
-import struct
+import subprocess
 import sys
+import sysconfig
 import tempfile
+import termios
 import time
 import zipfile
 from io import BytesIO
@@ -29,12 +32,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import h5py
 import numpy as np
 
-from hgtrain import cli, run  # noqa: F401
 from hgtrain.data.dataset import Skeleton
 from hgtrain.data.native import write_dataset
-from hgtrain.record import Record
-from hgtrain.train.loop import State
 
+COMMAND = str(Path(sysconfig.get_path("scripts")) / "hgtrain")
 INTERVAL = 3
 CONFIG = f"""\
 data: {{train: flies.h5, validation: 0.25}}
@@ -43,23 +44,108 @@ model:
     {{stem_stride: 2, max_stride: 4, output_stride: 2, stem_filters: 4, filters: 4, filter_increase: 0, stacks: 1}}
   head: {{sigma_px: 3}}
 training:
-  {{batch_size: 4, epochs: 25, steps_per_epoch: 4, learning_rate: 2e-3, ema: 0.9, deterministic: true, device: cpu}}
+  {{batch_size: 4, epochs: 40, steps_per_epoch: 4, learning_rate: 2e-3, ema: 0.9, deterministic: true, device: cpu}}
 checkpoint: {{every_steps: {INTERVAL}}}
 output: {{tensorboard: false}}
 """
 TIMES = ("images_per_s", "data_wait_fraction", "elapsed_s", "checkpoint_s")
-POLL_S = 2e-4
+POLL_S = 1e-3
 NOT_BEGUN = -1
+PROGRESS = re.compile(r"training: [^\r\n]*\| ([1-9]\d*)/")
+
+
+class Kill(NamedTuple):
+    """When to kill: while the `writes`th checkpoint is being written, or so long after the start or the first step."""
+
+    writes: int | None = None
+    delay_s: float = 0.0
+    is_in_training: bool = False
 
 
 class Outcome(NamedTuple):
-    """What became of one `fit`. status: None when it was killed. reached: the step it was at; resumed: it began at."""
+    """What became of one `fit`.
+
+    status: None when it was killed. reached: the step it was seen at; resumed: it began at; newest: checkpoint it left.
+    """
 
     status: int | None
     reached: int
     resumed: int
+    newest: int
     was_writing: bool
     log: str
+
+
+class Fit:
+    """One process of `hgtrain fit`, which begins or resumes the run in a folder."""
+
+    def __init__(self, config: Path, folder: Path) -> None:
+        self._checkpoints = folder / "checkpoints"
+        self._log = b""
+        self._terminal, end = pty.openpty()
+        os.set_blocking(self._terminal, False)
+        # One without a size shows no progress bar.
+        termios.tcsetwinsize(end, (50, 200))
+        self._process = subprocess.Popen(
+            [COMMAND, "fit", str(config), "--run-dir", str(folder), "--resume"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=end,
+            start_new_session=True,
+        )
+        os.close(end)
+
+    def outcome(self, kill: Kill | None) -> Outcome:
+        """Wait for the end of the process, and bring it about where it is to be killed."""
+        is_killed = kill is not None and self._comes_to(kill)
+        if is_killed:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        status = self._wait()
+        was_writing = is_killed and self._is_writing()
+        text = self._log.decode(errors="replace")
+        found = re.search(r"resuming at step (\d+)", text)
+        reached = max(map(int, PROGRESS.findall(text)), default=NOT_BEGUN)
+        # Without any checkpoint it starts over, at step 0.
+        resumed = int(found[1]) if found else (0 if reached != NOT_BEGUN else NOT_BEGUN)
+        return Outcome(None if is_killed else status, reached, resumed, self._newest(), was_writing, text)
+
+    def _comes_to(self, kill: Kill) -> bool:
+        """Wait for the moment to kill; return False when the process has ended before."""
+        seen, is_writing, since = 0, False, time.monotonic()
+        is_counting = not kill.is_in_training
+        while self._process.poll() is None:
+            self._read()
+            if not is_counting and PROGRESS.search(self._log.decode(errors="replace")):
+                is_counting, since = True, time.monotonic()
+            was_writing, is_writing = is_writing, self._is_writing()
+            seen += is_writing and not was_writing
+            is_due = is_counting and time.monotonic() - since >= kill.delay_s
+            if is_due if kill.writes is None else seen >= kill.writes:
+                return True
+            time.sleep(POLL_S)
+        return False
+
+    def _wait(self) -> int:
+        while self._process.poll() is None:
+            self._read()
+            time.sleep(0.02)
+        self._read()
+        os.close(self._terminal)
+        return self._process.returncode
+
+    def _read(self) -> None:
+        try:
+            while part := os.read(self._terminal, 65536):
+                self._log += part
+        except OSError:
+            # Nothing to read now, or nobody left who writes.
+            return
+
+    def _is_writing(self) -> bool:
+        return any(self._checkpoints.glob(".partial*"))
+
+    def _newest(self) -> int:
+        return max((int(path.stem.rpartition("-")[2]) for path in self._checkpoints.glob("step-*.index")), default=0)
 
 
 class Kills:
@@ -68,49 +154,59 @@ class Kills:
     def __init__(self, folder: Path, seed: int) -> None:
         self._folder = folder
         self._random = random.Random(seed)
-        self._step = mmap.mmap(-1, 8)
-        self.figures: dict[str, Any] = {"kills": 0, "while_writing": 0, "runs": 0, "most_steps_lost": 0, "failures": []}
+        self.figures: dict[str, Any] = {
+            "kills": 0, "while_writing": 0, "runs": 0, "most_steps_lost": 0, "seconds": 0, "failures": []
+        }  # fmt: skip
         write_data(folder)
         before = time.monotonic()
-        self.undisturbed = self._fit(folder / "undisturbed", delay_s=None, writes=None)
+        self.undisturbed = self._fit(folder / "undisturbed", None)
         self._seconds = time.monotonic() - before
-        if self.undisturbed.status != 0:
+        if self.undisturbed.status != 0 or self.undisturbed.reached <= 0:
             raise SystemExit(f"the undisturbed run failed:\n{self.undisturbed.log}")
 
     def run(self, kills: int) -> None:
         """Kill `kills` times, over as many runs as it takes, and compare each run that comes to its end."""
+        before = time.monotonic()
         while self.figures["kills"] < kills and not self.figures["failures"]:
             self._one_run(self._folder / f"killed-{self.figures['runs']}", kills)
             self.figures["runs"] += 1
+        self.figures["seconds"] = round(time.monotonic() - before)
 
     def _one_run(self, folder: Path, kills: int) -> None:
-        reached = 0
+        before = Outcome(None, 0, 0, 0, False, "")
         while True:
-            number = self.figures["kills"]
-            writes = self._random.randint(1, 20) if number % 3 == 0 else None
-            delay_s = self._random.uniform(0, 0.6 * self._seconds) if writes is None else None
-            is_last = number >= kills
-            outcome = self._fit(folder, None, None) if is_last else self._fit(folder, delay_s, writes)
-            self._note(outcome, reached)
+            is_last = self.figures["kills"] >= kills
+            outcome = self._fit(folder, None if is_last else self._next_kill())
+            self._note(outcome, before)
             if self.figures["failures"]:
                 return
             if outcome.status == 0:
                 self._compare(folder)
                 return
             # A process that was killed before its first step lost none.
-            reached = max(outcome.reached, outcome.resumed, 0) if outcome.reached != NOT_BEGUN else reached
+            before = outcome if outcome.reached != NOT_BEGUN else before._replace(newest=outcome.newest)
 
-    def _note(self, outcome: Outcome, reached: int) -> None:
+    def _next_kill(self) -> Kill:
+        number = self.figures["kills"] % 3
+        if number == 0:
+            return Kill(writes=self._random.randint(1, 20))
+        share = self._random.uniform(0, 0.5)
+        return Kill(delay_s=share * self._seconds, is_in_training=number == 1)
+
+    def _note(self, outcome: Outcome, before: Outcome) -> None:
         figures = self.figures
         if outcome.resumed != NOT_BEGUN:
-            lost = reached - outcome.resumed
+            lost = max(before.reached, before.resumed, 0) - outcome.resumed
             figures["most_steps_lost"] = max(figures["most_steps_lost"], lost)
             if lost > INTERVAL:
                 figures["failures"].append(f"{lost} steps were lost, an interval has {INTERVAL}\n{outcome.log}")
+            if outcome.resumed != before.newest:
+                figures["failures"].append(f"did not go on from {before.newest}, the newest checkpoint\n{outcome.log}")
         if outcome.status is None:
             figures["kills"] += 1
             figures["while_writing"] += outcome.was_writing
-            print(f"kill {figures['kills']}: at step {max(outcome.reached, 0)}", file=sys.stderr, flush=True)
+            where = "before training" if outcome.reached == NOT_BEGUN else f"at step {outcome.reached}"
+            print(f"kill {figures['kills']}: {where}", file=sys.stderr, flush=True)
         elif outcome.status != 0:
             figures["failures"].append(f"did not go on: exit status {outcome.status}\n{outcome.log}")
 
@@ -119,68 +215,8 @@ class Kills:
             if read(folder) != read(self._folder / "undisturbed"):
                 self.figures["failures"].append(f"{folder}: {what} differ from the undisturbed run's")
 
-    def _fit(self, folder: Path, delay_s: float | None, writes: int | None) -> Outcome:
-        """Run `fit`; kill it after `delay_s`, or in the middle of the writing of its `writes`th checkpoint."""
-        self._step[:] = struct.pack("q", NOT_BEGUN)
-        log = self._folder / "log"
-        pid = os.fork()
-        if pid == 0:
-            self._become_fit(folder, log)
-        status, was_writing = _wait(pid, folder / "checkpoints", delay_s, writes)
-        text = log.read_text()
-        (reached,) = struct.unpack("q", self._step[:])
-        found = re.search(r"resuming at step (\d+)", text)
-        # Without any checkpoint it starts over, at step 0.
-        resumed = int(found[1]) if found else (0 if reached != NOT_BEGUN else NOT_BEGUN)
-        return Outcome(status, reached, resumed, was_writing, text)
-
-    def _become_fit(self, folder: Path, log: Path) -> None:
-        status = 1
-        try:
-            with log.open("w") as file:
-                os.dup2(file.fileno(), 1)
-                os.dup2(file.fileno(), 2)
-            self._share_steps()
-            sys.argv = ["hgtrain", "fit", str(self._folder / "tiny.yaml"), "--run-dir", str(folder), "--resume"]
-            cli.main()
-            status = 0
-        except SystemExit as error:
-            status = error.code if isinstance(error.code, int) else 1
-        except BaseException:  # noqa: BLE001
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-
-    def _share_steps(self) -> None:
-        stepped = Record.stepped
-
-        def sharing(record: Record, state: State, loss: float, images_per_s: float | None) -> None:
-            self._step[:] = struct.pack("q", state.step)
-            stepped(record, state, loss, images_per_s)
-
-        Record.stepped = sharing  # type: ignore[method-assign]
-
-
-def _wait(pid: int, checkpoints: Path, delay_s: float | None, writes: int | None) -> tuple[int | None, bool]:
-    """Return the exit status, None when the process was killed, and whether a checkpoint was then being written."""
-    end = None if delay_s is None else time.monotonic() + delay_s
-    seen, is_writing = 0, False
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status), False
-        was_writing, is_writing = is_writing, any(checkpoints.glob(".partial*"))
-        seen += is_writing and not was_writing
-        if (end is not None and time.monotonic() >= end) or (writes is not None and seen >= writes):
-            os.kill(pid, signal.SIGKILL)
-            _, status = os.waitpid(pid, 0)
-            left = any(checkpoints.glob(".partial*"))
-            return (None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)), left
-        time.sleep(POLL_S)
+    def _fit(self, folder: Path, kill: Kill | None) -> Outcome:
+        return Fit(self._folder / "tiny.yaml", folder).outcome(kill)
 
 
 def write_data(folder: Path) -> None:
@@ -237,11 +273,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    # Imported, but nothing of it used: what TensorFlow sets up on first use does not survive a fork.
-    import hgtrain.evaluate
-    import hgtrain.report
-    import hgtrain.trainer  # noqa: F401
-
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

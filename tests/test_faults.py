@@ -1,29 +1,19 @@
 import os
-import random
-import re
-import resource
 import shutil
-import signal
 import time
 from contextlib import contextmanager
 
-import numpy as np
 import pytest
 import tensorflow as tf
-from test_checkpoint import make, save_two
-from test_loop import FakeInner, FakeObserver, make_inner, make_plan
-from test_loop import run as run_loop
+from faulty import failing, full_disk, make_quick, undisturbed
 from test_parity import assert_same, fit
-from tiny_run import rows_of, write_data
+from tiny_run import write_data
 
-from hgtrain import faults, run, rundir
+from hgtrain import faults
 from hgtrain.config import load_config
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.faults import FileWatch, named_failures, out_of_memory_text, stacks_shown_when_stalled
 from hgtrain.memory import Device
-from hgtrain.stopping import StoppedError, StopRequest
-from hgtrain.train import checkpoint, loop
-from hgtrain.train.loop import Asked, NotFiniteError, State, train
 from hgtrain.trainer import Trainer
 
 slow = pytest.mark.slow
@@ -38,169 +28,15 @@ def config_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(config_file, tmp_path_factory):
-    """The directory of an undisturbed run of two epochs of four steps."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "SECONDS_A_CALL", 0.0)
-        patch.setattr(run, "_evaluate_best", lambda config, folder, split: {})
-        fit(config_file, folder, ())
-    return folder
-
-
-@pytest.fixture(autouse=True, scope="module")
-def indeterminate_again():
-    yield
-    from tensorflow.python.framework import config
-
-    config.disable_op_determinism()
+    return undisturbed(config_file, tmp_path_factory.mktemp("whole") / "run")
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(loop, "SECONDS_A_CALL", 0.0)
-    monkeypatch.setattr(run, "_evaluate_best", lambda config, folder, split: {})
-
-
-@contextmanager
-def full_disk(limit=1000):
-    """No file may grow beyond some bytes, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-# Damaged checkpoints
-
-
-def restored(folder):
-    """Return the step that was restored and whether every variable is that step's."""
-    checkpoints, (weights, step) = make(folder)
-    state = checkpoints.restore_newest()
-    expected = {4: 1.0, 8: 2.0}[state["step"]]
-    return state["step"], weights.numpy().tolist() == [expected] * 3 and step.numpy() == state["step"]
-
-
-def damaged_copies(folder, copy, suffix, places, damage):
-    save_two(folder)
-    size = (folder / f"step-8{suffix}").stat().st_size
-    for place in places(size):
-        shutil.copytree(folder, copy, dirs_exist_ok=True)
-        path = copy / f"step-8{suffix}"
-        path.write_bytes(damage(path.read_bytes(), place))
-        yield place, restored(copy)
-
-
-SUFFIXES = [checkpoint.INDEX, checkpoint.DATA]
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_checkpoint_cut_off_at_any_of_20_places_gives_way_to_the_one_before(tmp_path, suffix):
-    copies = damaged_copies(
-        tmp_path / "good", tmp_path / "bad", suffix, lambda size: [size * i // 20 for i in range(20)],
-        lambda data, place: data[:place],
-    )  # fmt: skip
-    assert {result for _, result in copies} == {(4, True)}
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_bit_flipped_at_any_of_100_places_never_gives_wrong_values(tmp_path, suffix):
-    chance = random.Random(0)
-
-    def flip(data, place):
-        changed = bytearray(data)
-        changed[place] ^= 1 << chance.randrange(8)
-        return bytes(changed)
-
-    copies = damaged_copies(
-        tmp_path / "good", tmp_path / "bad", suffix, lambda size: [chance.randrange(size) for _ in range(100)], flip
-    )
-    results = {result for _, result in copies}
-    # Some bytes of a file mean nothing: then the newest is restored, and is right.
-    assert results <= {(4, True), (8, True)}
-    assert (4, True) in results
-
-
-def test_a_damaged_only_checkpoint_is_refused_by_name(tmp_path):
-    save_two(tmp_path)
-    for path in tmp_path.glob("step-*.index"):
-        path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(RunError, match=rf"the checkpoint {re.escape(str(tmp_path))}/step-4 is damaged: "):
-        restored(tmp_path)
+    make_quick(monkeypatch)
 
 
 # What cannot be written
-
-
-def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path):
-    save_two(tmp_path)
-    checkpoints, (weights, _) = make(tmp_path)
-    weights.assign(np.full(3, 3.0))
-    with full_disk(100), pytest.raises(RunError, match=r"step-12 cannot be written: .*step-8 is the newest left"):
-        checkpoints.save(12, {"step": 12})
-    assert restored(tmp_path) == (8, True)
-
-
-def test_what_a_failed_write_leaves_is_removed_by_the_next_process(tmp_path):
-    (tmp_path / ".partial_temp").mkdir()
-    (tmp_path / ".partial.index").touch()
-    make(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_a_killed_process_left_beside_its_files_is_removed(tmp_path):
-    for name in (".best.123.keras", ".config.9.yaml"):
-        (tmp_path / name).touch()
-    kept = tmp_path / ".best.of.all.keras"
-    kept.touch()
-    with rundir.claimed(tmp_path, resume=True):
-        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == [kept.name]
-
-
-def test_slow_writing_goes_on_in_the_background(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "SETTLED_S", 0.0)
-    monkeypatch.setattr(checkpoint, "TOLERABLE_PART", 0.0)
-    checkpoints, (weights, step) = make(tmp_path)
-    weights.assign(np.full(3, 1.0))
-    step.assign(4)
-    checkpoints.save(4, {"step": 4})
-    for number in (2, 9):
-        # What changes after the call is not in the checkpoint.
-        weights.assign(np.full(3, float(number)))
-        step.assign(8)
-        if number == 2:
-            checkpoints.save(8, {"step": 8})
-    checkpoints.wait()
-    checkpoints.close()
-    assert restored(tmp_path) == (8, True)
-
-
-def test_a_failure_in_the_background_is_raised(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "SETTLED_S", 0.0)
-    monkeypatch.setattr(checkpoint, "TOLERABLE_PART", 0.0)
-    checkpoints, _ = make(tmp_path)
-    checkpoints.save(4, {"step": 4})
-    with full_disk(100):
-        checkpoints.save(8, {"step": 8})
-        with pytest.raises(RunError, match=r"step-8 cannot be written: .*step-4 is the newest left"):
-            checkpoints.wait()
-    checkpoints.close()
-
-
-def failing(monkeypatch, owner, name, at, fault):
-    """Call `fault` before the `at`th call of a method."""
-    method, calls = getattr(owner, name), []
-
-    def called(self, *arguments):
-        calls.append(1)
-        if len(calls) == at:
-            with fault(self):
-                return method(self, *arguments)
-        return method(self, *arguments)
-
-    monkeypatch.setattr(owner, name, called)
 
 
 @slow
@@ -323,99 +159,6 @@ def test_a_run_out_of_memory_ends_with_the_estimate(config_file, tmp_path, monke
         fit(config_file, tmp_path / "run", ("training.batch_size=512",))
 
 
-# A loss that is not finite
-
-
-class RestoringInner(FakeInner):
-    """Goes back to what it saved last."""
-
-    def restore(self):
-        if not self.saved:
-            return None
-        state = State(**self.saved[-1])
-        self.position = state.step
-        return state
-
-    def steps(self, first_step, learning_rates):
-        self.position = first_step
-        return super().steps(first_step, learning_rates)
-
-
-class RestoringObserver(FakeObserver):
-    def __init__(self):
-        super().__init__()
-        self.skipped = []
-
-    def left_out(self, state, step):
-        self.skipped.append((state.step, step))
-
-
-def skipping(plan, bad):
-    inner, observer = make_inner(plan), RestoringObserver()
-    inner.__class__ = RestoringInner
-    inner.losses[bad] = np.nan
-    return train(plan, State(), inner, observer), inner, observer
-
-
-def test_a_step_that_is_not_finite_is_left_out():
-    state, _, observer = skipping(make_plan(skips_nonfinite=True), [5])
-    assert (state.step, state.skipped, observer.skipped) == (8, [5], [(4, 5)])
-
-
-def test_the_mean_loss_is_of_the_steps_that_were_done():
-    state, inner, _ = skipping(make_plan(skips_nonfinite=True), [5])
-    expected = inner.losses[[4, 6, 7]].astype(np.float64).mean(0)
-    assert state.history[1]["loss_per_stack"] == pytest.approx(expected.tolist())
-
-
-def test_the_first_step_can_be_left_out():
-    assert skipping(make_plan(skips_nonfinite=True), [0, 1])[0].skipped == [0, 1]
-
-
-def test_many_steps_that_are_not_finite_end_the_run():
-    with pytest.raises(NotFiniteError, match="step 14"):
-        skipping(make_plan(epochs=1, steps_per_epoch=20, skips_nonfinite=True), list(range(4, 16)))
-
-
-def test_an_epoch_without_a_step_ends_the_run():
-    with pytest.raises(NotFiniteError, match="step 2"):
-        skipping(make_plan(epochs=2, steps_per_epoch=2, skips_nonfinite=True), [0, 1])
-
-
-def nan_at(monkeypatch, bad):
-    steps = Trainer.steps
-
-    def spoilt(self, first_step, rates):
-        losses, waited = steps(self, first_step, rates)
-        losses = losses.copy()
-        for step in range(first_step, first_step + len(losses)):
-            if step in bad:
-                losses[step - first_step] = np.nan
-        return losses, waited
-
-    monkeypatch.setattr(Trainer, "steps", spoilt)
-
-
-@slow
-@pytest.mark.usefixtures("quick")
-def test_the_frames_of_a_loss_that_is_not_finite_are_named(config_file, tmp_path, monkeypatch):
-    nan_at(monkeypatch, [6])
-    with pytest.raises(
-        RunError, match=r"not finite at step 6, of the frames .*flies.h5:/images\[\d+\], .*on_nonfinite: skip"
-    ):
-        fit(config_file, tmp_path / "run", ())
-    assert (tmp_path / "run" / "checkpoints" / "step-6.index").exists()
-
-
-@slow
-@pytest.mark.usefixtures("quick")
-def test_a_run_that_leaves_steps_out_comes_to_its_end(config_file, tmp_path, monkeypatch, capsys):
-    nan_at(monkeypatch, [1, 6])
-    fit(config_file, tmp_path / "run", ("training.on_nonfinite=skip",))
-    assert [row["step"] for row in rows_of(tmp_path / "run")] == [4, 8]
-    assert "the loss of step 6 is not finite: back to step 6, to go on without it" in capsys.readouterr().err
-
-
 # Data that change
 
 
@@ -500,40 +243,3 @@ def test_a_call_that_ends_shows_nothing(monkeypatch, capfd):
         pass
     time.sleep(0.2)
     assert capfd.readouterr().err == ""
-
-
-# Signals
-
-
-def test_sigusr1_asks_for_a_checkpoint_once():
-    stop = StopRequest()
-    with stop.listening():
-        os.kill(os.getpid(), signal.SIGUSR1)
-    assert (bool(stop), stop.take_save(), stop.take_save()) == (False, True, False)
-
-
-def test_a_checkpoint_that_is_asked_for_is_written_and_the_run_goes_on(monkeypatch):
-    monkeypatch.setattr(loop, "SECONDS_A_CALL", 0.0)
-    plan = make_plan(checkpoint_steps=100)
-    whole_state, _, _ = run_loop(plan)
-    inner = make_inner(plan)
-    state = train(plan, State(), inner, FakeObserver(), Asked(to_save=lambda: inner.position == 2))
-    assert [saved["step"] for saved in inner.saved] == [2, 8]
-    assert state.history[1]["loss"] == whole_state.history[1]["loss"]
-
-
-@slow
-@pytest.mark.usefixtures("quick")
-def test_a_signal_during_the_evaluation_says_how_to_go_on(config_file, whole, tmp_path, monkeypatch, capsys):
-    def evaluate(config, folder, split):
-        raise StoppedError(signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run, "_evaluate_best", evaluate)
-        with pytest.raises(StoppedError):
-            fit(config_file, tmp_path / "run", ())
-    again = f"hgtrain fit {tmp_path}/run/config.yaml --run-dir {tmp_path}/run --resume"
-    assert capsys.readouterr().err.endswith(f"stopped before the evaluation was done; go on with: {again}\n")
-    fit(config_file, tmp_path / "run", (), resume=True)
-    assert_same(tmp_path / "run", whole)
-    assert "finished" in rundir.read_json(tmp_path / "run" / rundir.PROVENANCE)

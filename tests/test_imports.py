@@ -47,7 +47,7 @@ ALLOWED = {
     "data.source": FORMAT
     | {"data.builtin", "data.concatenated", "data.deepposekit", "data.leap", "data.native", "data.sleap_package"},
     "data.foreign_images": {"errors", "foreign", "frames"},
-    "data.convert": FORMAT | {"data.foreign_images", "data.native", "data.sleap_package", "data.source", "foreign"},
+    "data.convert": FORMAT | {"data.foreign_images", "data.native", "data.sleap_package", "foreign", "trial"},
     "data.augment": {"coords"},
     "data.resize": {"coords"},
     "data.readers": {"errors", "data.dataset"},
@@ -66,16 +66,23 @@ ALLOWED = {
     "rundir": {"errors"},
     "device": {"config", "errors"},
     "train.checkpoint": {"errors", "train.log"},
+<<<<<<< HEAD
     "initial_weights": {"data.hdf5", "errors", "rundir"},
     "caching": {"config", "data.dataset"},
     "record": {"caching", "config", "data.source", "overlay", "rundir", "train.log", "train.loop"},
     "trainer": {"config", "coords", "data.pipeline", "data.readers", "data.resize", "data.source", "data.targets"}
     | {"device", "errors", "faults", "initial_weights", "loss", "model.network", "model.training_pass", "peaks"}
     | {"predictor", "rundir"}
+=======
+    "initial_weights": {"apart", "data.hdf5", "errors", "rundir"},
+    "record": {"config", "data.source", "overlay", "rundir", "train.log", "train.loop"},
+    "trainer": {"config", "coords", "data.pipeline", "data.resize", "data.source", "data.targets", "device"}
+    | {"errors", "faults", "initial_weights", "loss", "model.network", "peaks", "predictor", "rundir"}
+>>>>>>> h1
     | {"train.checkpoint", "train.loop", "train.optimizer", "train.step"},
     # What is said about a config, a run or a dataset.
     "memory": {"errors"},
-    "described": {"config", "data.dataset", "data.source", "errors", "rundir"},
+    "described": {"config", "data.dataset", "data.source", "errors", "rundir", "trial"},
     "init_config": {"config", "coords", "data.dataset", "data.source", "described", "memory"},
     "summary": {"config", "coords", "described", "memory", "model.network", "model.training_pass", "receptive_field"},
     "trial_steps": {"config", "device", "loss", "summary", "train.step", "trainer"},
@@ -85,7 +92,7 @@ ALLOWED = {
     "report_comparison": {"config", "errors", "report", "report_plots", "rundir", "train.log"},
     # Finished runs.
     "opened_run": {"config", "data.dataset", "device", "errors", "predictor", "rundir", "trainer"},
-    "frames": {"data.dataset", "data.source", "errors"},
+    "frames": {"data.dataset", "data.source", "errors", "trial"},
     "foreign": {"data.dataset", "errors"},
     "prediction_files": {"data.dataset", "errors", "foreign", "frames"},
     "predict": {"errors", "frames", "prediction_files", "train.log"},
@@ -95,15 +102,17 @@ ALLOWED = {
     "export": {"coords", "errors", "export_formats", "export_readme", "predictor", "rundir"},
     "sleap_config": FORMAT,
     "import_sleap": {"config", "data.dataset", "data.hdf5", "data.source", "errors", "evaluate", "model.network"}
-    | {"model.sleap_weights", "rundir", "sleap_config"},
+    | {"model.sleap_weights", "rundir", "sleap_config", "trial"},
     # What each command does, and the command line.
     "faults": {"config", "data.pipeline", "data.source", "described", "errors", "memory", "summary", "train.log"},
-    "inspect_data": {"data.dataset", "data.source", "errors"},
+    "apart": {"errors", "train.log"},
+    "trial": {"apart", "data.dataset", "data.source", "errors"},
+    "inspect_data": {"apart", "data.dataset", "data.source", "errors"},
     "inspect_plot": {"data.dataset", "errors"},
     "doctor": NOTHING,
     **dict.fromkeys(["run", "run_data", "run_models", "run_results"], ALL_BUT_THE_COMMAND_LINE),
     "cli": {"__init__", "config", "errors", "run", "run_data", "run_models", "run_results"}
-    | {"stopping", "summary_table"},
+    | {"stopping", "summary_table", "trial"},
     "__main__": {"cli"},
 }
 
@@ -126,10 +135,18 @@ USES = {
 }
 """Which modules may use a part of TensorFlow that has a home."""
 
+OPEN_UNTRIED = {"__init__", "data.source", "inspect_data", "run_data", "trial"}
+"""Which modules may open a dataset without trying it out in another process: `run_data` has inspected it in one."""
+
 WITHOUT_TENSORFLOW = [
     *(name for name in MODULES if name.startswith("config")),
+<<<<<<< HEAD
     *("doctor", "faults", "inspect_data", "inspect_plot", "run_data"),
     *("caching", "cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"),
+=======
+    *("apart", "doctor", "faults", "inspect_data", "inspect_plot", "run_data", "trial"),
+    *("cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"),
+>>>>>>> h1
     *("train.loop", "train.log", "train.schedule", "coords", "metrics", "overlay", "memory"),
     *(
         "data.dataset",
@@ -217,7 +234,22 @@ def test_a_part_of_tensorflow_is_used_at_home_alone(part):
     assert users <= USES[part]
 
 
-@pytest.mark.parametrize("module", ["errors", "stopping", "cli", "rundir", "yaml_source", "train.schedule"])
+@by_module
+def test_a_dataset_is_opened_after_it_was_tried_out(module):
+    opening = {
+        ast.unparse(node)
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("source.open_all", "source.open_dataset")
+    }
+    opening |= {
+        name
+        for name, _ in imports_in(tree_of(module))
+        if name in ("hgtrain.data.source.open_all", "hgtrain.data.source.open_dataset")
+    }
+    assert not opening or module in OPEN_UNTRIED
+
+
+@pytest.mark.parametrize("module", ["errors", "stopping", "trial", "cli", "rundir", "yaml_source", "train.schedule"])
 def test_what_the_command_line_starts_with_needs_no_numpy(module):
     assert "numpy" not in libraries(module, only_module_level=True)
 

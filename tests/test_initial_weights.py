@@ -6,8 +6,10 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from endless import make_endless
 from tiny_run import fit, write_data
 
+from hgtrain import apart
 from hgtrain.config import BackboneConfig, ModelConfig, load_config
 from hgtrain.errors import RunError
 from hgtrain.initial_weights import InitialWeights, read_initial_weights, read_keras_arrays, take_weights
@@ -56,6 +58,21 @@ def test_an_equal_network_takes_everything(saved: tuple[keras.Model, Path]) -> N
     assert (taken.new, taken.left) == ((), ())
     images = np.random.default_rng(1).uniform(0, 255, (1, 16, 16, 1))
     np.testing.assert_array_equal(other(images), model(images))
+
+
+def test_a_file_that_hdf5_reads_without_end_is_refused(
+    saved: tuple[keras.Model, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart, "STEP_S", 0.5)
+    with zipfile.ZipFile(saved[1]) as archive:
+        weights = Path(archive.extract("model.weights.h5", tmp_path))
+    with zipfile.ZipFile(tmp_path / "best.keras", "w") as archive:
+        archive.write(make_endless(weights), weights.name)
+    config = load_config(write_data(tmp_path), ["training.initial_weights=best.keras"])
+    with pytest.raises(
+        RunError, match=r"training.initial_weights: .*/best.keras: the HDF5 library does not come to an"
+    ):
+        read_initial_weights(config)
 
 
 def test_a_head_for_another_number_of_keypoints_starts_anew(saved: tuple[keras.Model, Path]) -> None:

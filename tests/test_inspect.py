@@ -6,7 +6,6 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from hgtrain import inspect_data
 from hgtrain.cli import commands
 from hgtrain.data.dataset import Skeleton
 from hgtrain.data.native import write_dataset
@@ -183,27 +182,6 @@ def test_the_report_from_another_process_is_the_same(path):
 def test_a_refused_dataset_is_refused_with_its_message(tmp_path):
     with pytest.raises(DatasetError, match=r"nothing.h5: there is no such file"):
         inspect_safely([str(tmp_path / "nothing.h5")])
-
-
-@pytest.mark.parametrize(
-    ("program", "text"),
-    [
-        ("import os; os.abort()", r"a.h5: the HDF5 library crashes \(SIGABRT\) reading it"),
-        ("import signal, os; os.kill(os.getpid(), signal.SIGPROF)", "a.h5: the HDF5 library does not come to an end"),
-    ],
-)
-def test_a_library_that_takes_the_process_down_is_said_so(monkeypatch, tmp_path, program, text):
-    interpreter = tmp_path / "python"
-    interpreter.write_text(f"#!{inspect_data.sys.executable}\n{program}\n")
-    interpreter.chmod(0o700)
-    monkeypatch.setattr(inspect_data.sys, "executable", str(interpreter))
-    with pytest.raises(DatasetError, match=text):
-        inspect_safely(["a.h5"])
-
-
-def test_a_defect_shows_its_traceback(monkeypatch):
-    with pytest.raises(RuntimeError, match="could not convert string to float: 'soon'"):
-        inspect_safely(["a.h5"], step_s="soon")
 
 
 # The command

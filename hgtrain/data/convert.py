@@ -13,9 +13,9 @@ from hgtrain.data import sleap_package
 from hgtrain.data.dataset import PoseDataset, Skeleton
 from hgtrain.data.foreign_images import LabelledFrame, Shape, close_videos, common_shape, read_images, with_files
 from hgtrain.data.native import LabelledImage, write_dataset
-from hgtrain.data.source import open_dataset
 from hgtrain.errors import DatasetError
 from hgtrain.foreign import FOREIGN_ERRORS, from_foreign_skeleton, import_sleap_io
+from hgtrain.trial import open_dataset
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 

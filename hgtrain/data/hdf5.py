@@ -48,10 +48,13 @@ _RAISED_BY_H5PY = (OSError, KeyError, RuntimeError, ValueError, TypeError, Overf
 def open_hdf5(path: str | Path) -> h5py.File:
     """Return the file opened for reading.
 
-    Raises DatasetError with the reason when it is missing, a directory, unreadable, truncated, locked by a writer or
-    not an HDF5 file.
+    Raises DatasetError with the reason when it is missing, a directory, a device, unreadable, truncated, locked by a
+    writer or not an HDF5 file.
     """
     name = str(path)
+    if Path(name).exists() and not (Path(name).is_file() or Path(name).is_dir()):
+        # Opening a named pipe waits for ever.
+        raise DatasetError(f"{name} is a device or a pipe, expected an HDF5 file")
     try:
         return h5py.File(name, "r")
     except FileNotFoundError as error:

@@ -1,0 +1,113 @@
+"""Reading files in a process of its own, within limits, where the HDF5 library may loop or crash without harm.
+
+The module that does the reading is run as a program: `python -m MODULE SECONDS FILE...` prints one JSON document.
+"""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hgtrain.errors import DatasetError, HgtrainError
+
+STEP_S = 20.0
+"""Processor time for one step of reading, after which a file is held to be hostile."""
+
+MEMORY_BYTES = 16 * 2**30
+
+SILENT_S = 2.0
+"""Reading that takes longer is spoken of."""
+
+
+class Apart:
+    """A module that reads files in a process of its own, which runs from the moment this is made.
+
+    module: its name; it calls `answer_with`. step_s: processor time of one step, None for `STEP_S`.
+    """
+
+    def __init__(self, module: str, paths: Sequence[str], step_s: float | None = None) -> None:
+        self._paths = paths
+        # A fresh process, never a fork of this one: where TensorFlow is loaded its threads may hold locks that a fork
+        # keeps for ever. It starts in a fifth of a second, which who knows the files early can use for something else.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, str(STEP_S if step_s is None else step_s), *paths],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Threads that would not be used, and take a third of the processor time until the first file is opened.
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        )
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for the module's document and return it.
+
+        Raises DatasetError when the module refuses the files, or they take its process down.
+        """
+        try:
+            out, err = self._communicate()
+        except BaseException:
+            self.close()
+            raise
+        status = self._process.returncode
+        if status < 0:
+            what = (
+                "does not come to an end" if -status == signal.SIGPROF else f"crashes ({signal.Signals(-status).name})"
+            )
+            # The module says which file it begins with, where it reads one after another.
+            named = json.loads(out.splitlines()[-1]) if out else ", ".join(self._paths)
+            raise DatasetError(
+                f"{named}: the HDF5 library {what} reading it: the file is damaged or made to do that, do not use it"
+            )
+        if status:
+            raise RuntimeError(f"reading {', '.join(self._paths)} failed:\n{err}")
+        document = json.loads(out.splitlines()[-1])
+        if "refused" in document:
+            raise DatasetError(document["refused"])
+        return document
+
+    def _communicate(self) -> tuple[str, str]:
+        try:
+            return self._process.communicate(timeout=SILENT_S)
+        except subprocess.TimeoutExpired:
+            from hgtrain.train.log import say
+
+            say(f"{', '.join(self._paths)}: looked through in a process of its own")
+            return self._process.communicate()
+
+    def close(self) -> None:
+        """End the process, where it still runs."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def answer_with(read: Callable[[Sequence[str]], dict[str, Any]]) -> None:
+    """Print what `read` gives for the files of the command line, or why it refused them, and keep to the limits."""
+    global _step_s
+    _step_s = float(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    signal.setitimer(signal.ITIMER_PROF, _step_s)
+    try:
+        document = read(sys.argv[2:])
+    except HgtrainError as error:
+        document = {"refused": str(error)}
+    print(json.dumps(document, allow_nan=False))
+
+
+def begin_with(path: str) -> None:
+    """Say which file is read from here on, for the message when it takes the process down."""
+    print(json.dumps(path), flush=True)
+
+
+def step_done() -> None:
+    """Give this process its processor time again, where it is one that `Apart` started."""
+    if signal.getitimer(signal.ITIMER_PROF)[0]:
+        signal.setitimer(signal.ITIMER_PROF, _step_s)
+
+
+_step_s = STEP_S

@@ -1,0 +1,70 @@
+import pytest
+
+from hgtrain import apart
+from hgtrain.apart import Apart
+from hgtrain.errors import DatasetError
+
+
+@pytest.fixture
+def interpreter(tmp_path, monkeypatch):
+    """Replace what the other process runs by a program."""
+
+    def replace(program):
+        path = tmp_path / "python"
+        path.write_text(f"#!{apart.sys.executable}\n{program}\n")
+        path.chmod(0o700)
+        monkeypatch.setattr(apart.sys, "executable", str(path))
+
+    return replace
+
+
+@pytest.mark.parametrize(
+    ("program", "text"),
+    [
+        ("import os; os.abort()", r"^a.h5, b.h5: the HDF5 library crashes \(SIGABRT\) reading it"),
+        (
+            "import signal, os; print('\"b.h5\"', flush=True); os.kill(os.getpid(), signal.SIGPROF)",
+            "^b.h5: the HDF5 library does not come to an end",
+        ),
+    ],
+)
+def test_a_library_that_takes_the_process_down_is_said_so(interpreter, program, text):
+    interpreter(program)
+    with pytest.raises(DatasetError, match=text):
+        Apart("hgtrain.trial", ["a.h5", "b.h5"]).answer()
+
+
+def test_a_defect_shows_its_traceback():
+    with pytest.raises(RuntimeError, match="could not convert string to float: 'soon'"):
+        Apart("hgtrain.trial", ["a.h5"], step_s="soon").answer()
+
+
+def test_a_process_that_takes_long_is_spoken_of(interpreter, monkeypatch, capsys):
+    interpreter("import time; time.sleep(0.5); print('{}')")
+    monkeypatch.setattr(apart, "SILENT_S", 0.1)
+    assert Apart("hgtrain.trial", ["a.h5"]).answer() == {}
+    assert capsys.readouterr().err == "a.h5: looked through in a process of its own\n"
+
+
+def test_a_process_that_waits_without_working_can_be_ended(interpreter):
+    interpreter("import time; time.sleep(1000)")
+    process = Apart("hgtrain.trial", ["a.h5"])
+    process.close()
+    assert process._process.returncode == -9
+
+
+def test_memory_is_limited(interpreter, tmp_path):
+    module = tmp_path / "greedy.py"
+    module.write_text(
+        "from hgtrain.apart import answer_with\n"
+        "from hgtrain.errors import DatasetError\n"
+        "def read(paths):\n"
+        "    try:\n"
+        "        return {'bytes': len(bytearray(2**40))}\n"
+        "    except MemoryError:\n"
+        "        raise DatasetError('too large')\n"
+        "answer_with(read)\n"
+    )
+    interpreter(f"import runpy, sys; sys.argv = ['greedy', '5', 'a.h5']; runpy.run_path({str(module)!r})")
+    with pytest.raises(DatasetError, match=r"^too large$"):
+        Apart("greedy", ["a.h5"]).answer()
