@@ -7,15 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from hgtrain.cluster import Cluster
 from hgtrain.config import TrainingConfig
 from hgtrain.errors import RunError
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from hgtrain.train.workers import Workers
+
 
 class Compute(NamedTuple):
-    """What was resolved. strategy_name: single or mirrored. device: in words. jit: whether XLA compiles the step."""
+    """What was resolved.
+
+    strategy_name: single, mirrored or multi_worker. workers: the processes that train together. device: in words.
+    replicas: of all processes. jit: whether XLA compiles the step.
+    """
 
     strategy: "tf.distribute.Strategy"
     strategy_name: str
@@ -24,6 +31,7 @@ class Compute(NamedTuple):
     precision: str
     jit: bool
     xla_reason: str
+    workers: "Workers"
 
 
 def import_tensorflow() -> None:
@@ -55,14 +63,18 @@ def quiet_libraries() -> Iterator[None]:
             os.close(saved)
 
 
-def set_up(config: TrainingConfig) -> Compute:
+def set_up(config: TrainingConfig, cluster: Cluster | None = None) -> Compute:
     """Return where the run computes, after setting what TensorFlow has as process-wide settings.
 
-    Raises RunError where there is no such device, or the batch cannot be shared among the replicas.
+    cluster: for multi_worker; this then waits for all its processes.
+    Raises RunError where there is no such device, the batch cannot be shared among the replicas, or a process of the
+    cluster does not come.
     """
     import_tensorflow()
     import keras
     import tensorflow as tf
+
+    from hgtrain.train.workers import Workers
 
     gpus = tf.config.list_physical_devices("GPU")
     if config.device == "gpu" and not gpus:
@@ -75,10 +87,11 @@ def set_up(config: TrainingConfig) -> Compute:
     tf.config.set_visible_devices(gpus, "GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
-    keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
-    name, strategy = _strategy(config, len(gpus))
+    name, strategy = _strategy(config, len(gpus), cluster)
+    # Later than the strategy: one of several processes must be there before TensorFlow does anything else.
+    keras.utils.set_random_seed(config.seed)
     replicas = strategy.num_replicas_in_sync
     if config.batch_size % replicas:
         raise RunError(
@@ -87,18 +100,17 @@ def set_up(config: TrainingConfig) -> Compute:
         )
     jit, reason = _resolve_xla(config, bool(gpus), replicas)
     device = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else "CPU"
-    return Compute(strategy, name, device, replicas, config.precision, jit, reason)
+    return Compute(strategy, name, device, replicas, config.precision, jit, reason, Workers(cluster))
 
 
-def _strategy(config: TrainingConfig, gpus: int) -> tuple[str, "tf.distribute.Strategy"]:
+def _strategy(config: TrainingConfig, gpus: int, cluster: Cluster | None) -> tuple[str, "tf.distribute.Strategy"]:
     import tensorflow as tf
 
     wanted = config.strategy
-    if wanted == "multi_worker":
-        raise RunError(
-            "training.strategy: multi_worker is not available yet: use mirrored for the devices of one machine"
-        )
-    if wanted == "auto":
+    if cluster is not None:
+        return wanted, _joined(cluster, gpus)
+    # Of several machines that are not there, as to measure a step, this one.
+    if wanted in ("auto", "multi_worker"):
         wanted = "mirrored" if gpus > 1 else "single"
     if wanted == "single":
         return wanted, tf.distribute.get_strategy()
@@ -106,6 +118,28 @@ def _strategy(config: TrainingConfig, gpus: int) -> tuple[str, "tf.distribute.St
     # The default reduction needs NCCL or hangs on CPUs that are parts of one.
     reduction = None if gpus else tf.distribute.ReductionToOneDevice()
     return wanted, tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
+
+
+def _joined(cluster: Cluster, gpus: int) -> "tf.distribute.Strategy":
+    """Return the strategy over all processes once all are there."""
+    import tensorflow as tf
+
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": cluster.workers}),
+        task_type="worker",
+        task_id=cluster.index,
+        # Without a number TensorFlow takes it for none.
+        num_accelerators={"GPU": gpus},
+        rpc_layer="grpc",
+    )
+    kinds = tf.distribute.experimental.CommunicationImplementation
+    options = tf.distribute.experimental.CommunicationOptions(implementation=kinds.AUTO if gpus else kinds.RING)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    except tf.errors.OpError as error:
+        raise RunError(
+            f"{cluster.name(cluster.index)} cannot join {', '.join(cluster.workers)}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _resolve_xla(config: TrainingConfig, has_gpu: bool, replicas: int) -> tuple[bool, str]:

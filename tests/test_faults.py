@@ -23,7 +23,7 @@ from hgtrain.faults import FileWatch, named_failures, out_of_memory_text, stacks
 from hgtrain.memory import Device
 from hgtrain.stopping import StoppedError, StopRequest
 from hgtrain.train import checkpoint, loop
-from hgtrain.train.loop import Asked, NotFiniteError, State, train
+from hgtrain.train.loop import Decision, NotFiniteError, State, train
 from hgtrain.trainer import Trainer
 
 slow = pytest.mark.slow
@@ -517,7 +517,7 @@ def test_a_checkpoint_that_is_asked_for_is_written_and_the_run_goes_on(monkeypat
     plan = make_plan(checkpoint_steps=100)
     whole_state, _, _ = run_loop(plan)
     inner = make_inner(plan)
-    state = train(plan, State(), inner, FakeObserver(), Asked(to_save=lambda: inner.position == 2))
+    state = train(plan, State(), inner, FakeObserver(), lambda steps: Decision(False, inner.position == 2, steps))
     assert [saved["step"] for saved in inner.saved] == [2, 8]
     assert state.history[1]["loss"] == whole_state.history[1]["loss"]
 

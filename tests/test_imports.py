@@ -59,9 +59,12 @@ ALLOWED = {
     "evaluate": {"data.dataset", "data.source", "errors", "metrics", "metrics_extra", "predictor"},
     # Training.
     "rundir": {"errors"},
-    "device": {"config", "errors"},
+    "cluster": {"errors"},
+    "device": {"cluster", "config", "errors", "train.workers"},
     "train.checkpoint": {"errors", "train.log"},
+    "train.workers": {"cluster", "errors", "stopping", "train.loop"},
     "initial_weights": {"data.hdf5", "errors", "rundir"},
+    "provenance": {"config", "data.source"},
     "record": {"config", "data.source", "overlay", "rundir", "train.log", "train.loop"},
     "trainer": {"config", "coords", "data.pipeline", "data.resize", "data.source", "data.targets", "device"}
     | {"errors", "faults", "initial_weights", "loss", "model.network", "peaks", "predictor", "rundir"}
@@ -122,7 +125,7 @@ USES = {
 WITHOUT_TENSORFLOW = [
     *(name for name in MODULES if name.startswith("config")),
     *("doctor", "faults", "inspect_data", "inspect_plot", "run_data"),
-    *("cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"),
+    *("cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device", "cluster"),
     *("train.loop", "train.log", "train.schedule", "coords", "metrics", "overlay", "memory"),
     *("data.dataset", "data.source", "data.hdf5", "data.native", "data.deepposekit", "data.leap"),
     "data.sleap_package",

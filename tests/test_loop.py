@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hgtrain.train import loop
-from hgtrain.train.loop import Asked, InterruptedRunError, NotFiniteError, Plan, State, train
+from hgtrain.train.loop import Decision, InterruptedRunError, NotFiniteError, Plan, State, train
 
 TIMES = ("images_per_s", "data_wait_fraction", "elapsed_s", "checkpoint_s")
 CONTRACT_KEYS = [
@@ -347,7 +347,7 @@ ERRORS = [5.0, 6.0, 4.0, 6.0]
 
 def interrupt(plan, inner, should_stop):
     with pytest.raises(InterruptedRunError):
-        train(plan, State(), inner, FakeObserver(), Asked(should_stop))
+        train(plan, State(), inner, FakeObserver(), lambda steps: Decision(should_stop(), False, steps))
     return State(**inner.saved[-1])
 
 

@@ -16,6 +16,7 @@ class Parts(NamedTuple):
 
     make_batch: (element, step, replica, replicas) -> the replica's part of the step's batch.
     loss: (maps of a stack, targets, weights) -> loss of each example `(b,)`.
+    optimizer: one of `train.optimizer`, which takes gradients that are summed over the replicas.
     batch_size: over all replicas.
     """
 
@@ -89,7 +90,22 @@ class Steps:
     def _replica_step(self, element: Any, step: tf.Tensor) -> tf.Tensor:
         context = tf.distribute.get_replica_context()
         batch = self._parts.make_batch(element, step, context.replica_id_in_sync_group, context.num_replicas_in_sync)
-        return self._update(*batch)
+        losses = self._update(*batch)
+        if context.num_replicas_in_sync > 1:
+            self._average_statistics(context)
+        return losses
+
+    def _average_statistics(self, context: tf.distribute.ReplicaContext) -> None:
+        """Give the moving statistics of batch normalisation, of its own part of the batch, the mean of all replicas.
+
+        At each step, so that it does not depend on when one looks; as one tensor, because the messages are tiny.
+        """
+        variables = [variable.value for variable in self._parts.network.non_trainable_variables]
+        sizes = [variable.shape.num_elements() for variable in variables]
+        together = tf.concat([tf.reshape(variable, (-1,)) for variable in variables], axis=0)
+        means = tf.split(context.all_reduce(tf.distribute.ReduceOp.MEAN, together), sizes)
+        for variable, mean in zip(variables, means, strict=True):
+            variable.assign(tf.reshape(mean, variable.shape))
 
     def _update_weights(self, images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         network, optimizer = self._parts.network, self._parts.optimizer
@@ -101,7 +117,12 @@ class Steps:
             )
             scaled = optimizer.scale_loss(tf.reduce_sum(losses))
         variables = [v.value for v in network.trainable_variables]
-        optimizer.apply(tape.gradient(scaled, variables), network.trainable_variables)
+        gradients = tape.gradient(scaled, variables)
+        context = tf.distribute.get_replica_context()
+        if context.num_replicas_in_sync > 1:
+            # First of all: what clips them, or looks whether they are finite, must see those of the whole batch.
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        optimizer.apply(gradients, network.trainable_variables)
         return losses
 
     def _follow(self, average: WeightAverage, step: tf.Tensor) -> None:
