@@ -1,8 +1,11 @@
 """Where and how a run computes: device, strategy, precision, XLA, determinism, as resolved from the config."""
 
+import faulthandler
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +18,10 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from hgtrain.train.workers import Workers
+
+
+CONNECTED_S = 120.0
+"""How long connecting may take processes that are all there."""
 
 
 class Compute(NamedTuple):
@@ -66,9 +73,9 @@ def quiet_libraries() -> Iterator[None]:
 def set_up(config: TrainingConfig, cluster: Cluster | None = None) -> Compute:
     """Return where the run computes, after setting what TensorFlow has as process-wide settings.
 
-    cluster: for multi_worker; this then waits for all its processes.
-    Raises RunError where there is no such device, the batch cannot be shared among the replicas, or a process of the
-    cluster does not come.
+    cluster: for multi_worker; its processes have met.
+    Raises RunError where there is no such device, the batch cannot be shared among the replicas, or the processes of
+    the cluster cannot be connected or have other numbers of GPUs.
     """
     import_tensorflow()
     import keras
@@ -90,6 +97,8 @@ def set_up(config: TrainingConfig, cluster: Cluster | None = None) -> Compute:
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     name, strategy = _strategy(config, len(gpus), cluster)
+    workers = Workers(cluster)
+    _check_same_devices(workers, len(gpus))
     # Later than the strategy: one of several processes must be there before TensorFlow does anything else.
     keras.utils.set_random_seed(config.seed)
     replicas = strategy.num_replicas_in_sync
@@ -100,7 +109,7 @@ def set_up(config: TrainingConfig, cluster: Cluster | None = None) -> Compute:
         )
     jit, reason = _resolve_xla(config, bool(gpus), replicas)
     device = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else "CPU"
-    return Compute(strategy, name, device, replicas, config.precision, jit, reason, Workers(cluster))
+    return Compute(strategy, name, device, replicas, config.precision, jit, reason, workers)
 
 
 def _strategy(config: TrainingConfig, gpus: int, cluster: Cluster | None) -> tuple[str, "tf.distribute.Strategy"]:
@@ -135,11 +144,41 @@ def _joined(cluster: Cluster, gpus: int) -> "tf.distribute.Strategy":
     kinds = tf.distribute.experimental.CommunicationImplementation
     options = tf.distribute.experimental.CommunicationOptions(implementation=kinds.AUTO if gpus else kinds.RING)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+        with _connecting():
+            return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
     except tf.errors.OpError as error:
         raise RunError(
             f"{cluster.name(cluster.index)} cannot join {', '.join(cluster.workers)}: {str(error).splitlines()[0]}"
         ) from error
+
+
+@contextmanager
+def _connecting() -> Iterator[None]:
+    """End the process when a signal comes or nothing has come of the block for a while, and keep our signal handlers.
+
+    TensorFlow waits there for the others without an end, and holds the interpreter's lock meanwhile, so that neither a
+    handler nor a thread of Python's runs. Its coordination service then takes SIGTERM for itself.
+    """
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    is_main = threading.current_thread() is threading.main_thread()
+    for signum in handlers if is_main else ():
+        signal.signal(signum, signal.SIG_DFL)
+    faulthandler.dump_traceback_later(CONNECTED_S, exit=True, file=sys.__stderr__ or sys.stderr)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        for signum, handler in handlers.items() if is_main else ():
+            signal.signal(signum, handler)
+
+
+def _check_same_devices(workers: "Workers", gpus: int) -> None:
+    most, fewest = workers.agree([gpus, -gpus])
+    if most != -fewest:
+        raise RunError(
+            f"all machines must have as many GPUs: this one has {gpus}, one has {-fewest}, one {most}; set "
+            "CUDA_VISIBLE_DEVICES, or ask Slurm for the same number everywhere (--gpus-per-node)"
+        )
 
 
 def _resolve_xla(config: TrainingConfig, has_gpu: bool, replicas: int) -> tuple[bool, str]:

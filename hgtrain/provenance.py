@@ -3,13 +3,9 @@
 import json
 import platform
 from importlib import metadata
-from typing import TYPE_CHECKING
 
 from hgtrain.config import Config
 from hgtrain.data.source import Split, split_to_json
-
-if TYPE_CHECKING:
-    from hgtrain.device import Compute
 
 PACKAGES = ("hgtrain", "tensorflow", "keras", "numpy", "h5py")
 
@@ -19,12 +15,11 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
 
 
-def what_must_agree(config: Config, split: Split, compute: "Compute") -> dict[str, str]:
+def what_must_agree(config: Config, split: Split) -> dict[str, str]:
     """Return what processes that train together must have alike, by what a message calls it."""
     sides = split_to_json(split).values()
     return {
         "config": json.dumps(config.model_dump(exclude={"output", "checkpoint"})),
-        "data": json.dumps([(side["fingerprint"], side["frames"]) for side in sides]),
-        "versions": json.dumps(versions()),
-        "devices": compute.device,
+        "dataset": json.dumps([(side["fingerprint"], side["frames"]) for side in sides]),
+        "version of its packages": json.dumps(versions()),
     }

@@ -25,6 +25,7 @@ from hgtrain.described import check_as_described
 from hgtrain.errors import ConfigError, DatasetError, RunError
 from hgtrain.faults import FileWatch, estimate_for, frames_of_step, named_failures, out_of_memory_text
 from hgtrain.initial_weights import read_initial_weights
+from hgtrain.meeting import meet
 from hgtrain.memory import device_here
 from hgtrain.opened_run import load_predictor
 from hgtrain.provenance import versions, what_must_agree
@@ -75,16 +76,18 @@ def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -
         with rundir.claimed(folder, resume) if is_chief else nullcontext():
             for note in _notes(config, split) if is_chief else ():
                 say(note)
-            from hgtrain.device import set_up
+            from hgtrain.device import import_tensorflow, set_up
 
-            # Once all processes are there, all have looked at the folder: only now is something written that they see.
+            import_tensorflow()
+            if cluster is not None:
+                # With it all have looked at the folder: only after it is something written that others see.
+                meet(cluster, what_must_agree(config, split))
             compute = set_up(config.training, cluster)
             watch = FileWatch(source.files_of(split))
             with (
                 named_failures(folder, lambda: _out_of_memory(config, split)),
                 compute.workers.loss_named(f"go on with: {_again(folder)}"),
             ):
-                compute.workers.check_alike(what_must_agree(config, split, compute))
                 if is_chief:
                     _write_start(config, folder, split, compute)
                 with closing(_trainer(config, split, compute, folder)) as trainer:

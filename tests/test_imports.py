@@ -60,6 +60,7 @@ ALLOWED = {
     # Training.
     "rundir": {"errors"},
     "cluster": {"errors"},
+    "meeting": {"cluster", "errors", "train.log"},
     "device": {"cluster", "config", "errors", "train.workers"},
     "train.checkpoint": {"errors", "train.log"},
     "train.workers": {"cluster", "errors", "stopping", "train.loop"},
@@ -124,8 +125,8 @@ USES = {
 
 WITHOUT_TENSORFLOW = [
     *(name for name in MODULES if name.startswith("config")),
-    *("doctor", "faults", "inspect_data", "inspect_plot", "run_data"),
-    *("cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device", "cluster"),
+    *("doctor", "faults", "inspect_data", "inspect_plot", "run_data", "cluster", "meeting", "provenance"),
+    *("cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"),
     *("train.loop", "train.log", "train.schedule", "coords", "metrics", "overlay", "memory"),
     *("data.dataset", "data.source", "data.hdf5", "data.native", "data.deepposekit", "data.leap"),
     "data.sleap_package",

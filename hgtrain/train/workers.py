@@ -1,4 +1,4 @@
-"""What the processes that train one network tell each other besides gradients: decisions, state, whether all are there.
+"""What the processes that train one network tell each other besides gradients: decisions and state.
 
 All of them call the same methods in the same order; each call waits for all of them. With one process there is nobody
 to ask, and every method gives back what it was given.
@@ -24,8 +24,9 @@ GROUP = 2**30
 AGREEMENT = 1
 """The number of the operation that is repeated; each other one has its own number."""
 
+MOST_VALUES = 3
+
 LOSSES = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
-ABORTED = "Collective ops is aborted"
 
 
 class Workers:
@@ -41,13 +42,15 @@ class Workers:
         self.is_chief = cluster is None or cluster.is_chief
         self._last_number = AGREEMENT
         # A compiled function, because TensorFlow keeps a record of each number for ever, and this comes twice a second.
-        self._largest = tf.function(self._reduce, input_signature=[tf.TensorSpec((None,), tf.int64)])
+        self._largest = tf.function(self._reduce, input_signature=[tf.TensorSpec((MOST_VALUES,), tf.int64)])
 
     def agree(self, values: Sequence[int]) -> list[int]:
-        """Return the largest of what all gave, each value on its own."""
+        """Return the largest of what all gave, each of up to three values on its own."""
         if self.count == 1:
             return list(values)
-        return self._largest(tf.constant(values, tf.int64)).numpy().tolist()
+        # One shape for all that is agreed on, as the one number demands.
+        padded = [*values, *[0] * (MOST_VALUES - len(values))]
+        return self._largest(tf.constant(padded, tf.int64)).numpy().tolist()[: len(values)]
 
     def deciding(self, stop: StopRequest) -> Decide:
         """Return what tells the training loop what all do: a signal to one is one to all, the slowest sets the pace."""
@@ -81,20 +84,6 @@ class Workers:
             for variable in variables:
                 variable.assign(self._broadcast(variable.numpy()))
 
-    def check_alike(self, facts: dict[str, str]) -> None:
-        """Raise RunError, in all of them, where a worker has other facts than the chief, as named by their keys."""
-        if self._cluster is None:
-            return
-        chiefs = self.from_chief(facts)
-        other = [key for key in facts if facts[key] != chiefs[key]]
-        index = self.agree([self._cluster.index if other else 0])[0]
-        if index:
-            what = f"another {' and '.join(other)} than" if other else "not the same as"
-            raise RunError(
-                f"{self._cluster.name(self._cluster.index if other else index)} has {what} {self._cluster.name(0)}: "
-                "start all with the same hgtrain, config and data"
-            )
-
     @contextmanager
     def loss_named(self, how_to_go_on: str) -> Iterator[None]:
         """Turn what TensorFlow raises within the block when another worker is gone into RunError.
@@ -106,7 +95,7 @@ class Workers:
         try:
             yield
         except tf.errors.OpError as error:
-            if self._cluster is None or not (isinstance(error, LOSSES) or ABORTED in str(error)):
+            if self._cluster is None or not isinstance(error, LOSSES):
                 raise
             raise RunError(f"{self._who_is_lost(str(error))} is lost, so that all stop; {how_to_go_on}") from error
 
