@@ -70,7 +70,7 @@ def _from_tf_config(text: str) -> Cluster:
         if job not in JOBS:
             raise refused(f"has {job!r} in its cluster, which hgtrain has no use for: only {' and '.join(JOBS)} train")
         for address in addresses if isinstance(addresses, list) else [addresses]:
-            if not (isinstance(address, str) and re.fullmatch(r".+:\d+", address)):
+            if not (isinstance(addresses, list) and isinstance(address, str) and re.fullmatch(r".+:\d+", address)):
                 raise refused(f"has {address!r} among the {job} addresses, which must be a list of HOST:PORT")
     # One list of them, the chief first: TensorFlow would take a job of its own for it all the same.
     numbered = [(job, index) for job in JOBS for index in range(len(cluster.get(job, [])))]

@@ -70,7 +70,10 @@ def train_together(
         cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         own = {"TF_CONFIG": json.dumps(cluster), "WEIGHTS": str(folder / f"{run}-{index}.npz")}
         processes.append(start(folder, "multi_worker", run, options, **own, **(hooks or {}).get(index, {})))
-    return [wait(process) for process in processes]
+    # First those that are to be killed, so that the seconds of the others count from there.
+    order = sorted(range(2), key=lambda index: "DIES_AT" not in (hooks or {}).get(index, {}))
+    ended = {index: wait(processes[index]) for index in order}
+    return [ended[index] for index in range(2)]
 
 
 def weights(folder: Path, name: str) -> list[np.ndarray]:
@@ -91,6 +94,12 @@ def whole(folder: Path) -> list[Ended]:
     ended = train_together(folder, "whole")
     assert [one.status for one in ended] == [0, 0], ended
     return ended
+
+
+@pytest.fixture(scope="module")
+def lost(folder: Path) -> list[list[Ended]]:
+    """Return how the workers of two runs ended, `lost0` and `lost1`, the number being who was killed."""
+    return [train_together(folder, f"lost{victim}", hooks={victim: {"DIES_AT": "5"}}) for victim in range(2)]
 
 
 def test_two_processes_have_the_same_weights(folder, whole):
@@ -115,33 +124,29 @@ def test_the_chief_alone_reports(folder, whole):
     assert len(rows_of(folder / "whole")) == 2
 
 
-def assert_equals_whole(folder: Path, run: str) -> None:
-    assert without_times(rows_of(folder / run)) == without_times(rows_of(folder / "whole"))
-    assert weights_of(folder / run / "best.keras") == weights_of(folder / "whole" / "best.keras")
-    for index in range(2):
-        found, expected = (weights(folder, f"{name}-{index}") for name in (run, "whole"))
-        assert [one.tobytes() for one in found] == [one.tobytes() for one in expected]
-
-
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_worker_is_lost_and_the_others_end_and_all_go_on_exactly(folder, whole, victim):
-    run = f"lost{victim}"
-    ended = train_together(folder, run, hooks={victim: {"DIES_AT": "5"}})
-    left = ended[1 - victim]
-    assert (left.status, left.out) == (1, ""), left.errors
+def test_where_one_is_killed_the_other_ends_with_the_line_to_go_on(folder, lost, victim):
+    left = lost[victim][1 - victim]
+    assert (left.status, left.out) == (1, "")
     assert left.seconds < 60
-    again = f"hgtrain fit {folder / run}/config.yaml --run-dir {folder / run} --resume"
-    assert re.search(rf"^Error: worker {victim} \(127.0.0.1:\d+\) is lost, .*: {re.escape(again)}$", left.errors, re.M)
+    run = folder / f"lost{victim}"
+    line = re.escape(f"hgtrain fit {run}/config.yaml --run-dir {run} --resume")
+    assert re.search(
+        rf"^Error: worker {victim} \(127.0.0.1:\d+\) is lost, so that all stop; go on with: {line}$", left.errors, re.M
+    )
     assert "Traceback" not in left.errors
-    assert [one.status for one in train_together(folder, run, "--resume")] == [0, 0]
-    assert_equals_whole(folder, run)
 
 
-def test_a_signal_to_one_worker_stops_all_at_the_same_step(folder, whole):
-    ended = train_together(folder, "stopped", hooks={1: {"STOPS_AT": "5"}})
-    assert [one.status for one in ended] == [143, 143], ended
-    for one in ended:
-        assert "stopped at step 6; go on with: hgtrain fit" in one.errors
-    assert (folder / "stopped" / "checkpoints" / "step-6.index").exists()
-    assert [one.status for one in train_together(folder, "stopped", "--resume")] == [0, 0]
-    assert_equals_whole(folder, "stopped")
+def test_killed_then_stopped_by_a_signal_to_one_they_go_on_exactly(folder, whole, lost):
+    # Killed at step 5, it goes on from the checkpoint of step 3.
+    stopped = train_together(folder, "lost1", "--resume", hooks={1: {"STOPS_AT": "6"}})
+    assert [one.status for one in stopped] == [143, 143], stopped
+    for one in stopped:
+        assert "resuming at step 3 of 8" in one.errors
+        assert "stopped at step 7; go on with: hgtrain fit" in one.errors
+    assert [one.status for one in train_together(folder, "lost1", "--resume")] == [0, 0]
+    assert without_times(rows_of(folder / "lost1")) == without_times(rows_of(folder / "whole"))
+    assert weights_of(folder / "lost1" / "best.keras") == weights_of(folder / "whole" / "best.keras")
+    for index in range(2):
+        found, expected = (weights(folder, f"{name}-{index}") for name in ("lost1", "whole"))
+        assert [one.tobytes() for one in found] == [one.tobytes() for one in expected]
