@@ -172,7 +172,11 @@ class TrainingConfig(_Section):
         default="auto", description="Device; gpu is an error where there is none"
     )
     strategy: Literal["auto", "single", "mirrored", "multi_worker"] = Field(
-        default="auto", description="One device, all of this machine, or the cluster of TF_CONFIG"
+        default="auto",
+        description="One device, all of this machine, or all of the machines that TF_CONFIG or Slurm names",
+    )
+    synchronize_batch_norm: bool = Field(
+        default=False, description="Batch normalisation over the batch of all devices, not of each its own part"
     )
     seed: kinds.Seed = Field(default=0, description="Seed of weights, order and augmentation")
     deterministic: bool = Field(default=False, description="Use deterministic operations only, which are slower")

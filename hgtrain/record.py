@@ -22,6 +22,30 @@ FLAT_AFTER_STEPS = 200
 OVERLAYS = 4
 
 
+class Silence:
+    """Shows and writes nothing: what a process does beside the one that keeps the record.
+
+    check_data: called after every call for steps; raises when the data are not what they were.
+    """
+
+    def __init__(self, check_data: Callable[[], None]) -> None:
+        self._check_data = check_data
+
+    def stepped(self, state: State, loss: float, images_per_s: float | None) -> None:
+        """Raise DatasetError when the data were changed."""
+        self._check_data()
+
+    def epoch_ended(self, state: State, row: dict[str, Any], validation: dict[str, Any]) -> None:
+        """Raise DatasetError when the data were changed."""
+        self._check_data()
+
+    def left_out(self, state: State, step: int) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class Record:
     """Shows and writes down what happens in a run: progress, metrics.jsonl, TensorBoard, a word when maps stay flat.
 

@@ -21,7 +21,7 @@ from hgtrain.errors import RunError
 from hgtrain.faults import stacks_shown_when_stalled
 from hgtrain.initial_weights import InitialWeights, Taken, take_weights
 from hgtrain.loss import confmap_losses
-from hgtrain.model.network import build_network, copy_weights
+from hgtrain.model.network import build_network, copy_weights, synchronize_batch_norm
 from hgtrain.model.training_pass import TrainingPass
 from hgtrain.peaks import decode, refinement_radius
 from hgtrain.predictor import Geometry
@@ -75,6 +75,8 @@ class Networks:
 
         with compute.strategy.scope():
             self.trained = build(compute.precision)
+            if training.synchronize_batch_norm and compute.replicas > 1:
+                synchronize_batch_norm(self.trained)
             self.average = None
             if training.ema is not None:
                 self.average = WeightAverage(build(compute.precision), training.ema)
@@ -119,7 +121,7 @@ class Networks:
             ) from error
 
     def variables(self) -> dict[str, list[tf.Variable]]:
-        """Return every variable that training changes, by what it belongs to; the best so far is among them."""
+        """Return every variable that training changes, by what it belongs to; `best` are those of the best so far."""
         average = [] if self.average is None else self.average.network.variables
         groups = {
             "network": self.trained.variables,
@@ -215,6 +217,7 @@ def build_steps(
 class Trainer:
     """Fulfils `train.loop.Inner` for a config, a split and the devices; `folder` is the run directory.
 
+    Of several processes that train together only the chief validates, reads and writes; the others get what it has.
     cache: where frames are kept: device, ram, none. frames_bytes: what they take there, both sides.
     """
 
@@ -263,7 +266,10 @@ class Trainer:
         self._steps = build_steps(config.training, compute, self.networks, make_batch, loss)
         self._validation = Validation(self.networks.judged, geometry, stores[1], labels[1], config)
         self.validation_points = np.empty((0, len(dataset.keypoint_names), 2), np.float32)
-        self._checkpoints = Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep, self.networks.variables())
+        self.workers = compute.workers
+        self._checkpoints = None
+        if self.workers.is_chief:
+            self._checkpoints = Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep, self.networks.variables())
 
     def steps(self, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:
         """Run one update for each learning rate; return the losses `(n, stacks)` and the seconds waited for data."""
@@ -279,20 +285,25 @@ class Trainer:
 
     def validate(self) -> dict[str, Any]:
         """Return `val_loss`, `val_error_px` and `val_confidence` of the network that is judged."""
-        row, self.validation_points = self._validation()
-        return row
+        row: dict[str, Any] = {}
+        if self.workers.is_chief:
+            row, self.validation_points = self._validation()
+        return self.workers.from_chief(row)
 
     def save_best(self) -> None:
         """Write best.keras."""
-        self.networks.save_best(self._folder)
+        if self.workers.is_chief:
+            self.networks.save_best(self._folder)
 
     def save_state(self, state: State) -> None:
         """Write a checkpoint; in the background where that takes long, until `finish_writing`."""
-        self._checkpoints.save(state.step, state.to_json())
+        if self._checkpoints is not None:
+            self._checkpoints.save(state.step, state.to_json())
 
     def finish_writing(self) -> None:
         """Return when the last checkpoint is on the disk."""
-        self._checkpoints.wait()
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
 
     def start_from(self, initial: InitialWeights) -> Taken:
         """Give the network the weights of another, by layer name, and its moving average the same."""
@@ -300,11 +311,16 @@ class Trainer:
 
     def restore(self) -> State | None:
         """Restore the newest checkpoint, best.keras with it; return its state, None where there is none."""
-        saved = self._checkpoints.restore_newest()
+        saved = None if self._checkpoints is None else self._checkpoints.restore_newest()
+        # Not read by each: what a file system shared by machines shows may be of a moment ago.
+        saved = self.workers.from_chief(saved)
+        for name, group in self.networks.variables().items():
+            if name != "best":
+                self.workers.share(group)
         if saved is None:
             return None
         state = State(**saved)
-        if state.best is not None:
+        if state.best is not None and self.workers.is_chief:
             # The one there may be of epochs after the checkpoint, which will not be the same when epochs are added.
             self.networks.write_best(self._folder)
         return state
@@ -312,4 +328,5 @@ class Trainer:
     def close(self) -> None:
         """Stop the threads that read and write."""
         self._feed.close()
-        self._checkpoints.close()
+        if self._checkpoints is not None:
+            self._checkpoints.close()

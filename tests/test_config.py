@@ -75,6 +75,7 @@ DEFAULTS = {
         "xla": "auto",
         "device": "auto",
         "strategy": "auto",
+        "synchronize_batch_norm": False,
         "seed": 0,
         "deterministic": False,
         "on_nonfinite": "stop",

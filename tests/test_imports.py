@@ -64,21 +64,18 @@ ALLOWED = {
     "evaluate": {"data.dataset", "data.source", "errors", "metrics", "metrics_extra", "predictor"},
     # Training.
     "rundir": {"errors"},
-    "device": {"config", "errors"},
+    "cluster": {"errors"},
+    "meeting": {"cluster", "errors", "train.log"},
+    "device": {"cluster", "config", "errors", "train.workers"},
     "train.checkpoint": {"errors", "train.log"},
-<<<<<<< HEAD
-    "initial_weights": {"data.hdf5", "errors", "rundir"},
+    "train.workers": {"cluster", "errors", "stopping", "train.loop"},
+    "initial_weights": {"apart", "data.hdf5", "errors", "rundir"},
+    "provenance": {"config", "data.source"},
     "caching": {"config", "data.dataset"},
     "record": {"caching", "config", "data.source", "overlay", "rundir", "train.log", "train.loop"},
     "trainer": {"config", "coords", "data.pipeline", "data.readers", "data.resize", "data.source", "data.targets"}
     | {"device", "errors", "faults", "initial_weights", "loss", "model.network", "model.training_pass", "peaks"}
     | {"predictor", "rundir"}
-=======
-    "initial_weights": {"apart", "data.hdf5", "errors", "rundir"},
-    "record": {"config", "data.source", "overlay", "rundir", "train.log", "train.loop"},
-    "trainer": {"config", "coords", "data.pipeline", "data.resize", "data.source", "data.targets", "device"}
-    | {"errors", "faults", "initial_weights", "loss", "model.network", "peaks", "predictor", "rundir"}
->>>>>>> h1
     | {"train.checkpoint", "train.loop", "train.optimizer", "train.step"},
     # What is said about a config, a run or a dataset.
     "memory": {"errors"},
@@ -140,13 +137,9 @@ OPEN_UNTRIED = {"__init__", "data.source", "inspect_data", "run_data", "trial"}
 
 WITHOUT_TENSORFLOW = [
     *(name for name in MODULES if name.startswith("config")),
-<<<<<<< HEAD
-    *("doctor", "faults", "inspect_data", "inspect_plot", "run_data"),
-    *("caching", "cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"),
-=======
     *("apart", "doctor", "faults", "inspect_data", "inspect_plot", "run_data", "trial"),
-    *("cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"),
->>>>>>> h1
+    *("caching", "cluster", "meeting", "provenance", "opened_run", "device"),
+    *("cli", "run", "run_models", "run_results", "rundir", "stopping", "record"),
     *("train.loop", "train.log", "train.schedule", "coords", "metrics", "overlay", "memory"),
     *(
         "data.dataset",

@@ -260,12 +260,46 @@ print("equal")
 """
 
 
+SYNCHRONISED = """
+import keras, numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import test_step as t
+from hgtrain.model.network import synchronize_batch_norm
+
+def train(strategy, is_synchronised=False):
+    with strategy.scope():
+        network = t.network_of()
+        if is_synchronised:
+            synchronize_batch_norm(network)
+        optimizer = t.build_optimizer("sgd", 1e-4, 0, 10.0, "float32")
+    steps = t.Steps(strategy, t.Parts(network, t.TrainingPass(network), optimizer, t.make_batch, t.loss, t.BATCH))
+    losses = steps(t.element_of(0, 20), 0, np.full(20, 1e-4, np.float32))
+    return [losses / losses.max(), *(variable.numpy() for variable in network.variables)]
+
+def distance(found, expected):
+    return max(np.abs(one - other).max() for one, other in zip(found, expected, strict=True))
+
+single = train(tf.distribute.get_strategy())
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
+apart, together = train(strategy), train(strategy, is_synchronised=True)
+start = t.network_of().variables
+moved = [abs(end - first.numpy()).max() for end, first in zip(single[1:], start, strict=True) if first.trainable]
+assert max(moved) > 1e-3, moved
+# Else the batch normalisation of halves would do as well.
+assert distance(apart, single) > 1e-3, distance(apart, single)
+assert distance(together, single) < 1e-6, distance(together, single)
+print("equal")
+"""
+
+
 @pytest.mark.slow
-def test_two_replicas_equal_one_device() -> None:
+@pytest.mark.parametrize("code", [REPLICAS, SYNCHRONISED], ids=["halves alike", "halves differ, synchronised, clipped"])
+def test_two_replicas_equal_one_device(code: str) -> None:
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run(
-        [sys.executable, "-c", REPLICAS], env=environment, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert (done.returncode, done.stdout) == (0, "equal\n"), done.stderr[-3000:]
 

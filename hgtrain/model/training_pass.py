@@ -1,4 +1,4 @@
-"""The forward pass of training: the network's own layers and weights, in fewer passes over memory or with less of it."""
+"""The forward pass of training: the network's own layers and weights, in less time or less memory."""
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -78,7 +78,7 @@ class _Segment:
 
 
 def _run(layer: layers.Layer, inputs: list[tf.Tensor], updates: bool) -> tf.Tensor:
-    if isinstance(layer, layers.BatchNormalization) and layer.trainable:
+    if isinstance(layer, layers.BatchNormalization) and layer.trainable and not layer.synchronized:
         return _normalised(layer, inputs[0], updates)
     return layer(inputs[0] if len(inputs) == 1 else inputs, training=True)
 

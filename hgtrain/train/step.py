@@ -20,6 +20,7 @@ class Parts(NamedTuple):
     forward: images -> maps of every stack, as `network` computes them in training.
     make_batch: (element, step, part, parts) -> that part of the step's images.
     loss: (maps of a stack, targets, weights) -> loss of each example `(b,)`.
+    optimizer: one of `train.optimizer`, which takes gradients that are summed over the replicas.
     batch_size: images of a step, over all replicas and passes.
     passes: how often a replica goes forward and back for one update, each time with its part of the images.
     """
@@ -96,8 +97,24 @@ class Steps:
     def _replica_step(self, element: Any, step: tf.Tensor) -> tf.Tensor:
         context = tf.distribute.get_replica_context()
         losses, gradients = self._all_passes(element, step, context)
+        if context.num_replicas_in_sync > 1:
+            # First of all: what clips them, or looks whether they are finite, must see those of the whole batch.
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            self._average_statistics(context)
         self._parts.optimizer.apply(gradients, self._parts.network.trainable_variables)
         return losses
+
+    def _average_statistics(self, context: tf.distribute.ReplicaContext) -> None:
+        """Give the moving statistics of batch normalisation, of its own part of the batch, the mean of all replicas.
+
+        At each step, so that it does not depend on when one looks; as one tensor, because the messages are tiny.
+        """
+        variables = [variable.value for variable in self._parts.network.non_trainable_variables]
+        sizes = [variable.shape.num_elements() for variable in variables]
+        together = tf.concat([tf.reshape(variable, (-1,)) for variable in variables], axis=0)
+        means = tf.split(context.all_reduce(tf.distribute.ReduceOp.MEAN, together), sizes)
+        for variable, mean in zip(variables, means, strict=True):
+            variable.assign(tf.reshape(mean, variable.shape))
 
     def _all_passes(self, element: Any, step: tf.Tensor, context: tf.distribute.ReplicaContext) -> _Summed:
         """Return losses and gradients, summed over the replica's passes."""
