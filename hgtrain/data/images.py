@@ -67,12 +67,12 @@ class StoredImages:
 
     def __init__(self, dataset: h5py.Dataset, shape: tuple[int, int, int], convert: Convert = _as_stored) -> None:
         self.shape = shape
-        self.dataset = _with_chunk_kept(dataset)
+        # A chunk that is not packed is read in parts.
+        is_packed = dataset.id.get_create_plist().get_nfilters() > 0
+        self.frames_a_chunk: int = dataset.chunks[0] if is_packed else 1
+        self.dataset = _with_chunk_kept(dataset) if self.frames_a_chunk > 1 else dataset
         self._convert = convert
         self._place = place(self.dataset)
-        # A chunk that is not packed is read in parts.
-        is_packed = self.dataset.id.get_create_plist().get_nfilters() > 0
-        self.frames_a_chunk: int = self.dataset.chunks[0] if is_packed else 1
 
     def __reduce__(self) -> tuple:
         return _stored_again, (file_place(self.dataset.file), self.dataset.name, self.shape, self._convert)

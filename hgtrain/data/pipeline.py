@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 READ_AT_ONCE = 32
 
-PIECE_BYTES, PIECE_STEPS = 2**23, 64
+PIECE_BYTES, PIECE_STEPS = 2**23, 256
 """What is read ahead in one piece: as many steps as there are in either, at least one."""
 
 AHEAD_BYTES, AHEAD_PIECES = 2**28, 16
