@@ -44,7 +44,9 @@ ALLOWED = {
     "data.source": FORMAT
     | {"data.builtin", "data.concatenated", "data.deepposekit", "data.leap", "data.native", "data.sleap_package"},
     "data.foreign_images": {"errors", "foreign", "frames"},
-    "data.convert": FORMAT | {"data.foreign_images", "data.native", "data.sleap_package", "foreign", "trial"},
+    "data.convert": FORMAT
+    | {"data.foreign_images", "data.native", "data.sleap_package", "data.walk", "foreign", "trial"},
+    "data.walk": {"apart", "data.hdf5", "errors"},
     "data.augment": {"coords"},
     "data.resize": {"coords"},
     "data.pipeline": {"data.augment", "data.dataset", "data.resize"},
@@ -87,7 +89,16 @@ ALLOWED = {
     "export_formats": {"device", "errors", "predictor"},
     "export": {"coords", "errors", "export_formats", "export_readme", "predictor", "rundir"},
     "sleap_config": FORMAT,
-    "import_sleap": {"config", "data.dataset", "data.hdf5", "data.source", "errors", "evaluate", "model.network"}
+    "import_sleap": {
+        "config",
+        "data.dataset",
+        "data.hdf5",
+        "data.source",
+        "data.walk",
+        "errors",
+        "evaluate",
+        "model.network",
+    }
     | {"model.sleap_weights", "rundir", "sleap_config", "trial"},
     # What each command does, and the command line.
     "faults": {"config", "data.pipeline", "data.source", "described", "errors", "memory", "summary", "train.log"},
@@ -108,6 +119,7 @@ HOMES = {
     "pydantic": {"config", "config_fields"},
     "pydantic_core": {"config_errors"},
     "h5py": {"data.hdf5", "data.source", "data.native", "data.deepposekit", "data.leap", "data.sleap_package"}
+    | {"data.walk"}
     | {"initial_weights", "model.sleap_weights", "prediction_files"},
     "tqdm": {"train.log"},
     "sleap_io": {"foreign"},
