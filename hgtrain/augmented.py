@@ -30,8 +30,8 @@ def augmented_batch(config: Config, side: Side, count: int) -> tuple[np.ndarray,
         training.seed,
         training.batch_size,
     )
-    make = batch_maker(recipe, None, points, labelled.astype(np.float32))
-    element = (tf.range(len(indices)), tf.constant(store(indices)))
+    make = batch_maker(recipe, None)
+    element = tuple(map(tf.constant, (indices, store(indices), points, labelled.astype(np.float32))))
     images, at, weights = make(element, tf.constant(0, tf.int64), tf.constant(0), 1)
     shown = np.where(weights.numpy()[..., None] > 0, at.numpy(), np.nan)
     return np.clip(images.numpy().round(), 0, 255).astype(np.uint8)[:count], shown[:count]

@@ -48,7 +48,8 @@ def fit(config: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: 
             from hgtrain import run
 
             folder, evaluation = run.fit(loaded, run_dir, resume, stop)
-    click.echo(_table(folder, evaluation))
+    if evaluation is not None:
+        click.echo(_table(folder, evaluation))
 
 
 DECODERS = click.Choice(["unbiased", "integral", "local", "none"])

@@ -49,7 +49,8 @@ class DataConfig(_Section):
         default=None, description="Number of keypoints, to summarize without files; null: as the file"
     )
     cache: Literal["auto", "device", "ram", "none"] = Field(
-        default="auto", description="Where decoded images are kept; auto takes the first that fits"
+        default="auto",
+        description="Where decoded images are kept; none: read ahead by processes; auto: the first that fits",
     )
 
     @property
@@ -124,7 +125,14 @@ class ModelConfig(_Section):
 class TrainingConfig(_Section):
     """How, how long and where the network is trained."""
 
-    batch_size: kinds.Count = Field(default=8, description="Images in one step, over all devices")
+    batch_size: kinds.Count = Field(default=8, description="Images that pass at once, over all devices")
+    accumulate_steps: kinds.Count = Field(
+        default=1,
+        description="Batches whose gradients make one update, as one batch this many times as large",
+    )
+    recompute: bool = Field(
+        default=False, description="Compute activations again for the backward pass: less memory, a third more time"
+    )
     epochs: kinds.Count = Field(default=100, description="Epochs to train")
     steps_per_epoch: kinds.Count | None = Field(
         default=None, description="Steps in an epoch; null: one pass over the training frames, at least 200"
@@ -164,13 +172,22 @@ class TrainingConfig(_Section):
         default="auto", description="Device; gpu is an error where there is none"
     )
     strategy: Literal["auto", "single", "mirrored", "multi_worker"] = Field(
-        default="auto", description="One device, all of this machine, or the cluster of TF_CONFIG"
+        default="auto",
+        description="One device, all of this machine, or all of the machines that TF_CONFIG or Slurm names",
+    )
+    synchronize_batch_norm: bool = Field(
+        default=False, description="Batch normalisation over the batch of all devices, not of each its own part"
     )
     seed: kinds.Seed = Field(default=0, description="Seed of weights, order and augmentation")
     deterministic: bool = Field(default=False, description="Use deterministic operations only, which are slower")
     on_nonfinite: Literal["stop", "skip"] = Field(
         default="stop", description="When a step's loss is not finite: stop, or leave that step out, ten times at most"
     )
+
+    @property
+    def images_per_step(self) -> int:
+        """Return the images that one update is made of."""
+        return self.batch_size * self.accumulate_steps
 
 
 class CheckpointConfig(_Section):

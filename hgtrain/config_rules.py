@@ -82,6 +82,13 @@ def _xla_is_not_deterministic(xla: str, deterministic: bool) -> str | None:
     return None
 
 
+def _recomputed_alone(recompute: bool, synchronize_batch_norm: bool) -> str | None:
+    # The statistics would have to be exchanged a second time.
+    if recompute and synchronize_batch_norm:
+        return "must be false where training.synchronize_batch_norm is true, got true (set one of them to false)"
+    return None
+
+
 RULES = (
     Rule((_BACKBONE + "max_stride", _BACKBONE + "stem_stride"), _max_above_stem),
     Rule((_BACKBONE + "output_stride", _BACKBONE + "stem_stride"), _output_not_below_stem),
@@ -92,6 +99,7 @@ RULES = (
     ),
     Rule(("training.min_learning_rate", "training.learning_rate"), _ends_below_start),
     Rule(("training.xla", "training.deterministic"), _xla_is_not_deterministic),
+    Rule(("training.recompute", "training.synchronize_batch_norm"), _recomputed_alone),
     Rule(("data.group_by", "data.validation"), _groups_divide_one_set),
     Rule(("data.validation", "data.train"), _sides_share_no_file),
 )

@@ -102,7 +102,7 @@ def frames_of_step(config: Config, side: Side, step: int, steps_per_epoch: int) 
     from hgtrain.data.pipeline import epoch_order
 
     epoch, position = divmod(step, steps_per_epoch)
-    batch = config.training.batch_size
+    batch = config.training.images_per_step
     order = epoch_order(config.training.seed, epoch, len(side.frames), steps_per_epoch * batch)
     chosen = np.unique(side.frames[order[position * batch : (position + 1) * batch]])
     named = ", ".join(side.dataset.location(int(frame)) for frame in chosen[:FRAMES_NAMED])
@@ -121,7 +121,7 @@ def out_of_memory_text(config: Config, device: Device, estimate: Callable[[Confi
         for value in values:
             needed = estimate(_edited(config, key, value))["total"]
             if needed <= goal:
-                fitting.append(f"--set {key}={value} ({_gib(needed)})")
+                fitting.append(f"--set {key}={str(value).lower()} ({_gib(needed)})")
                 break
     edits = ", or ".join(fitting[:3]) or "a smaller network"
     return (
@@ -153,6 +153,7 @@ def _edits(config: Config) -> dict[str, list[Any]]:
         "training.batch_size": [
             training.batch_size // part for part in (2, 4, 8, 16, 32) if training.batch_size >= part
         ],
+        "training.recompute": [] if training.recompute else [True],
         "training.precision": ["mixed_bfloat16"] if training.precision == "float32" else [],
         "data.input_scale": [config.data.input_scale * factor for factor in (0.75, 0.5, 0.25)],
         "model.backbone.stacks": list(range(backbone.stacks - 1, 0, -1)),

@@ -21,15 +21,14 @@ OPTIMIZER_SLOTS = {"adam": 2, "sgd": 1}
 
 KEPT_BYTES = {
     "float32": {"Conv2D": 4, "BatchNormalization": 4, "MaxPooling2D": 4},
-    # Statistics are taken of a float32 copy of the activation, which the backward pass needs too.
-    "mixed": {"Conv2D": 6, "BatchNormalization": 2, "MaxPooling2D": 2},
+    "mixed": {"Conv2D": 2, "BatchNormalization": 2, "MaxPooling2D": 2},
 }
 """Bytes of each output cell that wait for the backward pass. A skip's normalisation stands for the sum it goes into."""
 
-LARGEST_IN_FLIGHT = 5.5
+LARGEST_IN_FLIGHT = 2.4
 """Temporary tensors of the size of the largest activation, in float32, that the backward pass holds at once."""
 
-GRAPH_BYTES, LAYER_BYTES = 7 * MIB, 1.55 * MIB
+GRAPH_BYTES, LAYER_BYTES = 7 * MIB, 1.5 * MIB
 """What the compiled step itself takes: in all, and for each layer."""
 
 LARGEST_BATCH = 4096
@@ -37,12 +36,17 @@ USABLE_PART = 0.9
 
 
 class Demand(NamedTuple):
-    """What decides how much memory training takes; `ema`: whether there is a moving average of the weights."""
+    """What decides how much memory training takes.
+
+    ema: whether there is a moving average of the weights. blocks: of each layer, the block whose activations are
+    computed again for the backward pass; empty where all are kept.
+    """
 
     layers: Sequence["LayerFacts"]
     precision: str
     optimizer: str
     ema: bool
+    blocks: Sequence[str] = ()
 
 
 class Device(NamedTuple):
@@ -59,17 +63,32 @@ def training_memory(demand: Demand, batch_size: int) -> dict[str, int]:
     what waits for the backward pass. workspace: temporary tensors, and the compiled step. Cached frames are not in it.
     """
     weights = 4 * sum(layer.params for layer in demand.layers)
-    kept = KEPT_BYTES["float32" if demand.precision == "float32" else "mixed"]
     cells = {layer.name: math.prod(layer.output_shape) for layer in demand.layers}
     largest = 4 * batch_size * max(cells.values())
     parts = {
         "parameters": (3 if demand.ema else 2) * weights,
         "gradients": weights,
         "optimizer": OPTIMIZER_SLOTS[demand.optimizer] * weights,
-        "activations": batch_size * sum(cells[layer.name] * kept.get(layer.type, 0) for layer in demand.layers),
+        "activations": batch_size * _kept_bytes(demand, cells),
         "workspace": int(LARGEST_IN_FLIGHT * largest + GRAPH_BYTES + LAYER_BYTES * len(demand.layers)),
     }
     return parts | {"total": sum(parts.values())}
+
+
+def _kept_bytes(demand: Demand, cells: dict[str, int]) -> int:
+    """Return what waits for the backward pass, for one image."""
+    factors = KEPT_BYTES["float32" if demand.precision == "float32" else "mixed"]
+    of_layers = [cells[layer.name] * factors.get(layer.type, 0) for layer in demand.layers]
+    if not demand.blocks:
+        return sum(of_layers)
+    of_blocks: dict[str, int] = {}
+    passed_on: dict[str, int] = {}
+    for block, layer, kept in zip(demand.blocks, demand.layers, of_layers, strict=True):
+        of_blocks[block] = of_blocks.get(block, 0) + kept
+        passed_on[block] = cells[layer.name] * factors["BatchNormalization"]
+    # Little else is held while a block is computed again, so that part of it fits into the room for temporary tensors.
+    temporary = LARGEST_IN_FLIGHT * factors["Conv2D"] * max(cells.values())
+    return sum(passed_on.values()) + max(0, int(max(of_blocks.values()) - temporary))
 
 
 def largest_batch(demand: Demand, memory_bytes: int) -> int:

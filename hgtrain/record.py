@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hgtrain import rundir
+from hgtrain.caching import available_memory, waiting_note
 from hgtrain.config import Config
 from hgtrain.data.source import Side, single_instance_labels
 from hgtrain.overlay import overlay
@@ -19,6 +20,30 @@ if TYPE_CHECKING:
 FLAT_CONFIDENCE = 0.05
 FLAT_AFTER_STEPS = 200
 OVERLAYS = 4
+
+
+class Silence:
+    """Shows and writes nothing: what a process does beside the one that keeps the record.
+
+    check_data: called after every call for steps; raises when the data are not what they were.
+    """
+
+    def __init__(self, check_data: Callable[[], None]) -> None:
+        self._check_data = check_data
+
+    def stepped(self, state: State, loss: float, images_per_s: float | None) -> None:
+        """Raise DatasetError when the data were changed."""
+        self._check_data()
+
+    def epoch_ended(self, state: State, row: dict[str, Any], validation: dict[str, Any]) -> None:
+        """Raise DatasetError when the data were changed."""
+        self._check_data()
+
+    def left_out(self, state: State, step: int) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class Record:
@@ -44,6 +69,7 @@ class Record:
         self._reporter = Reporter(total, "training", "steps", done=state.step, delay_s=0)
         self._events = EventFile(folder / rundir.TENSORBOARD) if config.output.tensorboard else None
         self._error = ""
+        self._has_warned_of_waiting = False
 
     def stepped(self, state: State, loss: float, images_per_s: float | None) -> None:
         """Show progress; raises DatasetError when the data were changed, before a checkpoint is written of them."""
@@ -59,6 +85,7 @@ class Record:
             self._error = f", validation {row['val_error_px']:.2f} px"
             self._warn_if_flat(row["step"], validation["val_confidence"])
         say(f"epoch {row['epoch']}: loss {row['loss']:.3g}, validation loss {row['val_loss']:.3g}{self._error}")
+        self._warn_if_waiting(row["data_wait_fraction"])
         if self._events is not None:
             scalars = {key: value for key, value in (row | validation).items() if isinstance(value, float)}
             stacks = {f"loss/stack{i}": value for i, value in enumerate(row["loss_per_stack"])}
@@ -78,6 +105,14 @@ class Record:
                 f"expected above {FLAT_CONFIDENCE}): raise training.learning_rate (now {training.learning_rate}) or "
                 f"model.head.sigma_px (now {self._config.model.head.sigma_px})"
             )
+
+    def _warn_if_waiting(self, fraction: float | None) -> None:
+        if self._has_warned_of_waiting or fraction is None:
+            return
+        note = waiting_note(fraction, self._trainer.cache, self._trainer.frames_bytes, available_memory())
+        if note is not None:
+            say(note)
+            self._has_warned_of_waiting = True
 
     def _overlays(self) -> np.ndarray:
         frames_shown = slice(OVERLAYS)

@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hgtrain import rundir, trial
+from hgtrain.caching import chunk_note, resolve_cache
+from hgtrain.cluster import read_cluster
 from hgtrain.config import Config, dump_config, load_config
 from hgtrain.data import source
 from hgtrain.data.dataset import PoseDataset
@@ -25,12 +26,14 @@ from hgtrain.described import check_as_described
 from hgtrain.errors import ConfigError, DatasetError, RunError
 from hgtrain.faults import FileWatch, estimate_for, frames_of_step, named_failures, out_of_memory_text
 from hgtrain.initial_weights import read_initial_weights
+from hgtrain.meeting import meet
 from hgtrain.memory import device_here
 from hgtrain.opened_run import load_predictor
-from hgtrain.record import Record
+from hgtrain.provenance import versions, what_must_agree
+from hgtrain.record import Record, Silence
 from hgtrain.stopping import StoppedError, StopRequest
 from hgtrain.train.log import progress, say
-from hgtrain.train.loop import Asked, InterruptedRunError, NotFiniteError, Plan, State, train
+from hgtrain.train.loop import InterruptedRunError, NotFiniteError, Plan, State, train
 from hgtrain.train.schedule import Schedule, default_warmup_steps
 
 if TYPE_CHECKING:
@@ -44,19 +47,22 @@ MAY_CHANGE = (
 """Keys that may differ from the run's own config on resume. More epochs stretch a cosine from where the run stands."""
 
 
-def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -> tuple[Path, dict[str, Any]]:
+def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -> tuple[Path, dict[str, Any] | None]:
     """Train what the config describes; return the run directory and the evaluation of the best model.
 
-    Nothing is written before the config and the datasets are found good.
+    Nothing is written before the config and the datasets are found good. Of several processes that train together each
+    looks at config and data, and the chief alone writes and evaluates; the others give None.
     Raises HgtrainError for the user's mistakes; StoppedError after a signal, with a checkpoint written.
     """
+    cluster = read_cluster(os.environ) if config.training.strategy == "multi_worker" else None
+    is_chief = cluster is None or cluster.is_chief
     folder = _run_folder(config, run_dir, resume)
     is_resumed = resume and (folder / rundir.CONFIG).exists()
     if is_resumed:
         _check_same_run(config, folder)
         if _is_finished(config, folder):
             say(f"{folder} is finished; to train longer, raise training.epochs")
-            return folder, rundir.read_json(folder / rundir.EVALUATION)
+            return folder, rundir.read_json(folder / rundir.EVALUATION) if is_chief else None
     elif resume:
         say(f"{folder} holds no run to continue: a new one starts")
     # Read before the data, whose caching takes longer; a checkpoint has its own weights.
@@ -68,23 +74,34 @@ def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -
             split = source.split_from_json(
                 rundir.read_json(folder / rundir.SPLIT), split.train.dataset, split.validation.dataset
             )
-        with rundir.claimed(folder, resume):
-            for note in _notes(config, split):
+        with rundir.claimed(folder, resume) if is_chief else nullcontext():
+            for note in _notes(config, split) if is_chief else ():
                 say(note)
-            from hgtrain.device import set_up
+            from hgtrain.device import import_tensorflow, set_up
 
-            compute = set_up(config.training)
+            import_tensorflow()
+            if cluster is not None:
+                # With it all have looked at the folder: only after it is something written that others see.
+                meet(cluster, what_must_agree(config, split))
+            compute = set_up(config.training, cluster)
             watch = FileWatch(source.files_of(split))
-            with named_failures(folder, lambda: _out_of_memory(config, split)), _resume_line(folder, "stopped"):
-                _write_start(config, folder, split, compute)
+            with (
+                named_failures(folder, lambda: _out_of_memory(config, split)),
+                compute.workers.loss_named(f"go on with: {_again(folder)}"),
+                _resume_line(folder, "stopped"),
+            ):
+                if is_chief:
+                    _write_start(config, folder, split, compute)
                 with closing(_trainer(config, split, compute, folder)) as trainer:
                     if initial is not None:
                         say(trainer.start_from(initial).sentence(initial.path))
                     _train(config, folder, trainer, split, stop, watch)
                 with _resume_line(folder, "stopped before the evaluation was done"):
                     watch.check()
-                    evaluation = _evaluate_best(config, folder, split)
-                _mark_finished(folder)
+                    evaluation = _evaluate_best(config, folder, split) if is_chief else None
+                if is_chief:
+                    _mark_finished(folder)
+                compute.workers.wait()
     return folder, evaluation
 
 
@@ -101,10 +118,13 @@ def _resume_line(folder: Path, what: str) -> Iterator[None]:
         yield
     except StoppedError as stopped:
         if not stopped.is_explained and (folder / rundir.CONFIG).exists():
-            again = ["hgtrain", "fit", str(folder / rundir.CONFIG), "--run-dir", str(folder), "--resume"]
-            say(f"{what}; go on with: {shlex.join(again)}")
+            say(f"{what}; go on with: {_again(folder)}")
             stopped.is_explained = True
         raise
+
+
+def _again(folder: Path) -> str:
+    return shlex.join(["hgtrain", "fit", str(folder / rundir.CONFIG), "--run-dir", str(folder), "--resume"])
 
 
 def _run_folder(config: Config, run_dir: Path | None, resume: bool) -> Path:
@@ -247,18 +267,18 @@ def _write_start(config: Config, folder: Path, split: source.Split, compute: "Co
         "symmetries": [list(map(int, pair)) for pair in dataset.symmetries],
         "image_shape": list(map(int, dataset.image_shape)),
     }
-    rundir.write_json(folder / rundir.SPLIT, source.split_to_json(split) | skeleton)
-    packages = ("hgtrain", "tensorflow", "keras", "numpy", "h5py")
+    rundir.write_json(folder / rundir.SPLIT, source.split_to_json(split) | skeleton, indent=None)
     resolved = {
         "device": compute.device,
         "strategy": compute.strategy_name,
+        "workers": compute.workers.count,
         "replicas": compute.replicas,
         "precision": compute.precision,
         "xla": "on" if compute.jit else "off",
         "xla_reason": compute.xla_reason,
     }
     provenance = {
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
+        "versions": versions(),
         "platform": platform.platform(),
         **resolved,
         "seed": config.training.seed,
@@ -279,6 +299,9 @@ def _trainer(config: Config, split: source.Split, compute: "Compute", folder: Pa
 
     frames = len(split.train.frames) + len(split.validation.frames)
     cache = resolve_cache(config, frames * int(np.prod(split.train.dataset.image_shape)))
+    # Both sides may be one dataset.
+    for note in filter(None, {chunk_note(side.dataset, cache) for side in (split.train, split.validation)}):
+        say(note)
     return Trainer(config, split, compute, folder, steps_per_epoch(config, len(split.train.frames)), cache, _reading)
 
 
@@ -288,15 +311,7 @@ def _reading(starts: range) -> Iterator[int]:
 
 def steps_per_epoch(config: Config, frames: int) -> int:
     """Return the steps of an epoch: as configured, else one pass over the frames, at least 200."""
-    return config.training.steps_per_epoch or max(200, -(-frames // config.training.batch_size))
-
-
-def resolve_cache(config: Config, size_bytes: int) -> str:
-    """Return where frames of this size in total are kept: as configured, else the first place they fit in."""
-    if config.data.cache != "auto":
-        return config.data.cache
-    pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return "device" if size_bytes < 2**31 else "ram" if size_bytes < pages * page // 4 else "none"
+    return config.training.steps_per_epoch or max(200, -(-frames // config.training.images_per_step))
 
 
 def _train(
@@ -306,13 +321,12 @@ def _train(
     plan = make_plan(config, len(split.train.frames))
     saved = trainer.restore()
     state = saved or State()
-    rundir.write_rows(folder / rundir.METRICS, state.history)
     if saved:
         say(f"resuming at step {state.step} of {plan.epochs * plan.steps_per_epoch}")
-    with closing(Record(config, folder, trainer, split.validation, plan, state, watch.check)) as record:
+    with closing(_record(config, folder, trainer, split, plan, state, watch)) as record:
         try:
             with stop.postponed():
-                train(plan, state, trainer, record, Asked(lambda: bool(stop), stop.take_save))
+                train(plan, state, trainer, record, trainer.workers.deciding(stop))
                 trainer.finish_writing()
         except InterruptedRunError:
             trainer.finish_writing()
@@ -320,6 +334,15 @@ def _train(
                 stop.leave()
         except NotFiniteError as error:
             raise RunError(_not_finite(config, split, error, plan)) from error
+
+
+def _record(
+    config: Config, folder: Path, trainer: "Trainer", split: source.Split, plan: Plan, state: State, watch: FileWatch
+) -> Record | Silence:
+    if not trainer.workers.is_chief:
+        return Silence(watch.check)
+    rundir.write_rows(folder / rundir.METRICS, state.history)
+    return Record(config, folder, trainer, split.validation, plan, state, watch.check)
 
 
 def _not_finite(config: Config, split: source.Split, error: NotFiniteError, plan: Plan) -> str:
@@ -348,7 +371,7 @@ def make_plan(config: Config, frames: int) -> Plan:
     return Plan(
         epochs=training.epochs,
         steps_per_epoch=steps,
-        batch_size=training.batch_size,
+        batch_size=training.images_per_step,
         checkpoint_steps=config.checkpoint.every_steps or steps,
         learning_rate=schedule.learning_rate,
         early_stopping_epochs=training.early_stopping_epochs,

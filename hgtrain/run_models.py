@@ -50,7 +50,7 @@ def summarize(path: Path, overrides: Sequence[str], is_measured: bool) -> dict[s
         size = input_size(config, described.image_shape)
         trial = TrialSteps(config, size, described.keypoints, set_up(config.training))
         speed = trial.steps_per_s(MEASURED_SECONDS)
-        summary |= {"steps_per_s": speed, "images_per_s": speed * config.training.batch_size}
+        summary |= {"steps_per_s": speed, "images_per_s": speed * config.training.images_per_step}
     return summary
 
 

@@ -33,6 +33,10 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.signum is not None
 
+    def join(self, signum: int) -> None:
+        """Take a signal that another process got for one of this process's own; 0 for none."""
+        self.signum = signum or self.signum
+
     def take_save(self) -> bool:
         """Return whether SIGUSR1 came since the last call."""
         is_wanted, self._is_save_wanted = self._is_save_wanted, False

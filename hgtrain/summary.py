@@ -7,6 +7,7 @@ from hgtrain.coords import padded_length, resized_length
 from hgtrain.described import Described
 from hgtrain.memory import Demand, Device, largest_batch, training_memory
 from hgtrain.model.network import build_network
+from hgtrain.model.training_pass import block_of
 from hgtrain.receptive_field import layer_facts
 
 
@@ -68,4 +69,6 @@ def demand_of(described: Described) -> Demand:
     config, size = described.config, input_size(described.config, described.image_shape)
     network = build_network(config.model, size.channels, described.keypoints)
     layers = layer_facts(network, size.height, size.width)
-    return Demand(layers, config.training.precision, config.training.optimizer, config.training.ema is not None)
+    training = config.training
+    blocks = [block_of(layer.name) for layer in layers] if training.recompute else []
+    return Demand(layers, training.precision, training.optimizer, training.ema is not None, blocks)

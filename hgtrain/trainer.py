@@ -1,6 +1,7 @@
 """Everything of a `fit` that knows TensorFlow, put together from a config; the loop drives it."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,9 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hgtrain.config import Config
+from hgtrain.config import Config, TrainingConfig
 from hgtrain.coords import resized_points
 from hgtrain.data.pipeline import Feed, FrameStore, Recipe, batch_maker
+from hgtrain.data.readers import reader_count
 from hgtrain.data.resize import pad
 from hgtrain.data.source import Side, Split, single_instance_labels
 from hgtrain.data.targets import TARGETS
@@ -19,14 +21,15 @@ from hgtrain.errors import RunError
 from hgtrain.faults import stacks_shown_when_stalled
 from hgtrain.initial_weights import InitialWeights, Taken, take_weights
 from hgtrain.loss import confmap_losses
-from hgtrain.model.network import build_network, copy_weights
+from hgtrain.model.network import build_network, copy_weights, synchronize_batch_norm
+from hgtrain.model.training_pass import TrainingPass
 from hgtrain.peaks import decode, refinement_radius
 from hgtrain.predictor import Geometry
 from hgtrain.rundir import BEST, CHECKPOINTS, atomic_path
 from hgtrain.train.checkpoint import Checkpoints
 from hgtrain.train.loop import State
 from hgtrain.train.optimizer import build_optimizer
-from hgtrain.train.step import Parts, Steps, WeightAverage
+from hgtrain.train.step import Batch, Parts, Steps, WeightAverage
 
 
 class Labels(NamedTuple):
@@ -41,9 +44,9 @@ class Labels(NamedTuple):
     truth: np.ndarray
 
 
-def side_labels(side: Side, input_scale: float) -> Labels:
-    """Return the labels of a side's frames, for a head for one animal."""
-    points, visibility = single_instance_labels(side.dataset, side.frames)
+def side_labels(side: Side, input_scale: float, indices: np.ndarray) -> Labels:
+    """Return the labels of some of a side's frames, for a head for one animal."""
+    points, visibility = single_instance_labels(side.dataset, side.frames[indices])
     labelled = visibility > 0
     truth = np.where(labelled[..., None], points, np.nan).astype(np.float32)
     return Labels(resized_points(truth, input_scale).astype(np.float32), labelled.astype(np.float32), truth)
@@ -72,6 +75,8 @@ class Networks:
 
         with compute.strategy.scope():
             self.trained = build(compute.precision)
+            if training.synchronize_batch_norm and compute.replicas > 1:
+                synchronize_batch_norm(self.trained)
             self.average = None
             if training.ema is not None:
                 self.average = WeightAverage(build(compute.precision), training.ema)
@@ -116,7 +121,7 @@ class Networks:
             ) from error
 
     def variables(self) -> dict[str, list[tf.Variable]]:
-        """Return every variable that training changes, by what it belongs to; the best so far is among them."""
+        """Return every variable that training changes, by what it belongs to; `best` are those of the best so far."""
         average = [] if self.average is None else self.average.network.variables
         groups = {
             "network": self.trained.variables,
@@ -131,7 +136,12 @@ class Validation:
     """The clean frames of the validation side, all of them, in order."""
 
     def __init__(
-        self, network: keras.Model, geometry: Geometry, store: FrameStore, labels: Labels, config: Config
+        self,
+        network: keras.Model,
+        geometry: Geometry,
+        store: FrameStore,
+        labels: Callable[[np.ndarray], Labels],
+        config: Config,
     ) -> None:
         self._network = network
         self._geometry = geometry
@@ -146,18 +156,18 @@ class Validation:
         losses: list[np.ndarray] = []
         points: list[np.ndarray] = []
         confidence: list[np.ndarray] = []
+        errors: list[np.ndarray] = []
         for start in range(0, len(self._store), self._batch_size):
             # The last batch starts over with the first frames: another shape would be another compilation.
             chosen = np.arange(start, start + self._batch_size) % len(self._store)
+            labels = self._labels(chosen)
             batch = self._compiled(
-                tf.constant(self._store(chosen)),
-                tf.constant(self._labels.points[chosen]),
-                tf.constant(self._labels.weights[chosen]),
+                tf.constant(self._store(chosen)), tf.constant(labels.points), tf.constant(labels.weights)
             )
             for parts, part in zip((losses, points, confidence), batch, strict=True):
                 parts.append(part.numpy()[: len(self._store) - start])
-        predicted = np.concatenate(points)
-        error = np.linalg.norm(predicted - self._labels.truth, axis=-1)
+            errors.append(np.linalg.norm(points[-1] - labels.truth[: len(points[-1])], axis=-1))
+        predicted, error = np.concatenate(points), np.concatenate(errors)
         located = np.isfinite(error)
         row = {
             "val_loss": float(np.concatenate(losses).mean(dtype=np.float64)),
@@ -184,8 +194,32 @@ def draw_targets(head: Any, stride: int) -> Callable[[tf.Tensor, int, int], tf.T
     return lambda points, height, width: targets(points, height, width, stride, head.sigma_px)
 
 
+def build_steps(
+    training: TrainingConfig,
+    compute: Compute,
+    networks: Networks,
+    make_batch: Callable[..., Batch],
+    loss: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
+) -> Steps:
+    """Return the compiled training steps of a `training` section."""
+    parts = Parts(
+        networks.trained,
+        TrainingPass(networks.trained, training.recompute),
+        networks.optimizer,
+        make_batch,
+        loss,
+        training.images_per_step,
+        training.accumulate_steps,
+    )
+    return Steps(compute.strategy, parts, networks.average, compute.jit)
+
+
 class Trainer:
-    """Fulfils `train.loop.Inner` for a config, a split and the devices; `folder` is the run directory."""
+    """Fulfils `train.loop.Inner` for a config, a split and the devices; `folder` is the run directory.
+
+    Of several processes that train together only the chief validates, reads and writes; the others get what it has.
+    cache: where frames are kept: device, ram, none. frames_bytes: what they take there, both sides.
+    """
 
     def __init__(
         self,
@@ -203,55 +237,73 @@ class Trainer:
             FrameStore(side.dataset, side.frames, geometry.channels, geometry.input_scale, cache != "none", progress)
             for side in (split.train, split.validation)
         ]
+        self.cache, self.frames_bytes = cache, sum(len(store) * int(np.prod(store.shape)) for store in stores)
         self.networks = Networks(config, compute, geometry.channels, len(dataset.keypoint_names))
         self._folder = folder
         self._keypoint_names = dataset.keypoint_names
-        self._feed = Feed(stores[0], cache == "device", training.seed, training.batch_size, steps_per_epoch)
-        labels = side_labels(split.train, geometry.input_scale)
+        labels = [partial(side_labels, side, geometry.input_scale) for side in (split.train, split.validation)]
+        self._feed = Feed(
+            stores[0],
+            lambda indices: labels[0](indices)[:2],
+            (training.seed, training.images_per_step, steps_per_epoch),
+            cache == "device",
+            reader_count() if cache == "none" else 0,
+        )
         recipe = Recipe(
             config.augmentation,
             dataset.symmetries,
             geometry.multiple,
             draw_targets(config.model.head, geometry.stride),
             training.seed,
-            training.batch_size,
+            training.images_per_step,
         )
-        make_batch = batch_maker(recipe, self._feed.device_frames, labels.points, labels.weights)
+        make_batch = batch_maker(recipe, self._feed.held)
 
         def loss(maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
             factor = config.model.head.loss_weight
             return factor * confmap_losses(maps, targets, weights, training.hard_keypoint_mining)
 
-        parts = Parts(self.networks.trained, self.networks.optimizer, make_batch, loss, training.batch_size)
-        self._steps = Steps(compute.strategy, parts, self.networks.average, compute.jit)
-        self._validation = Validation(
-            self.networks.judged, geometry, stores[1], side_labels(split.validation, geometry.input_scale), config
-        )
+        self._steps = build_steps(config.training, compute, self.networks, make_batch, loss)
+        self._validation = Validation(self.networks.judged, geometry, stores[1], labels[1], config)
         self.validation_points = np.empty((0, len(dataset.keypoint_names), 2), np.float32)
-        self._checkpoints = Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep, self.networks.variables())
+        self.workers = compute.workers
+        self._checkpoints = None
+        if self.workers.is_chief:
+            self._checkpoints = Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep, self.networks.variables())
 
     def steps(self, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:
         """Run one update for each learning rate; return the losses `(n, stacks)` and the seconds waited for data."""
-        with stacks_shown_when_stalled():
-            element, waited = self._feed(first_step, len(learning_rates))
-            return self._steps(element, first_step, learning_rates), waited
+        losses: list[np.ndarray] = []
+        done, waited = 0, 0.0
+        while done < len(learning_rates):
+            with stacks_shown_when_stalled():
+                element, seconds = self._feed(first_step + done, len(learning_rates) - done)
+                count = len(element[0])
+                losses.append(self._steps(element, first_step + done, learning_rates[done : done + count]))
+            done, waited = done + count, waited + seconds
+        return np.concatenate(losses), waited
 
     def validate(self) -> dict[str, Any]:
         """Return `val_loss`, `val_error_px` and `val_confidence` of the network that is judged."""
-        row, self.validation_points = self._validation()
-        return row
+        row: dict[str, Any] = {}
+        if self.workers.is_chief:
+            row, self.validation_points = self._validation()
+        return self.workers.from_chief(row)
 
     def save_best(self) -> None:
         """Write best.keras."""
-        self.networks.save_best(self._folder)
+        if self.workers.is_chief:
+            self.networks.save_best(self._folder)
 
     def save_state(self, state: State) -> None:
         """Write a checkpoint; in the background where that takes long, until `finish_writing`."""
-        self._checkpoints.save(state.step, state.to_json())
+        if self._checkpoints is not None:
+            self._checkpoints.save(state.step, state.to_json())
 
     def finish_writing(self) -> None:
         """Return when the last checkpoint is on the disk."""
-        self._checkpoints.wait()
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
 
     def start_from(self, initial: InitialWeights) -> Taken:
         """Give the network the weights of another, by layer name, and its moving average the same."""
@@ -259,11 +311,16 @@ class Trainer:
 
     def restore(self) -> State | None:
         """Restore the newest checkpoint, best.keras with it; return its state, None where there is none."""
-        saved = self._checkpoints.restore_newest()
+        saved = None if self._checkpoints is None else self._checkpoints.restore_newest()
+        # Not read by each: what a file system shared by machines shows may be of a moment ago.
+        saved = self.workers.from_chief(saved)
+        for name, group in self.networks.variables().items():
+            if name != "best":
+                self.workers.share(group)
         if saved is None:
             return None
         state = State(**saved)
-        if state.best is not None:
+        if state.best is not None and self.workers.is_chief:
             # The one there may be of epochs after the checkpoint, which will not be the same when epochs are added.
             self.networks.write_best(self._folder)
         return state
@@ -271,4 +328,5 @@ class Trainer:
     def close(self) -> None:
         """Stop the threads that read and write."""
         self._feed.close()
-        self._checkpoints.close()
+        if self._checkpoints is not None:
+            self._checkpoints.close()

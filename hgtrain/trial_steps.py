@@ -9,8 +9,8 @@ from hgtrain.config import Config
 from hgtrain.device import Compute
 from hgtrain.loss import confmap_losses
 from hgtrain.summary import InputSize
-from hgtrain.train.step import Batch, Parts, Steps
-from hgtrain.trainer import Networks
+from hgtrain.train.step import Batch
+from hgtrain.trainer import Networks, build_steps
 
 STEPS_AT_ONCE = 2
 
@@ -20,20 +20,19 @@ class TrialSteps:
 
     def __init__(self, config: Config, size: InputSize, keypoints: int, compute: Compute) -> None:
         self._networks = Networks(config, compute, size.channels, keypoints)
-        self._batch_size = config.training.batch_size
+        images_per_step = config.training.images_per_step
         stride = config.model.backbone.output_stride
 
-        def make_batch(element: tf.Tensor, step: tf.Tensor, replica: tf.Tensor, replicas: int) -> Batch:
-            part = self._batch_size // replicas
-            images = tf.random.uniform((part, size.height, size.width, size.channels), 0, 255)
-            maps = tf.random.uniform((part, size.height // stride, size.width // stride, keypoints))
-            return images, maps, tf.ones((part, keypoints))
+        def make_batch(element: tf.Tensor, step: tf.Tensor, part: tf.Tensor, parts: int) -> Batch:
+            count = images_per_step // parts
+            images = tf.random.uniform((count, size.height, size.width, size.channels), 0, 255)
+            maps = tf.random.uniform((count, size.height // stride, size.width // stride, keypoints))
+            return images, maps, tf.ones((count, keypoints))
 
         def loss(maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
             return confmap_losses(maps, targets, weights, config.training.hard_keypoint_mining)
 
-        parts = Parts(self._networks.trained, self._networks.optimizer, make_batch, loss, self._batch_size)
-        self._steps = Steps(compute.strategy, parts, self._networks.average, compute.jit)
+        self._steps = build_steps(config.training, compute, self._networks, make_batch, loss)
         self._done = 0
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Compare the memory that `hgtrain summarize` expects with the peak of training, for five networks on the CPU.
+"""Compare the memory that `hgtrain summarize` expects with the peak of training, for some networks on the CPU.
 
     python scripts/measure_memory.py
 
@@ -11,17 +11,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 SMALL = {"stem_filters": 16, "filters": 32, "filter_increase": 16, "stacks": 1, "max_stride": 32}
 MEDIUM = {"stem_filters": 32, "filters": 64, "filter_increase": 32, "stacks": 2}
 LARGE = {"stem_filters": 64, "filters": 128, "filter_increase": 64, "stacks": 1}
 FINE = {**SMALL, "stem_stride": 2, "output_stride": 2}
-CASES = {
-    "small, batch 8 of 128x128": (SMALL, 128, 8, "float32"),
-    "medium, two stacks, batch 8 of 192x192": (MEDIUM, 192, 8, "float32"),
-    "medium, two stacks, batch 16 of 256x256, bfloat16": (MEDIUM, 256, 16, "mixed_bfloat16"),
-    "large, batch 4 of 256x256": (LARGE, 256, 4, "float32"),
-    "stride 2, batch 8 of 256x256": (FINE, 256, 8, "float32"),
+CASES: dict[str, tuple[dict[str, int], int, int, dict[str, Any]]] = {
+    "small, batch 8 of 128x128": (SMALL, 128, 8, {}),
+    "medium, two stacks, batch 8 of 192x192": (MEDIUM, 192, 8, {}),
+    "medium, two stacks, batch 16 of 256x256, bfloat16": (MEDIUM, 256, 16, {"precision": "mixed_bfloat16"}),
+    "large, batch 4 of 256x256": (LARGE, 256, 4, {}),
+    "stride 2, batch 8 of 256x256": (FINE, 256, 8, {}),
+    "reference, batch 4 of 512x512": ({}, 512, 4, {}),
+    "reference, batch 4 of 512x512, recomputed": ({}, 512, 4, {"recompute": True}),
 }
 KEYPOINTS = 20
 TOLERANCE = 0.25
@@ -50,11 +53,11 @@ def measure(name: str) -> tuple[int, int]:
     from hgtrain.summary import InputSize, summarize
     from hgtrain.trial_steps import TrialSteps
 
-    backbone, size, batch_size, precision = CASES[name]
+    backbone, size, batch_size, options = CASES[name]
     config = Config(
         data=DataConfig(train="none.h5"),
         model=ModelConfig(backbone=BackboneConfig(**backbone)),
-        training=TrainingConfig(batch_size=batch_size, precision=precision, device="cpu"),
+        training=TrainingConfig(batch_size=batch_size, device="cpu", **options),
     )
     compute = set_up(config.training)
     before = resident("VmRSS")

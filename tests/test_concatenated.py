@@ -50,6 +50,13 @@ def test_files_with_more_and_fewer_animals_are_padded(tmp_path):
         assert np.isnan(dataset.points[0, 1]).all()
 
 
+def test_labels_of_several_files_are_in_memory_once(tmp_path):
+    with closing(open_all([make(tmp_path / "a.h5", 3), make(tmp_path / "b.h5", 2)])) as dataset:
+        for part in dataset._parts:
+            assert np.shares_memory(part.points, dataset.points)
+            assert np.shares_memory(part.visibility, dataset.visibility)
+
+
 def test_one_file_stays_what_it_is(tmp_path):
     with closing(open_all([make(tmp_path / "a.h5", 1)])) as dataset:
         assert dataset.path == str(tmp_path / "a.h5")

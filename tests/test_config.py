@@ -54,6 +54,8 @@ DEFAULTS = {
     },
     "training": {
         "batch_size": 8,
+        "accumulate_steps": 1,
+        "recompute": False,
         "epochs": 100,
         "steps_per_epoch": None,
         "optimizer": "adam",
@@ -73,6 +75,7 @@ DEFAULTS = {
         "xla": "auto",
         "device": "auto",
         "strategy": "auto",
+        "synchronize_batch_norm": False,
         "seed": 0,
         "deterministic": False,
         "on_nonfinite": "stop",

@@ -260,6 +260,12 @@ def test_xla_with_deterministic_operations_is_named(mistakes):
     assert mistakes(text) == expected
 
 
+def test_recomputing_with_statistics_of_several_devices_is_named(mistakes):
+    text = "data: {train: a.h5}\ntraining:\n  synchronize_batch_norm: true\n  recompute: true\n"
+    problem = "must be false where training.synchronize_batch_norm is true, got true (set one of them to false)"
+    assert mistakes(text) == f"a.yaml:4: training.recompute {problem}"
+
+
 def test_all_mistakes_are_reported_together_in_the_order_of_the_lines(mistakes):
     text = (
         "training:\n  batch_size: 0\n  seed: 1\n  seed: 2\n"

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ def set_up(**training):
 @pytest.fixture
 def two_replicas(monkeypatch):
     strategy = SimpleNamespace(num_replicas_in_sync=2)
-    monkeypatch.setattr(device, "_strategy", lambda config, gpus: ("mirrored", strategy))
+    monkeypatch.setattr(device, "_strategy", lambda config, gpus, cluster: ("mirrored", strategy))
 
 
 @pytest.fixture
@@ -70,9 +71,22 @@ def test_a_gpu_is_an_error_where_there_is_none():
         set_up(device="gpu")
 
 
-def test_several_machines_are_refused():
-    with pytest.raises(RunError, match=r"training.strategy: multi_worker is not available yet"):
-        set_up(strategy="multi_worker")
+def test_a_step_for_several_machines_is_measured_on_this_one():
+    compute = set_up(strategy="multi_worker")
+    assert (compute.strategy_name, compute.workers.count) == ("single", 1)
+
+
+def test_machines_with_other_numbers_of_gpus_are_refused():
+    workers = SimpleNamespace(agree=lambda values: [4, -1])
+    with pytest.raises(RunError, match=r"this one has 2, one has 1, one 4; set CUDA_VISIBLE_DEVICES"):
+        device._check_same_devices(workers, 2)
+
+
+def test_while_connecting_signals_end_the_process_and_afterwards_ours_are_back():
+    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    with device._connecting():
+        assert signal.getsignal(signal.SIGTERM) == signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 @pytest.mark.usefixtures("two_replicas")

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from hgtrain.data import hdf5
 from hgtrain.data.hdf5 import get_dataset, get_item, members, open_hdf5
 from hgtrain.data.native import open_file
 from hgtrain.errors import DatasetError
@@ -117,6 +118,54 @@ def test_a_hostile_file_is_refused_before_it_is_read(path, write, message):
         write(file)
     assert path.stat().st_size < 20_000
     with pytest.raises(DatasetError, match=message):
+        open_file(path)
+
+
+def write_sparse(path: Path, frames: int, stored: int = 1) -> Path:
+    """Write images of 256 x 256, of which the first few are stored."""
+    with h5py.File(path, "w") as file:
+        images = file.create_dataset("images", (frames, 256, 256, 1), "u1", chunks=(1, 256, 256, 1), compression="gzip")
+        images[:stored] = 7
+        file["keypoints"] = np.zeros((frames, 1, 2), np.float32)
+    return path
+
+
+def test_a_file_with_room_for_more_images_is_read(path):
+    with closing(open_file(write_sparse(path, 2**20))) as dataset:
+        assert dataset.read_images([2**20 - 1, 0])[:, 0, 0, 0].tolist() == [0, 7]
+
+
+@pytest.mark.parametrize(("frames", "stored"), [(2**20 + 1, 1), (2, 0)])
+def test_images_beyond_64_gib_or_of_which_nothing_is_stored_are_refused(path, frames, stored):
+    with pytest.raises(DatasetError, match=rf":/images declares {frames * 2**16:,} bytes, but the file stores"):
+        open_file(write_sparse(path, frames, stored))
+
+
+def test_labels_must_be_stored(path):
+    with h5py.File(write_sparse(path, 2**20), "a") as file:
+        del file["keypoints"]
+        file.create_dataset("keypoints", (2**20, 16, 2), "f4", chunks=(256, 16, 2), compression="gzip")[0] = 1
+    with pytest.raises(DatasetError, match=r":/keypoints declares 134,217,728 bytes, but the file stores"):
+        open_file(path)
+
+
+def test_labels_are_checked_in_every_block(path, monkeypatch):
+    monkeypatch.setattr(hdf5, "BLOCK_BYTES", 2 * 3 * 2 * 4)
+    points = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
+    flags = np.full((4, 3), 2, np.uint8)
+    with h5py.File(make(path), "a") as file:
+        file["images"] = IMAGES
+        file["keypoints"][:], file["visibility"] = points, flags
+    with closing(open_file(path)) as dataset:
+        np.testing.assert_array_equal(dataset.points[:, 0], points)
+        np.testing.assert_array_equal(dataset.visibility[:, 0], flags)
+    with h5py.File(path, "a") as file:
+        file["visibility"][3, 1] = 9
+    with pytest.raises(DatasetError, match=r":/visibility\[3, 1\] is 9"):
+        open_file(path)
+    with h5py.File(path, "a") as file:
+        file["keypoints"][3, 2, 0] = np.inf
+    with pytest.raises(DatasetError, match=r":/keypoints\[3, 2, 0\] is inf"):
         open_file(path)
 
 

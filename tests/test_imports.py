@@ -19,7 +19,7 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(ROOT.rglob("*.py"))
 }
-FORMAT = frozenset({"errors", "data.dataset", "data.hdf5"})
+FORMAT = frozenset({"errors", "data.dataset", "data.hdf5", "data.images"})
 NOTHING: frozenset[str] = frozenset()
 ALL_BUT_THE_COMMAND_LINE = frozenset(MODULES) - {"cli", "__main__"}
 
@@ -36,11 +36,14 @@ ALLOWED = {
     "config": {"config_errors", "config_fields", "config_rules", "config_source", "errors", "yaml_source"},
     # Datasets.
     "data.hdf5": {"errors", "data.dataset"},
-    **dict.fromkeys(["data.deepposekit", "data.leap", "data.native", "data.sleap_package"], FORMAT),
+    "data.images": {"errors", "data.dataset", "data.hdf5"},
+    "data.package_images": {"errors", "data.hdf5", "data.images"},
+    **dict.fromkeys(["data.deepposekit", "data.leap", "data.native"], FORMAT),
+    "data.sleap_package": FORMAT | {"data.package_images"},
     "data.fly_anatomy": {"data.dataset"},
     "data.fly_painting": {"data.fly_anatomy"},
     "data.builtin": {"data.dataset", "data.fly_anatomy", "data.fly_painting"},
-    "data.concatenated": {"data.dataset"},
+    "data.concatenated": {"data.dataset", "data.images"},
     "data.source": FORMAT
     | {"data.builtin", "data.concatenated", "data.deepposekit", "data.leap", "data.native", "data.sleap_package"},
     "data.foreign_images": {"errors", "foreign", "frames"},
@@ -49,11 +52,13 @@ ALLOWED = {
     "data.walk": {"apart", "data.hdf5", "errors"},
     "data.augment": {"coords"},
     "data.resize": {"coords"},
-    "data.pipeline": {"data.augment", "data.dataset", "data.resize"},
+    "data.readers": {"errors", "data.dataset"},
+    "data.pipeline": {"data.augment", "data.dataset", "data.readers", "data.resize"},
     # The network and what it gives.
     "model": {"model.blocks", "model.hourglass"},
     "model.hourglass": {"model.blocks"},
     "model.network": {"config", "model.heads", "model.hourglass"},
+    "model.training_pass": NOTHING,
     "model.sleap_weights": {"data.hdf5", "errors"},
     "peaks": {"coords"},
     "predictor": {"data.resize", "peaks"},
@@ -61,18 +66,24 @@ ALLOWED = {
     "evaluate": {"data.dataset", "data.source", "errors", "metrics", "metrics_extra", "predictor"},
     # Training.
     "rundir": {"errors"},
-    "device": {"config", "errors"},
+    "cluster": {"errors"},
+    "meeting": {"cluster", "errors", "train.log"},
+    "device": {"cluster", "config", "errors", "train.workers"},
     "train.checkpoint": {"errors", "train.log"},
+    "train.workers": {"cluster", "errors", "stopping", "train.loop"},
     "initial_weights": {"apart", "data.hdf5", "errors", "rundir"},
-    "record": {"config", "data.source", "overlay", "rundir", "train.log", "train.loop"},
-    "trainer": {"config", "coords", "data.pipeline", "data.resize", "data.source", "data.targets", "device"}
-    | {"errors", "faults", "initial_weights", "loss", "model.network", "peaks", "predictor", "rundir"}
+    "provenance": {"config", "data.source"},
+    "caching": {"config", "data.dataset"},
+    "record": {"caching", "config", "data.source", "overlay", "rundir", "train.log", "train.loop"},
+    "trainer": {"config", "coords", "data.pipeline", "data.readers", "data.resize", "data.source", "data.targets"}
+    | {"device", "errors", "faults", "initial_weights", "loss", "model.network", "model.training_pass", "peaks"}
+    | {"predictor", "rundir"}
     | {"train.checkpoint", "train.loop", "train.optimizer", "train.step"},
     # What is said about a config, a run or a dataset.
     "memory": {"errors"},
     "described": {"config", "data.dataset", "data.source", "errors", "rundir", "trial"},
     "init_config": {"config", "coords", "data.dataset", "data.source", "described", "memory"},
-    "summary": {"config", "coords", "described", "memory", "model.network", "receptive_field"},
+    "summary": {"config", "coords", "described", "memory", "model.network", "model.training_pass", "receptive_field"},
     "trial_steps": {"config", "device", "loss", "summary", "train.step", "trainer"},
     "augmented": {"config", "coords", "data.pipeline", "data.source"},
     "report": {"augmented", "config", "data.dataset", "data.source", "errors", "evaluate", "metrics_extra", "rundir"}
@@ -118,9 +129,8 @@ HOMES = {
     "yaml": {"config", "yaml_source", "import_sleap"},
     "pydantic": {"config", "config_fields"},
     "pydantic_core": {"config_errors"},
-    "h5py": {"data.hdf5", "data.source", "data.native", "data.deepposekit", "data.leap", "data.sleap_package"}
-    | {"data.walk"}
-    | {"initial_weights", "model.sleap_weights", "prediction_files"},
+    "h5py": {"data.hdf5", "data.images", "data.package_images", "data.source", "data.native", "data.deepposekit"}
+    | {"data.leap", "data.sleap_package", "data.walk", "initial_weights", "model.sleap_weights", "prediction_files"},
     "tqdm": {"train.log"},
     "sleap_io": {"foreign"},
 }
@@ -139,9 +149,19 @@ OPEN_UNTRIED = {"__init__", "data.source", "inspect_data", "run_data", "trial"}
 WITHOUT_TENSORFLOW = [
     *(name for name in MODULES if name.startswith("config")),
     *("apart", "doctor", "faults", "inspect_data", "inspect_plot", "run_data", "trial"),
-    *("cli", "run", "run_models", "run_results", "rundir", "stopping", "record", "opened_run", "device"),
+    *("caching", "cluster", "meeting", "provenance", "opened_run", "device"),
+    *("cli", "run", "run_models", "run_results", "rundir", "stopping", "record"),
     *("train.loop", "train.log", "train.schedule", "coords", "metrics", "overlay", "memory"),
-    *("data.dataset", "data.source", "data.hdf5", "data.native", "data.deepposekit", "data.leap"),
+    *(
+        "data.dataset",
+        "data.source",
+        "data.hdf5",
+        "data.images",
+        "data.native",
+        "data.readers",
+        "data.deepposekit",
+        "data.leap",
+    ),
     "data.sleap_package",
 ]
 """Importing these does not import TensorFlow, by whatever way."""

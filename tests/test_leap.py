@@ -1,3 +1,4 @@
+import pickle
 from contextlib import closing
 from pathlib import Path
 
@@ -39,6 +40,13 @@ def test_images_are_turned_to_height_width_channels(path):
         assert isinstance(dataset, PoseDataset)
         assert (dataset.format, len(dataset), dataset.image_shape) == ("LEAP", 2, (4, 5, 1))
         np.testing.assert_array_equal(dataset.read_images([1, 0]), IMAGES[[1, 0]])
+
+
+@pytest.mark.parametrize("as_stored", [lambda images: images, lambda images: images / np.float32(255)])
+def test_pickled_images_are_opened_again(path, as_stored):
+    with closing(open_file(make(path, box=as_stored(BOX)))) as dataset:
+        again = pickle.loads(pickle.dumps(dataset.images))
+        np.testing.assert_array_equal(again.read(np.array([0, 1])), IMAGES[[0, 1]])
 
 
 def test_joints_become_x_y_counted_from_0(path):

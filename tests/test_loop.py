@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hgtrain.train import loop
-from hgtrain.train.loop import Asked, InterruptedRunError, NotFiniteError, Plan, State, train
+from hgtrain.train.loop import Decision, InterruptedRunError, NotFiniteError, Plan, State, train
 
 TIMES = ("images_per_s", "data_wait_fraction", "elapsed_s", "checkpoint_s")
 CONTRACT_KEYS = [
@@ -230,6 +230,35 @@ def test_a_call_is_as_long_as_half_a_second_of_steps(clock):
     assert [count for _, count in inner.calls] == [1, 1, 4, *[8] * 11, 6]
 
 
+def test_a_call_has_as_many_steps_as_were_decided_on(clock):
+    inner, asked = make_inner(plan := make_plan(epochs=1, steps_per_epoch=100)), []
+
+    def take_time(first_step, count):
+        clock.now += 0.0625 * count
+        return 0.0
+
+    def decide(steps):
+        asked.append(steps)
+        # Somebody else is as slow as that.
+        return Decision(stops=False, saves=False, steps=min(steps, 2))
+
+    inner.on_steps = take_time
+    train(plan, State(), inner, FakeObserver(), decide)
+    assert [count for _, count in inner.calls] == [1, *[2] * 49, 1]
+    assert asked[:3] == [4, 8, 8]
+
+
+def test_a_decision_is_made_after_every_call_and_every_epoch():
+    inner, at = make_inner(plan := make_plan(epochs=2, steps_per_epoch=3)), []
+
+    def decide(steps):
+        at.append(inner.position)
+        return Decision(stops=False, saves=False, steps=1)
+
+    train(plan, State(), inner, FakeObserver(), decide)
+    assert at == [1, 2, 3, 3, 4, 5, 6, 6]
+
+
 # Checkpoints
 
 
@@ -347,7 +376,7 @@ ERRORS = [5.0, 6.0, 4.0, 6.0]
 
 def interrupt(plan, inner, should_stop):
     with pytest.raises(InterruptedRunError):
-        train(plan, State(), inner, FakeObserver(), Asked(should_stop))
+        train(plan, State(), inner, FakeObserver(), lambda steps: Decision(should_stop(), False, steps))
     return State(**inner.saved[-1])
 
 

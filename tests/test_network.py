@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from hgtrain.config import BackboneConfig, HeadConfig, ModelConfig
 from hgtrain.loss import confmap_losses
-from hgtrain.model.network import build_network, copy_weights
+from hgtrain.model.network import build_network, copy_weights, synchronize_batch_norm
 
 STEM = {"stem_stride": 2, "output_stride": 2, "max_stride": 8}
 SMALL = {"stem_filters": 4, "filters": 4, "filter_increase": 0}
@@ -181,3 +181,12 @@ def test_the_summary_names_the_stem_and_the_stacks(two_stacks: keras.Model) -> N
     two_stacks.summary(print_fn=lambda line: text.write(f"{line}\n"), line_length=200)
     assert "stem0_conv7x7_conv" in text.getvalue()
     assert "stack1_enc0_pool" in text.getvalue()
+
+
+def test_synchronising_batch_norm_changes_no_name_and_no_weight() -> None:
+    plain, synchronised = network_of(2), network_of(2)
+    synchronize_batch_norm(synchronised)
+    assert [variable.path for variable in synchronised.variables] == [variable.path for variable in plain.variables]
+    layers = [layer for layer in synchronised.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(layers) > 8
+    assert all(layer.synchronized for layer in layers)

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from hgtrain.config import AugmentationConfig
-from hgtrain.data.pipeline import Feed, FrameStore, Recipe, batch_maker, epoch_order
+from hgtrain.data import pipeline
+from hgtrain.data.pipeline import Feed, FrameStore, Held, Recipe, batch_maker, epoch_order
 from hgtrain.data.resize import resize, to_channels
 from hgtrain.data.targets import confidence_maps
 from hgtrain.loss import confmap_losses
@@ -114,8 +115,13 @@ def test_a_side_without_frames_has_their_shape() -> None:
 SEED, BATCH, STEPS_PER_EPOCH = 3, 4, 6
 
 
+def points_and_weights(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    points, weights = labels()
+    return points[indices], weights[indices]
+
+
 def feed_of(store: FrameStore, on_device: bool = False) -> Feed:
-    return Feed(store, on_device, SEED, BATCH, STEPS_PER_EPOCH)
+    return Feed(store, points_and_weights, (SEED, BATCH, STEPS_PER_EPOCH), on_device)
 
 
 def expected_indices(first_step: int, count: int) -> np.ndarray:
@@ -125,57 +131,78 @@ def expected_indices(first_step: int, count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_images_are_those_of_the_indices(cached: bool) -> None:
+def test_images_and_labels_are_those_of_the_indices(cached: bool) -> None:
     with closing(feed_of(store_of(cached))) as feed:
-        (indices, images), waited = feed(8, 2)
+        (indices, images, points, weights), waited = feed(8, 2)
     np.testing.assert_array_equal(indices, expected_indices(8, 2))
     assert images.shape == (2, BATCH, HEIGHT, WIDTH, 1)
     np.testing.assert_array_equal(images, Images().images[indices])
+    np.testing.assert_array_equal(points, labels()[0][indices])
+    np.testing.assert_array_equal(weights, labels()[1][indices])
     assert waited >= 0
 
 
 def test_where_the_device_holds_the_frames_only_indices_are_handed_over() -> None:
     with closing(feed_of(store_of(True), on_device=True)) as feed:
         element, _ = feed(0, 3)
-        np.testing.assert_array_equal(feed.device_frames, Images().images)
+        for held, expected in zip(feed.held, (Images().images, *labels()), strict=True):
+            np.testing.assert_array_equal(held, expected)
     assert len(element) == 1
     np.testing.assert_array_equal(element[0], expected_indices(0, 3))
 
 
-# One after the other, over the end of an epoch, a shorter call, a jump back, a jump ahead.
-CALLS = [(0, 2), (2, 2), (4, 2), (6, 1), (7, 5), (2, 2), (13, 2)]
+# One after the other, over the end of an epoch, a shorter call, a jump back, a step left out, a jump ahead.
+CALLS = [(0, 2), (2, 2), (4, 2), (6, 1), (7, 5), (2, 2), (5, 1), (13, 2)]
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_what_was_read_ahead_is_what_would_have_been_read(cached: bool) -> None:
+@pytest.mark.parametrize("steps_a_piece", [1, 2, 64])
+def test_what_was_read_ahead_is_what_would_have_been_read(monkeypatch, cached: bool, steps_a_piece: int) -> None:
+    monkeypatch.setattr(pipeline, "PIECE_STEPS", steps_a_piece)
     with closing(feed_of(store_of(cached))) as feed:
-        for call in CALLS:
-            ahead, _ = feed(*call)
-            with closing(feed_of(store_of(cached))) as fresh:
-                direct, _ = fresh(*call)
-            for found, expected in zip(ahead, direct, strict=True):
-                np.testing.assert_array_equal(found, expected)
+        for first, count in CALLS:
+            done = 0
+            while done < count:
+                (indices, images, *_), _ = feed(first + done, count - done)
+                assert 1 <= len(indices) <= steps_a_piece
+                np.testing.assert_array_equal(indices, expected_indices(first + done, len(indices)))
+                np.testing.assert_array_equal(images, Images().images[indices])
+                done += len(indices)
 
 
-def test_the_next_call_is_read_ahead_within_its_epoch() -> None:
+def test_reading_goes_on_over_the_end_of_an_epoch_and_nothing_is_read_twice() -> None:
     dataset = Images()
-    store = FrameStore(dataset, np.arange(FRAMES), 1, 1.0, cached=False)
-    with closing(feed_of(store)) as feed:
+    with closing(feed_of(FrameStore(dataset, np.arange(FRAMES), 1, 1.0, cached=False))) as feed:
         dataset.reads.clear()
-        feed(2, 3)
-        feed(5, 1)
-    assert dataset.reads[:2] == [expected_indices(2, 3).ravel().tolist(), expected_indices(5, 1).ravel().tolist()]
+        for step in range(2 * STEPS_PER_EPOCH):
+            feed(step, 1)
+    read = [frame for frames in dataset.reads for frame in frames]
+    expected = np.concatenate([expected_indices(epoch * STEPS_PER_EPOCH, STEPS_PER_EPOCH) for epoch in range(2)])
+    assert read[: expected.size] == expected.ravel().tolist()
 
 
-def test_an_error_of_reading_ahead_is_raised_by_the_call_it_was_for() -> None:
+@pytest.mark.parametrize("cached", [True, False])
+def test_what_is_read_ahead_is_bounded_however_many_steps_are_asked_for(monkeypatch, cached: bool) -> None:
+    monkeypatch.setattr(pipeline, "PIECE_BYTES", 2 * BATCH * HEIGHT * WIDTH)
+    store = FrameStore(Images(), np.arange(FRAMES), 1, 1.0, cached)
+    with closing(Feed(store, points_and_weights, (SEED, BATCH, 1000), False)) as feed:
+        (indices, *_), _ = feed(0, 500)
+        assert len(indices) == 2
+        assert sum(piece.end - piece.first for piece in feed._pieces) == 4
+
+
+def test_an_error_of_reading_ahead_is_raised_by_the_call_it_was_for(monkeypatch) -> None:
+    monkeypatch.setattr(pipeline, "PIECE_STEPS", 1)
     dataset = Images()
     with closing(feed_of(FrameStore(dataset, np.arange(FRAMES), 1, 1.0, cached=False))) as feed:
         feed(0, 1)
-        feed._ahead[1].result()  # read before the file breaks
+        for piece in feed._pieces:
+            piece.arrays.result()  # read before the file breaks
         dataset.images = np.zeros((0, HEIGHT, WIDTH, 1), np.uint8)
         feed(1, 1)
+        feed(2, 1)
         with pytest.raises(IndexError, match="out of bounds"):
-            feed(2, 1)
+            feed(3, 1)
 
 
 def test_a_closed_feed_leaves_no_thread() -> None:
@@ -210,12 +237,10 @@ def labels() -> tuple[np.ndarray, np.ndarray]:
 
 
 def batch_of(augmentation: AugmentationConfig, step: int = 5, replicas: int = 1, on_device: bool = True) -> list:
-    frames, indices = Images().images, expected_indices(5, 1)[0]
-    make = tf.function(
-        batch_maker(recipe_of(augmentation), tf.constant(frames) if on_device else None, *labels()),
-        autograph=False,
-    )
-    element = (tf.constant(indices),) if on_device else (tf.constant(indices), tf.constant(frames[indices]))
+    indices = expected_indices(5, 1)[0]
+    everything = [tf.constant(values) for values in (Images().images, *labels())]
+    make = tf.function(batch_maker(recipe_of(augmentation), Held(*everything) if on_device else None), autograph=False)
+    element = (tf.constant(indices), *(() if on_device else (tf.gather(values, indices) for values in everything)))
     parts = [make(element, tf.constant(step, tf.int64), tf.constant(r), replicas) for r in range(replicas)]
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
@@ -264,7 +289,8 @@ def test_a_batch_is_a_function_of_seed_and_step(augmented: list) -> None:
 @pytest.fixture(scope="module")
 def many_steps() -> Iterator[tuple[np.ndarray, list]]:
     """Twenty augmented batches, with the indices of their frames."""
-    make = tf.function(batch_maker(recipe_of(EVERYTHING), tf.constant(Images().images), *labels()), autograph=False)
+    held = Held(*map(tf.constant, (Images().images, *labels())))
+    make = tf.function(batch_maker(recipe_of(EVERYTHING), held), autograph=False)
     batches = []
     indices = np.array([expected_indices(step, 1)[0] for step in range(20)])
     for step, chosen in enumerate(indices):

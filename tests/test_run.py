@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -60,7 +61,7 @@ def test_an_epoch_has_the_steps_that_are_configured(config_file):
 
 @pytest.mark.parametrize(("size", "cache"), [(0, "device"), (2**31 - 1, "device"), (2**31, "ram"), (2**50, "none")])
 def test_frames_are_kept_in_the_first_place_they_fit_in(config_file, monkeypatch, size, cache):
-    monkeypatch.setattr(run.os, "sysconf", {"SC_PHYS_PAGES": 2**22, "SC_PAGE_SIZE": 2**12}.__getitem__)
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2**22, "SC_PAGE_SIZE": 2**12}.__getitem__)
     assert run.resolve_cache(configured(config_file), size) == cache
 
 
@@ -98,7 +99,7 @@ def test_five_percent_of_the_steps_warm_up(config_file):
 def test_flat_maps_are_warned_of(config_file, tmp_path, capsys):
     config = configured(config_file, "output.tensorboard=false")
     record = Record(config, tmp_path, SimpleNamespace(), SimpleNamespace(), run.make_plan(config, 9), State())
-    row = {"step": 200, "epoch": 1, "loss": 1.0, "val_loss": 1.0, "val_error_px": 9.0}
+    row = {"step": 200, "epoch": 1, "loss": 1.0, "val_loss": 1.0, "val_error_px": 9.0, "data_wait_fraction": None}
     record.epoch_ended(State(), row, {"val_confidence": 0.05})
     assert "flat" not in capsys.readouterr().err
     record.epoch_ended(State(), row, {"val_confidence": 0.049})
@@ -108,6 +109,16 @@ def test_flat_maps_are_warned_of(config_file, tmp_path, capsys):
     )
     record.epoch_ended(State(), row | {"step": 199}, {"val_confidence": 0.0})
     assert "flat" not in capsys.readouterr().err
+
+
+def test_waiting_for_frames_is_warned_of_once(config_file, tmp_path, capsys):
+    config = configured(config_file, "output.tensorboard=false")
+    trainer = SimpleNamespace(cache="none", frames_bytes=2**20)
+    record = Record(config, tmp_path, trainer, SimpleNamespace(), run.make_plan(config, 9), State())
+    row = {"step": 4, "epoch": 1, "loss": 1.0, "val_loss": 1.0, "val_error_px": None}
+    for fraction, said in ((None, 0), (0.05, 0), (0.2, 1), (0.3, 0)):
+        record.epoch_ended(State(), row | {"data_wait_fraction": fraction}, {})
+        assert capsys.readouterr().err.count("go on with data.cache: ram, which takes 0.00 GiB") == said
 
 
 # What a run leaves

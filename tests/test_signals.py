@@ -16,7 +16,7 @@ from tiny_run import write_data
 from hgtrain import run, rundir
 from hgtrain.stopping import StoppedError, StopRequest
 from hgtrain.train import loop
-from hgtrain.train.loop import Asked, State, train
+from hgtrain.train.loop import Decision, State, train
 from hgtrain.trainer import Trainer
 
 slow = pytest.mark.slow
@@ -50,7 +50,7 @@ def test_a_checkpoint_that_is_asked_for_is_written_and_the_run_goes_on(monkeypat
     plan = make_plan(checkpoint_steps=100)
     whole_state, _, _ = run_loop(plan)
     inner = make_inner(plan)
-    state = train(plan, State(), inner, FakeObserver(), Asked(to_save=lambda: inner.position == 2))
+    state = train(plan, State(), inner, FakeObserver(), lambda steps: Decision(False, inner.position == 2, steps))
     assert [saved["step"] for saved in inner.saved] == [2, 8]
     assert state.history[1]["loss"] == whole_state.history[1]["loss"]
 

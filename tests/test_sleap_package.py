@@ -1,4 +1,5 @@
 import json
+import pickle
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hgtrain.data import sleap_package
+from hgtrain.data import package_images
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.sleap_package import open_file, recognises
 from hgtrain.errors import DatasetError
@@ -153,6 +154,17 @@ def test_several_videos_are_groups(path):
     with closing(open_file(path)) as dataset:
         assert dataset.groups.tolist() == ["video0", "video1"]
         np.testing.assert_array_equal(dataset.read_images([0, 1]), IMAGES[[0, 2]])
+
+
+def test_pickled_images_are_opened_again_in_whatever_video_they_are(path):
+    frames = np.array([(0, 0, 5, 0, 1), (1, 1, 70, 2, 3)], FRAME)
+    make(path, frames=frames)
+    with h5py.File(path, "a") as file:
+        add_video(file, "video1", [encoded(IMAGES[2])], [70])
+    with closing(open_file(path)) as dataset:
+        again = pickle.loads(pickle.dumps(dataset.images))
+        np.testing.assert_array_equal(again.read(np.array([0, 1])), IMAGES[[0, 2]])
+        assert again.location(1) == dataset.location(1)
 
 
 def test_frames_may_count_videos_by_position_or_by_name(path):
@@ -357,7 +369,7 @@ def test_a_png_that_claims_an_enormous_size_is_refused_unread(path):
 
 
 def test_in_large_files_images_are_compared_when_decoded(path, monkeypatch):
-    monkeypatch.setattr(sleap_package, "HEADER_CHECK_BYTES", 0)
+    monkeypatch.setattr(package_images, "HEADER_CHECK_BYTES", 0)
     odd = encoded(np.zeros((6, 5, 1), np.uint8))
     make(path, video=[GREY[0], odd, GREY[2]], attributes={"height": 0})
     message = r"/video0/video\[1\] is 6 x 5 .*\[0\] is 4 x 5"

@@ -12,6 +12,7 @@ import tensorflow as tf
 from hgtrain.config import BackboneConfig, HeadConfig, ModelConfig
 from hgtrain.loss import confmap_losses
 from hgtrain.model.network import build_network, copy_weights
+from hgtrain.model.training_pass import TrainingPass
 from hgtrain.train.optimizer import build_optimizer
 from hgtrain.train.step import Parts, Steps, WeightAverage
 
@@ -27,12 +28,12 @@ def network_of(precision: str = "float32") -> keras.Model:
     return build_network(ModelConfig(backbone=BackboneConfig(**BACKBONE), head=HeadConfig()), 1, KEYPOINTS, precision)
 
 
-def make_batch(element: Any, step: tf.Tensor, replica: tf.Tensor, replicas: int) -> tuple[tf.Tensor, ...]:
+def make_batch(element: Any, step: tf.Tensor, part: tf.Tensor, parts: int) -> tuple[tf.Tensor, ...]:
     """Return the images handed over and targets that depend on the step."""
-    size = BATCH // replicas
-    part = slice(replica * size, (replica + 1) * size)
+    size = BATCH // parts
+    chosen = slice(part * size, (part + 1) * size)
     targets = tf.random.stateless_uniform((BATCH, SIZE // 4, SIZE // 4, KEYPOINTS), tf.stack([step, step]))
-    return tf.cast(element[0][part], tf.float32), targets[part], element[1][part]
+    return tf.cast(element[0][chosen], tf.float32), targets[chosen], element[1][chosen]
 
 
 def loss(maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
@@ -57,7 +58,8 @@ class Training:
         if decay is not None:
             self.average = WeightAverage(network_of(), decay)
             copy_weights(self.network, self.average.network)
-        parts = Parts(self.network, self.optimizer, make_batch, loss, BATCH)
+        forward, passes = TrainingPass(self.network, options.pop("recompute", False)), options.pop("passes", 1)
+        parts = Parts(self.network, forward, self.optimizer, make_batch, loss, BATCH, passes)
         self.steps = Steps(tf.distribute.get_strategy(), parts, self.average, **options)
         averaged = [] if self.average is None else self.average.network.variables
         self._variables = [*self.network.variables, *self.optimizer.variables, *averaged]
@@ -236,7 +238,8 @@ def train(strategy):
         network = t.network_of()
         average = t.WeightAverage(t.network_of(), 0.5)
         optimizer = t.build_optimizer("sgd", 1e-5, 0, None, "float32")
-    steps = t.Steps(strategy, t.Parts(network, optimizer, t.make_batch, t.loss, t.BATCH), average)
+    parts = t.Parts(network, t.TrainingPass(network), optimizer, t.make_batch, t.loss, t.BATCH)
+    steps = t.Steps(strategy, parts, average)
     # So slow that no rounding error tips a ReLU over within three steps.
     losses = steps(element(), 0, np.full(3, 1e-5, np.float32))
     trained = [variable.numpy() for variable in network.trainable_variables]
@@ -257,11 +260,63 @@ print("equal")
 """
 
 
+SYNCHRONISED = """
+import keras, numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import test_step as t
+from hgtrain.model.network import synchronize_batch_norm
+
+def train(strategy, is_synchronised=False):
+    with strategy.scope():
+        network = t.network_of()
+        if is_synchronised:
+            synchronize_batch_norm(network)
+        optimizer = t.build_optimizer("sgd", 1e-4, 0, 10.0, "float32")
+    steps = t.Steps(strategy, t.Parts(network, t.TrainingPass(network), optimizer, t.make_batch, t.loss, t.BATCH))
+    losses = steps(t.element_of(0, 20), 0, np.full(20, 1e-4, np.float32))
+    return [losses / losses.max(), *(variable.numpy() for variable in network.variables)]
+
+def distance(found, expected):
+    return max(np.abs(one - other).max() for one, other in zip(found, expected, strict=True))
+
+single = train(tf.distribute.get_strategy())
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
+apart, together = train(strategy), train(strategy, is_synchronised=True)
+start = t.network_of().variables
+moved = [abs(end - first.numpy()).max() for end, first in zip(single[1:], start, strict=True) if first.trainable]
+assert max(moved) > 1e-3, moved
+# Else the batch normalisation of halves would do as well.
+assert distance(apart, single) > 1e-3, distance(apart, single)
+assert distance(together, single) < 1e-6, distance(together, single)
+print("equal")
+"""
+
+
 @pytest.mark.slow
-def test_two_replicas_equal_one_device() -> None:
+@pytest.mark.parametrize("code", [REPLICAS, SYNCHRONISED], ids=["halves alike", "halves differ, synchronised, clipped"])
+def test_two_replicas_equal_one_device(code: str) -> None:
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run(
-        [sys.executable, "-c", REPLICAS], env=environment, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert (done.returncode, done.stdout) == (0, "equal\n"), done.stderr[-3000:]
+
+
+def test_a_batch_in_several_passes_equals_one_pass_without_normalisation() -> None:
+    whole, parts = Training("sgd", passes=1), Training("sgd", passes=4)
+    for one in (whole, parts):
+        for layer in one.network.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+    np.testing.assert_allclose(parts.run(0, 5), whole.run(0, 5), rtol=1e-5)
+    for found, expected in zip(parts.weights(), whole.weights(), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_recomputing_gives_the_same_steps() -> None:
+    plain, again = Training("sgd"), Training("sgd", recompute=True)
+    np.testing.assert_allclose(again.run(0, 5), plain.run(0, 5), rtol=1e-6)
+    for found, expected in zip(again.values(), plain.values(), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)

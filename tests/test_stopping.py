@@ -64,6 +64,20 @@ def test_a_signal_that_nobody_asked_for_stops_at_the_end_of_the_block():
         send(signal.SIGTERM)
 
 
+def test_a_signal_to_another_process_is_one_to_this():
+    stop = StopRequest()
+    stop.join(signal.SIGTERM)
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        stop.leave()
+
+
+def test_a_signal_of_its_own_stays_where_no_other_process_got_one():
+    stop = StopRequest()
+    stop.join(signal.SIGINT)
+    stop.join(0)
+    assert stop.signum == signal.SIGINT
+
+
 def swallow(signum):
     with suppress(StoppedError):
         send(signum)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hgtrain.data.dataset import NOT_LABELLED, Frame, PoseDataset
+from hgtrain.data.dataset import NOT_LABELLED, Frame, ImageSource, PoseDataset
+from hgtrain.data.images import ConcatenatedImages
 
 
 class Concatenated:
@@ -22,9 +23,18 @@ class Concatenated:
         instances = max(part.points.shape[1] for part in parts)
         self.points = np.concatenate([_padded(part.points, instances, np.nan) for part in parts])
         self.visibility = np.concatenate([_padded(part.visibility, instances, NOT_LABELLED) for part in parts])
-        self.groups: np.ndarray | None = np.concatenate([_prefixed_groups(part) for part in parts])
+        for part, start in zip(parts, self._starts[:-1], strict=True):
+            # One copy of the labels in all.
+            mine = slice(start, start + len(part)), slice(part.points.shape[1])
+            part.points, part.visibility = self.points[mine], self.visibility[mine]
+        self.images: ImageSource = ConcatenatedImages([part.images for part in parts], [len(part) for part in parts])
         self.notes = tuple(note for part in parts for note in part.notes)
         self.flags_path: str | None = next(filter(None, map(flags_path, parts)), None)
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """Return the group of each frame, its file before it; made anew each time, as it takes more than the points."""
+        return np.concatenate([_prefixed_groups(part) for part in self._parts])
 
     def __len__(self) -> int:
         return int(self._starts[-1])

@@ -28,6 +28,32 @@ class Skeleton(NamedTuple):
     symmetries: tuple[tuple[int, int], ...] = ()
 
 
+class ImageSource(Protocol):
+    """Where a dataset's images come from, without its labels.
+
+    Pickled it is only where they lie; the file is opened again, with the same checks, where it is unpickled.
+    shape: `(H, W, C)` of every image. frames_a_chunk: how many are unpacked, at most, to read one.
+    """
+
+    shape: tuple[int, int, int]
+    frames_a_chunk: int
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return images `(n, H, W, C)` uint8 of rows that rise and differ."""
+        ...
+
+    def location(self, row: int) -> str:
+        """Return file, HDF5 path and row."""
+        ...
+
+
+def read_in_order(images: ImageSource, rows: np.ndarray) -> np.ndarray:
+    """Return images `(n, H, W, C)` uint8 of rows in any order, repeats allowed; each is read once."""
+    rising, order = np.unique(rows, return_inverse=True)
+    found = images.read(rising)
+    return found if np.array_equal(order, np.arange(len(rising))) else found[order]
+
+
 @runtime_checkable
 class PoseDataset(Protocol):
     """Frames with the keypoints of up to I animals each; labels are in memory, images are read on demand.
@@ -40,6 +66,7 @@ class PoseDataset(Protocol):
         NaN point is marked as absent.
     groups: `(N,)` strings, e.g. the video of a frame; None where the format has no such thing.
     notes: what was left out when opening and why, one sentence each, for the log.
+    images: where the images come from, for processes that need no labels.
     """
 
     path: str
@@ -50,8 +77,13 @@ class PoseDataset(Protocol):
     symmetries: tuple[tuple[int, int], ...]
     points: np.ndarray
     visibility: np.ndarray
-    groups: np.ndarray | None
     notes: tuple[str, ...]
+    images: ImageSource
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """Return the group of each frame."""
+        ...
 
     def __len__(self) -> int:
         """Return the number of frames N."""

@@ -26,8 +26,8 @@ from hgtrain.data.hdf5 import (
     read_array,
     read_flags,
     read_points,
-    stored_images,
 )
+from hgtrain.data.images import stored_images
 from hgtrain.errors import DatasetError
 
 FORMAT = "DeepPoseKit"

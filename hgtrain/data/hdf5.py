@@ -4,15 +4,15 @@ A file is refused, with the HDF5 path, when it points outside itself (soft and e
 external storage), needs a filter that is not part of HDF5, or declares far more than it stores.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 
-from hgtrain.data.dataset import NOT_LABELLED, VISIBLE, Frame, Skeleton
+from hgtrain.data.dataset import NOT_LABELLED, VISIBLE, Frame, ImageSource, Skeleton, read_in_order
 from hgtrain.errors import DatasetError
 
 FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
@@ -21,7 +21,11 @@ UNWRITTEN_BYTES = 2**16
 PLAUSIBLE_BYTES = 2**26
 # gzip, the strongest of the filters, reaches 1032 to 1.
 PLAUSIBLE_RATIO = 2000
+SPARSE_BYTES = 2**36
+"""What images may declare where some are stored: a file may have room for frames that are still to be written."""
 CHUNK_BYTES = 2**30
+BLOCK_BYTES = 2**24
+"""Labels are read and checked in blocks of this size, so that there is one copy of them in all."""
 
 _OPEN_FAILURES = (
     ("truncated file", "is truncated: it was cut off while it was written or copied; copy or write it again"),
@@ -127,11 +131,14 @@ def get_item(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset:
     return item
 
 
-def get_dataset(group: h5py.Group, path: str, kinds: str, ranks: Sequence[int], layout: str) -> h5py.Dataset:
+def get_dataset(
+    group: h5py.Group, path: str, kinds: str, ranks: Sequence[int], layout: str, may_be_sparse: bool = False
+) -> h5py.Dataset:
     """Return a stored dataset that may be read.
 
     kinds: the numpy type letters allowed, e.g. `fiu`. ranks: the numbers of axes allowed.
     layout: what is expected, for messages, e.g. `(frames, keypoints, 2) float`.
+    may_be_sparse: whether most of it may be unwritten, as long as something is stored.
     Raises DatasetError when it is missing, is stored elsewhere, is empty, or has another type or rank.
     """
     item = get_item(group, path)
@@ -142,7 +149,7 @@ def get_dataset(group: h5py.Group, path: str, kinds: str, ranks: Sequence[int], 
         raise DatasetError(f"{place(item)} is {item.dtype}, expected {layout}")
     if item.shape is None or len(item.shape) not in ranks or 0 in item.shape:
         raise DatasetError(f"{place(item)} has shape {item.shape}, expected {layout} with no empty axis")
-    _check_size(item)
+    _check_size(item, may_be_sparse)
     return item
 
 
@@ -161,16 +168,17 @@ def _check_stored_here(dataset: h5py.Dataset) -> None:
             )
 
 
-def _check_size(dataset: h5py.Dataset) -> None:
+def _check_size(dataset: h5py.Dataset, may_be_sparse: bool) -> None:
     declared = int(dataset.size) * dataset.dtype.itemsize
     stored = dataset.id.get_storage_size()
-    limit = max(PLAUSIBLE_BYTES, PLAUSIBLE_RATIO * stored) if stored else UNWRITTEN_BYTES
+    plausible = max(SPARSE_BYTES if may_be_sparse else PLAUSIBLE_BYTES, PLAUSIBLE_RATIO * stored)
+    limit = plausible if stored else UNWRITTEN_BYTES
     if declared > limit or stored > dataset.file.id.get_filesize():
         raise DatasetError(
             f"{place(dataset)} declares {declared:,} bytes, but the file stores {stored:,} of them: it was never "
             "written or is damaged"
         )
-    chunk = int(np.prod(dataset.chunks or (0,), dtype=np.float64)) * dataset.dtype.itemsize
+    chunk = chunk_bytes(dataset)
     if chunk > CHUNK_BYTES:
         raise DatasetError(
             f"{place(dataset)} has chunks of {chunk:,} bytes, at most {CHUNK_BYTES:,} are read: rewrite the file with "
@@ -184,18 +192,41 @@ def read_array(dataset: h5py.Dataset, rows: slice | int = slice(None)) -> np.nda
         return dataset[rows]
 
 
+def chunk_bytes(dataset: h5py.Dataset) -> int:
+    """Return the size of one chunk once it is unpacked; 0 where there are no chunks."""
+    return int(np.prod(dataset.chunks or (0,), dtype=np.float64)) * dataset.dtype.itemsize
+
+
+def _blocks(dataset: h5py.Dataset) -> Iterator[slice]:
+    """Give the rows of a dataset in blocks of whole chunks, so that each chunk is unpacked once."""
+    row_bytes = max(1, int(np.prod(dataset.shape[1:])) * dataset.dtype.itemsize)
+    in_chunk = dataset.chunks[0] if dataset.chunks else 1
+    rows = -(-max(1, BLOCK_BYTES // row_bytes) // in_chunk) * in_chunk
+    for start in range(0, dataset.shape[0], rows):
+        yield slice(start, min(start + rows, dataset.shape[0]))
+
+
 def read_points(dataset: h5py.Dataset) -> np.ndarray:
     """Return points `(..., 2)` float32, both coordinates NaN where one is; DatasetError for infinite ones."""
-    raw = read_array(dataset)
-    with np.errstate(over="ignore"):
-        points = raw.astype(np.float32)
-    infinite = np.argwhere(np.isinf(points))
-    if len(infinite):
-        at = tuple(int(i) for i in infinite[0])
-        raise DatasetError(
-            f"{place(dataset)}{list(at)} is {raw[at]}, expected a finite coordinate: use NaN for a missing keypoint"
-        )
+    points = np.empty(dataset.shape, np.float32)
+    for rows in _blocks(dataset):
+        raw = read_array(dataset, rows)
+        with np.errstate(over="ignore"):
+            points[rows] = raw
+        infinite = np.isinf(points[rows])
+        if infinite.any():
+            first = tuple(int(i) for i in np.argwhere(infinite)[0])
+            at = [rows.start + first[0], *first[1:]]
+            raise DatasetError(
+                f"{place(dataset)}{at} is {raw[first]}, expected a finite coordinate: use NaN for a missing keypoint"
+            )
     return points
+
+
+def missing_points(points: np.ndarray) -> np.ndarray:
+    """Return which points `(..., 2)` have a coordinate that is NaN, `(...)` bool."""
+    # any() over an axis of two is ten times slower.
+    return np.isnan(points[..., 0]) | np.isnan(points[..., 1])
 
 
 def read_flags(dataset: h5py.Dataset, like: h5py.Dataset, largest: int) -> np.ndarray:
@@ -205,12 +236,16 @@ def read_flags(dataset: h5py.Dataset, like: h5py.Dataset, largest: int) -> np.nd
             f"{place(dataset)} has shape {dataset.shape}, expected {like.shape[:-1]} because {place(like)} has "
             f"{like.shape}"
         )
-    flags = read_array(dataset)
-    wrong = np.argwhere((flags < 0) | (flags > largest)) if flags.dtype.kind != "b" else np.empty((0, 0))
-    if len(wrong):
-        at = tuple(int(i) for i in wrong[0])
-        raise DatasetError(f"{place(dataset)}{list(at)} is {flags[at]}, expected one of {list(range(largest + 1))}")
-    return flags.astype(np.uint8)
+    flags = np.empty(dataset.shape, np.uint8)
+    for rows in _blocks(dataset):
+        raw = read_array(dataset, rows)
+        wrong = (raw < 0) | (raw > largest) if raw.dtype.kind != "b" else np.zeros((), bool)
+        if wrong.any():
+            first = tuple(int(i) for i in np.argwhere(wrong)[0])
+            at = [rows.start + first[0], *first[1:]]
+            raise DatasetError(f"{place(dataset)}{at} is {raw[first]}, expected one of {list(range(largest + 1))}")
+        flags[rows] = raw
+    return flags
 
 
 def check_same_length(first: h5py.Dataset, second: h5py.Dataset) -> None:
@@ -220,14 +255,6 @@ def check_same_length(first: h5py.Dataset, second: h5py.Dataset) -> None:
             f"{place(first)} has {first.shape[0]} frames {first.shape} but {place(second)} has {second.shape[0]} "
             f"{second.shape}: there must be one entry for each image"
         )
-
-
-def stored_images(group: h5py.Group, path: str) -> "StoredImages":
-    """Return the images of a dataset `(N, H, W, 1 or 3)` uint8; DatasetError for any other."""
-    dataset = get_dataset(group, path, "fiu", (4,), "(frames, height, width, 1 or 3) uint8")
-    if dataset.dtype != np.uint8:
-        raise DatasetError(f"{place(dataset)} is {dataset.dtype}, expected uint8: scale the images to 0..255")
-    return StoredImages(dataset, check_image_shape(dataset.shape, place(dataset)))
 
 
 def check_image_shape(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
@@ -270,50 +297,6 @@ def as_text(value: object) -> str:
     return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).rstrip("\0 ")
 
 
-class ImageSource(Protocol):
-    """Where a dataset's images come from."""
-
-    shape: tuple[int, int, int]
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Return images `(n, H, W, C)` uint8 of rows that rise and differ."""
-        ...
-
-    def location(self, row: int) -> str:
-        """Return file, HDF5 path and row."""
-        ...
-
-
-class StoredImages:
-    """Images of one array dataset, a frame a row; `convert(block, first_row)` makes `(n, H, W, C)` uint8 of a block."""
-
-    def __init__(
-        self,
-        dataset: h5py.Dataset,
-        shape: tuple[int, int, int],
-        convert: Callable[[np.ndarray, int], np.ndarray] = lambda block, first_row: block,
-    ) -> None:
-        self.shape = shape
-        self.dataset = dataset
-        self._convert = convert
-        self._place = place(dataset)
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Return images `(n, H, W, C)` uint8; neighbouring rows are read in one piece."""
-        images = np.empty((len(rows), *self.shape), np.uint8)
-        # A fancy index makes HDF5 build a selection row by row; slices are much faster.
-        for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
-            if len(run):
-                first, last = int(rows[run[0]]), int(rows[run[-1]])
-                block = read_array(self.dataset, slice(first, last + 1))
-                images[run[0] : run[-1] + 1] = self._convert(block, first)
-        return images
-
-    def location(self, row: int) -> str:
-        """Return file, HDF5 path and row, e.g. `flies.h5:/images[12]`."""
-        return f"{self._place}[{row}]"
-
-
 class Labels(NamedTuple):
     """What a file says about its frames.
 
@@ -328,15 +311,16 @@ class Labels(NamedTuple):
 
 
 def make_labels(labels: Labels, annotated_only: bool) -> Labels:
-    """Return labels whose points are NaN in both coordinates or none.
+    """Return labels whose points, changed in place, are NaN in both coordinates or none.
 
     With annotated_only False every finite point counts as visible, whatever the file marks it as.
     """
-    missing = np.isnan(labels.points).any(-1)
-    points = np.where(missing[..., None], np.float32(np.nan), labels.points)
+    missing = missing_points(labels.points)
+    labels.points[missing] = np.nan
+    if annotated_only:
+        return labels
     unmarked = (labels.visibility == NOT_LABELLED) & ~missing
-    visibility = labels.visibility if annotated_only else np.where(unmarked, np.uint8(VISIBLE), labels.visibility)
-    return labels._replace(points=points, visibility=visibility)
+    return labels._replace(visibility=np.where(unmarked, np.uint8(VISIBLE), labels.visibility))
 
 
 class FileDataset:
@@ -352,7 +336,7 @@ class FileDataset:
         notes: Sequence[str] = (),
     ) -> None:
         self._file = file
-        self._images = images
+        self.images = images
         self.path: str = file.filename
         self.format = format_name
         self.image_shape = images.shape
@@ -371,13 +355,11 @@ class FileDataset:
         """Return images `(n, H, W, C)` uint8 in the order asked for; negative indices count from the end."""
         if not self._file:
             raise ValueError(f"{self.path} is closed")
-        rows, order = np.unique(self._rows(indices), return_inverse=True)
-        images = self._images.read(rows)
-        return images if np.array_equal(order, np.arange(len(rows))) else images[order]
+        return read_in_order(self.images, self._rows(indices))
 
     def location(self, index: int) -> str:
         """Return where a frame lies, e.g. `flies.h5:/images[12]`."""
-        return self._images.location(int(self._rows([index])[0]))
+        return self.images.location(int(self._rows([index])[0]))
 
     def close(self) -> None:
         """Close the file; the labels stay."""

@@ -20,7 +20,6 @@ from hgtrain.data.dataset import NOT_LABELLED, VISIBLE, PoseDataset, Skeleton
 from hgtrain.data.hdf5 import (
     FileDataset,
     Labels,
-    StoredImages,
     as_text,
     check_image_shape,
     check_same_length,
@@ -30,10 +29,12 @@ from hgtrain.data.hdf5 import (
     get_item,
     kept_open,
     make_labels,
+    missing_points,
     place,
     read_array,
     read_points,
 )
+from hgtrain.data.images import StoredImages
 from hgtrain.errors import DatasetError
 
 FORMAT = "LEAP"
@@ -53,7 +54,8 @@ def open_file(path: str | Path, annotated_only: bool = True) -> PoseDataset:
     the shapes, and for anything out of order.
     """
     with kept_open(path) as file:
-        box = get_dataset(file, "box", "uf", (4,), "(frames, channels, width, height) uint8, or float in 0..1")
+        layout = "(frames, channels, width, height) uint8, or float in 0..1"
+        box = get_dataset(file, "box", "uf", (4,), layout, may_be_sparse=True)
         if box.dtype.kind == "u" and box.dtype != np.uint8:
             raise DatasetError(f"{place(box)} is {box.dtype}, expected uint8 or float in 0..1")
         joints = get_dataset(
@@ -64,7 +66,7 @@ def open_file(path: str | Path, annotated_only: bool = True) -> PoseDataset:
         points = read_points(joints)
         if from_matlab:
             points = points.transpose(0, 2, 1) - np.float32(1)
-        visibility = np.where(np.isnan(points).any(-1), np.uint8(NOT_LABELLED), np.uint8(VISIBLE))
+        visibility = np.where(missing_points(points), np.uint8(NOT_LABELLED), np.uint8(VISIBLE))
         labels = Labels(points[:, None], visibility[:, None], _read_groups(file, len(points)))
         skeleton, notes = _read_skeleton(file, points.shape[1], from_matlab)
         images = _images(box, from_matlab)
@@ -94,14 +96,14 @@ def _images(box: h5py.Dataset, from_matlab: bool) -> StoredImages:
     return StoredImages(box, shape, partial(_to_uint8, place(box), axes))
 
 
-def _to_uint8(where: str, axes: tuple[int, ...], block: np.ndarray, first_row: int) -> np.ndarray:
+def _to_uint8(where: str, axes: tuple[int, ...], block: np.ndarray, rows: np.ndarray) -> np.ndarray:
     images = block.transpose(axes)
     if images.dtype == np.uint8:
         return images
     inside = (images >= 0) & (images <= 1)
     if not inside.all():
         at = tuple(np.argwhere(~inside)[0])
-        raise DatasetError(f"{where}[{first_row + at[0]}] holds {images[at]}, expected float images in 0..1, or uint8")
+        raise DatasetError(f"{where}[{rows[at[0]]}] holds {images[at]}, expected float images in 0..1, or uint8")
     return np.rint(images * 255).astype(np.uint8)
 
 

@@ -26,12 +26,13 @@ from hgtrain.data.hdf5 import (
     get_dataset,
     kept_open,
     make_labels,
+    missing_points,
     place,
     read_array,
     read_flags,
     read_points,
-    stored_images,
 )
+from hgtrain.data.images import stored_images
 from hgtrain.errors import DatasetError
 
 FORMAT = "hgtrain"
@@ -85,7 +86,7 @@ def _read_labels(file: h5py.File, keypoints: h5py.Dataset) -> Labels:
         stored = get_dataset(file, "visibility", "biu", (2, 3), f"{keypoints.shape[:-1]} uint8, 0 to 2")
         visibility, flags_path = read_flags(stored, keypoints, largest=VISIBLE), place(stored)
     else:
-        visibility = np.where(np.isnan(points).any(-1), NOT_LABELLED, VISIBLE).astype(np.uint8)
+        visibility = np.where(missing_points(points), np.uint8(NOT_LABELLED), np.uint8(VISIBLE))
     return Labels(points.reshape(shape), visibility.reshape(shape[:-1]), _read_groups(file, keypoints), flags_path)
 
 
@@ -96,10 +97,10 @@ def _read_groups(file: h5py.File, keypoints: h5py.Dataset) -> np.ndarray | None:
     if stored.dtype.kind == "O" and h5py.check_string_dtype(stored.dtype) is None:
         raise DatasetError(f"{place(stored)} is {stored.dtype}, expected (frames,) strings or integers")
     check_same_length(keypoints, stored)
-    values = read_array(stored)
-    # Many frames, few groups.
-    texts = {value: as_text(value) for value in set(values.tolist())}
-    return np.array([texts[value] for value in values.tolist()], dtype=str)
+    values = read_array(stored).tolist()
+    # Groups are few and frames many.
+    texts = {value: as_text(value) for value in set(values)}
+    return np.array([texts[value] for value in values], dtype=str)
 
 
 def _read_skeleton(file: h5py.File, count: int) -> tuple[Skeleton, list[str]]:

@@ -5,8 +5,10 @@ augmentation and targets are computed on the device, inside the compiled step.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,12 +16,22 @@ import tensorflow as tf
 
 from hgtrain.data.augment import augment_geometry, augment_intensity, draw
 from hgtrain.data.dataset import PoseDataset
+from hgtrain.data.readers import Readers, Request
 from hgtrain.data.resize import pad, resize, to_channels
 
 if TYPE_CHECKING:
     from hgtrain.config import AugmentationConfig
 
 READ_AT_ONCE = 32
+
+PIECE_BYTES, PIECE_STEPS = 2**23, 64
+"""What is read ahead in one piece: as many steps as there are in either, at least one."""
+
+AHEAD_BYTES, AHEAD_PIECES = 2**28, 16
+"""How far is read ahead, at most; at least two pieces."""
+
+LabelsOf = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Indices into a side's frames `(n,)` -> points `(n, K, 2)` px of the network's input, and weights `(n, K)`."""
 
 
 def epoch_order(seed: int, epoch: int, frames: int, samples: int) -> np.ndarray:
@@ -67,55 +79,136 @@ class FrameStore:
             return self.cache[indices]
         return self._prepare(self._dataset.read_images(self._frames[indices]))
 
+    def readers(self, processes: int, most_frames: int) -> Readers:
+        """Return processes that read these frames; most_frames: of one request."""
+        return Readers(self._dataset.images, processes, most_frames)
+
+    def request(self, readers: Readers, indices: np.ndarray) -> Request | None:
+        """Have images read by index; None as long as the readers take no more."""
+        return readers.request(self._frames[indices])
+
+    def take(self, readers: Readers, request: Request) -> np.ndarray:
+        """Return what `request` asked for, as a call gives it."""
+        return self._prepare(readers.take(request))
+
     def _prepare(self, images: np.ndarray) -> np.ndarray:
+        if self._scale == 1 and images.shape[-1] == self._channels:
+            return images
         with tf.device("CPU"):
             return resize(to_channels(tf.constant(images), self._channels), self._scale).numpy()
 
 
-class Feed:
-    """Hands over the samples of training steps: indices where the device holds the frames, images else.
+class Held(NamedTuple):
+    """What the device holds of all frames: images `(N, H, W, C)` uint8, points `(N, K, 2)` and weights `(N, K)`."""
 
-    While the device computes, a thread reads ahead what the next call will most likely ask for.
+    frames: tf.Tensor
+    points: tf.Tensor
+    weights: tf.Tensor
+
+
+class _Piece(NamedTuple):
+    """Steps that are being read ahead, `end` is not among them."""
+
+    first: int
+    end: int
+    arrays: Future[tuple[np.ndarray, ...]]
+
+
+class Feed:
+    """Hands over the samples of training steps: indices where the device holds the frames, images and labels else.
+
+    While the device computes, the next steps are read ahead in pieces, across calls and epochs: by processes, or by a
+    thread where `processes` is 0. What is in memory depends neither on the number of frames nor on that of steps.
     """
 
-    def __init__(self, store: FrameStore, on_device: bool, seed: int, batch_size: int, steps_per_epoch: int) -> None:
+    def __init__(
+        self, store: FrameStore, labels: LabelsOf, schedule: tuple[int, int, int], on_device: bool, processes: int = 0
+    ) -> None:
+        """schedule: seed, batch size and steps of an epoch."""
         self._store = store
-        self._seed = seed
-        self._batch_size = batch_size
-        self._steps_per_epoch = steps_per_epoch
-        self.device_frames = tf.constant(store.cache) if on_device else None
-        self._ahead: tuple[tuple[int, int], Future] | None = None
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
+        self._labels = labels
+        self._seed, self._batch_size, self._steps_per_epoch = schedule
+        self._order = lru_cache(maxsize=2)(self._order_of_epoch)
+        self.held: Held | None = None
+        if on_device:
+            self.held = Held(tf.constant(store.cache), *map(tf.constant, labels(np.arange(len(store)))))
+        step_bytes = max(1, self._batch_size * int(np.prod(store.shape)))
+        self._piece_steps = max(1, min(PIECE_BYTES // step_bytes, PIECE_STEPS))
+        self._readers = store.readers(processes, self._piece_steps * self._batch_size) if processes else None
+        fitting = AHEAD_BYTES // (self._piece_steps * step_bytes)
+        # What is in memory already is not worth more.
+        self._most_pieces = max(2, min(fitting, AHEAD_PIECES)) if processes else 2
+        self._pieces: deque[_Piece] = deque()
+        self._next_step = 0
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
 
     def __call__(self, first_step: int, count: int) -> tuple[tuple[np.ndarray, ...], float]:
-        """Return the element of `count` steps, within one epoch, and the seconds waited for it.
+        """Return the element of up to `count` steps, within one epoch, and the seconds waited for it.
 
-        The element is indices `(count, B)` int32 and, unless the device holds the frames, images
-        `(count, B, H, W, C)` uint8.
+        The element is indices `(n, B)` int32 and, unless the device holds the frames, images `(n, B, H, W, C)` uint8,
+        points `(n, B, K, 2)` and weights `(n, B, K)` float32; n is at least 1.
         """
         started = time.monotonic()
-        if self._ahead is not None and self._ahead[0] == (first_step, count):
-            element = self._ahead[1].result()
-        else:
-            element = self._read(first_step, count)
+        if self.held is not None:
+            return (self._indices(first_step, count),), time.monotonic() - started
+        element = self._take(first_step, count)
         waited = time.monotonic() - started
-        following = first_step + count
-        left = self._steps_per_epoch - following % self._steps_per_epoch
-        request = (following, min(count, left))
-        self._ahead = (request, self._reader.submit(self._read, *request))
+        self._read_ahead()
         return element, waited
 
-    def _read(self, first_step: int, count: int) -> tuple[np.ndarray, ...]:
+    def _take(self, first_step: int, count: int) -> tuple[np.ndarray, ...]:
+        pieces = self._pieces
+        while pieces and pieces[0].end <= first_step:
+            pieces.popleft()
+        if not pieces or first_step < pieces[0].first:
+            # The start, while the readers are starting too, or a jump.
+            pieces.clear()
+            count = min(count, self._piece_steps)
+            self._next_step = first_step + count
+            return self._read(self._indices(first_step, count), None)
+        piece = pieces[0]
+        arrays = piece.arrays.result()
+        if first_step + count >= piece.end:
+            pieces.popleft()
+        start = first_step - piece.first
+        return tuple(array[start : start + count] for array in arrays)
+
+    def _read_ahead(self) -> None:
+        while len(self._pieces) < self._most_pieces:
+            first = self._next_step
+            steps = min(self._piece_steps, self._steps_per_epoch - first % self._steps_per_epoch)
+            indices = self._indices(first, steps)
+            request = None
+            if self._readers is not None:
+                request = self._store.request(self._readers, indices.ravel())
+                if request is None:
+                    return
+            self._pieces.append(_Piece(first, first + steps, self._thread.submit(self._read, indices, request)))
+            self._next_step = first + steps
+
+    def _read(self, indices: np.ndarray, request: Request | None) -> tuple[np.ndarray, ...]:
+        flat = indices.ravel()
+        if request is None or self._readers is None:
+            images = self._store(flat)
+        else:
+            images = self._store.take(self._readers, request)
+        return indices, *(array.reshape(*indices.shape, *array.shape[1:]) for array in (images, *self._labels(flat)))
+
+    def _indices(self, first_step: int, count: int) -> np.ndarray:
         epoch, position = divmod(first_step, self._steps_per_epoch)
-        order = epoch_order(self._seed, epoch, len(self._store), self._steps_per_epoch * self._batch_size)
-        indices = order.reshape(-1, self._batch_size)[position : position + count]
-        if self.device_frames is not None:
-            return (indices,)
-        return indices, self._store(indices.ravel()).reshape(*indices.shape, *self._store.shape)
+        return self._order(epoch)[position : position + count]
+
+    def _order_of_epoch(self, epoch: int) -> np.ndarray:
+        samples = self._steps_per_epoch * self._batch_size
+        return epoch_order(self._seed, epoch, len(self._store), samples).reshape(-1, self._batch_size)
 
     def close(self) -> None:
         """Stop reading ahead."""
-        self._reader.shutdown(cancel_futures=True)
+        for piece in self._pieces:
+            piece.arrays.cancel()
+        self._thread.shutdown(cancel_futures=True)
+        if self._readers is not None:
+            self._readers.close()
 
 
 class Recipe(NamedTuple):
@@ -129,30 +222,28 @@ class Recipe(NamedTuple):
     batch_size: int
 
 
-def batch_maker(
-    recipe: Recipe, device_frames: tf.Tensor | None, points: np.ndarray, weights: np.ndarray
-) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """Return the function that makes one replica's part of a step's batch on the device.
+def batch_maker(recipe: Recipe, held: Held | None) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+    """Return the function that makes one part of a step's batch on the device.
 
-    points: `(N, K, 2)` px of the network's input, NaN where missing; weights: `(N, K)`. The function takes (element,
-    step, replica, replicas) and gives images `(b, H, W, C)` float32 0..255, maps and weights `(b, K)`; b is the batch
-    size divided by the number of replicas.
+    held: None where images and labels come with the element. Points are in px of the network's input, NaN where
+    missing. The function takes (element, step, part, parts), an element being a step's part of what `Feed` gives, and
+    gives images `(b, H, W, C)` float32 0..255, maps and weights `(b, K)`; b is the batch size divided by the number of
+    parts.
     """
-    all_points, all_weights = tf.constant(points, tf.float32), tf.constant(weights, tf.float32)
 
     def make(
-        element: tuple[tf.Tensor, ...], step: tf.Tensor, replica: tf.Tensor, replicas: int
+        element: tuple[tf.Tensor, ...], step: tf.Tensor, part: tf.Tensor, parts: int
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        size = recipe.batch_size // replicas
-        start = replica * size
-        indices = element[0][start : start + size]
-        frames = tf.gather(device_frames, indices) if device_frames is not None else element[1][start : start + size]
-        # Drawn for the whole batch and then cut, so that a sample's draw does not depend on the number of replicas.
+        size = recipe.batch_size // parts
+        start = part * size
+        indices, *given = (values[start : start + size] for values in element)
+        frames, points, weights = given if held is None else (tf.gather(values, indices) for values in held)
+        # Drawn for the whole batch and then cut, so that a sample's draw does not depend on the number of parts.
         draws = draw(recipe.seed, step, recipe.batch_size)[start : start + size]
         images, at, kept = augment_geometry(
             frames,
-            tf.gather(all_points, indices),
-            tf.gather(all_weights, indices),
+            points,
+            weights,
             draws,
             recipe.augmentation,
             recipe.symmetries,

@@ -10,9 +10,8 @@ corner of the first pixel was (0, 0), so half a pixel is taken off the points, a
 
 import json
 import re
-from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,7 +21,6 @@ from hgtrain.data.hdf5 import (
     FileDataset,
     Labels,
     as_text,
-    check_image_shape,
     check_skeleton,
     get_dataset,
     get_item,
@@ -31,36 +29,18 @@ from hgtrain.data.hdf5 import (
     place,
     read_array,
 )
+from hgtrain.data.package_images import Row, Video, package_images
 from hgtrain.errors import DatasetError
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 FORMAT = "SLEAP package"
 NEWER_FORMAT = 3.0
 
 USER = 0
 EDGE, SYMMETRY = 1, 2
-CHANNELS = {"L": 1, "RGB": 3}
-
-HEADER_CHECK_BYTES = 2**28
-"""In larger files only the first image of each video is looked at when opening."""
 
 _FRAME_FIELDS = ("video", "frame_idx", "instance_id_start", "instance_id_end")
 _INSTANCE_FIELDS = ("instance_type", "skeleton", "point_id_start", "point_id_end")
 _POINT_FIELDS = ("x", "y", "visible")
-
-
-class _Video(NamedTuple):
-    """Images of one video: `rows` says which row holds a frame number; `is_encoded`: a PNG or JPEG file a row."""
-
-    images: h5py.Dataset
-    rows: dict[int, int]
-    is_encoded: bool
-    is_bgr: bool
-
-
-_Row = tuple[_Video, int]
 
 
 def recognises(file: h5py.File) -> bool:
@@ -88,7 +68,7 @@ def open_file(path: str | Path, annotated_only: bool = True) -> PoseDataset:
         if format_id < 1.1:
             labels = labels._replace(points=labels.points - np.float32(0.5))
         groups = np.array([row[0].images.name.split("/")[1] for row, _, _ in kept], dtype=str)
-        images = PackageImages(file, [row for row, _, _ in kept])
+        images = package_images([row for row, _, _ in kept])
         labels = make_labels(labels._replace(groups=groups), annotated_only)
         return FileDataset(file, FORMAT, images, skeleton, labels, notes)
 
@@ -121,7 +101,7 @@ def _read_table(file: h5py.File, name: str, fields: tuple[str, ...]) -> np.ndarr
     return read_array(dataset)
 
 
-def _read_videos(file: h5py.File, format_id: float, frames: np.ndarray) -> dict[int, _Video]:
+def _read_videos(file: h5py.File, format_id: float, frames: np.ndarray) -> dict[int, Video]:
     """Return the videos that have images, by the number that /frames uses for them."""
     # A name that is not UTF-8 comes as bytes.
     names = [name for name in file if isinstance(name, str)]
@@ -169,7 +149,7 @@ def _numbers_in_frames(file: h5py.File, frames: np.ndarray, groups: list[int]) -
     return numbers
 
 
-def _read_video(file: h5py.File, group: int, format_id: float) -> _Video:
+def _read_video(file: h5py.File, group: int, format_id: float) -> Video:
     layout = "PNG or JPEG files as bytes, or images (frames, height, width, 1 or 3) uint8"
     images = get_dataset(file, f"video{group}/video", "iuO", (1, 2, 4), layout)
     element = h5py.check_vlen_dtype(images.dtype) or images.dtype
@@ -184,12 +164,12 @@ def _read_video(file: h5py.File, group: int, format_id: float) -> _Video:
     order = as_text(images.attrs.get("channel_order", "BGR" if format_id < 1.4 else "RGB"))
     rows = {int(number): row for row, number in enumerate(read_array(numbers))}
     # SLEAP gave its RGB images to OpenCV, which takes them for BGR: the files have red and blue exchanged.
-    return _Video(images, rows, is_encoded, is_encoded and order == "BGR")
+    return Video(images, rows, is_encoded, is_encoded and order == "BGR")
 
 
 def _choose_frames(
-    file: h5py.File, frames: np.ndarray, instances: np.ndarray, videos: dict[int, _Video]
-) -> tuple[list[tuple[_Row, int, np.ndarray]], list[str]]:
+    file: h5py.File, frames: np.ndarray, instances: np.ndarray, videos: dict[int, Video]
+) -> tuple[list[tuple[Row, int, np.ndarray]], list[str]]:
     """Return image, row of /frames and user instances of each frame that has both, and what was left out."""
     kept, without_image, without_user, predicted = [], 0, 0, 0
     for index, frame in enumerate(frames):
@@ -287,89 +267,3 @@ def _parse_skeleton(skeleton: dict[str, Any], names: list[str]) -> Skeleton:
         if kind == EDGE or pair[::-1] not in pairs[kind]:
             pairs[kind].append(pair)
     return Skeleton(tuple(names[node] for node in nodes), tuple(pairs[EDGE]), tuple(pairs[SYMMETRY]))
-
-
-class PackageImages:
-    """Images of the frames of a package, decoded when read."""
-
-    def __init__(self, file: h5py.File, rows: list[_Row]) -> None:
-        """Check that all images have one shape; DatasetError names the first two that differ."""
-        self._rows = rows
-        self.shape = _stored_shape(*rows[0])
-        all_headers = file.id.get_filesize() <= HEADER_CHECK_BYTES
-        seen: set[str] = set()
-        for index, (video, row) in enumerate(rows):
-            if video.images.name not in seen or (all_headers and video.is_encoded):
-                seen.add(video.images.name)
-                self._check_shape(_stored_shape(video, row), index)
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Return images `(n, H, W, C)` uint8, colours as red, green, blue."""
-        images = np.empty((len(rows), *self.shape), np.uint8)
-        for index, row in enumerate(rows.tolist()):
-            video, at = self._rows[row]
-            images[index] = self._decode(row) if video.is_encoded else read_array(video.images, at)
-        return images
-
-    def location(self, row: int) -> str:
-        """Return file, HDF5 path and row, e.g. `flies.pkg.slp:/video0/video[12]`."""
-        return _row_place(*self._rows[row])
-
-    def _check_shape(self, shape: tuple[int, int, int], index: int) -> None:
-        if shape != self.shape:
-            raise DatasetError(
-                f"{self.location(index)} is {_size(shape)}, but {self.location(0)} is {_size(self.shape)}: all images "
-                "must agree"
-            )
-
-    def _decode(self, index: int) -> np.ndarray:
-        video, row = self._rows[index]
-        with _image_file(video, row) as image:
-            self._check_shape(_image_shape(image, video, row), index)
-            try:
-                pixels = np.asarray(image).reshape(self.shape)
-            except (OSError, SyntaxError, ValueError) as error:
-                raise DatasetError(f"{self.location(index)} cannot be decoded: {error}") from error
-        return pixels[..., ::-1] if video.is_bgr else pixels
-
-
-def _row_place(video: _Video, row: int) -> str:
-    return f"{place(video.images)}[{row}]"
-
-
-def _size(shape: tuple[int, int, int]) -> str:
-    return f"{shape[0]} x {shape[1]} (height x width) with {shape[2]} channel{'s' if shape[2] > 1 else ''}"
-
-
-def _stored_shape(video: _Video, row: int) -> tuple[int, int, int]:
-    """Return (H, W, C) of an image from its header; DatasetError where the attributes beside it say another."""
-    if not video.is_encoded:
-        return check_image_shape(video.images.shape, place(video.images))
-    with _image_file(video, row) as image:
-        shape = _image_shape(image, video, row)
-    for axis, name in enumerate(("height", "width", "channels")):
-        declared = video.images.attrs.get(name, 0)
-        # Videos whose size SLEAP did not know have 0 there.
-        if np.ndim(declared) or declared not in (0, shape[axis]):
-            raise DatasetError(
-                f"{_row_place(video, row)} is {_size(shape)}, but the attribute {name} of {place(video.images)} is "
-                f"{declared}"
-            )
-    return shape
-
-
-def _image_file(video: _Video, row: int) -> "Image.Image":
-    """Return a PNG or JPEG image of which only the header was read."""
-    from PIL import Image
-
-    data = np.asarray(read_array(video.images, row)).tobytes()
-    try:
-        return Image.open(BytesIO(data), formats=("PNG", "JPEG"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DatasetError(f"{_row_place(video, row)} is not a PNG or JPEG image that can be read: {error}") from error
-
-
-def _image_shape(image: "Image.Image", video: _Video, row: int) -> tuple[int, int, int]:
-    if image.mode not in CHANNELS:
-        raise DatasetError(f"{_row_place(video, row)} has pixels of mode {image.mode}, expected 8-bit grey or RGB")
-    return image.height, image.width, CHANNELS[image.mode]

@@ -22,6 +22,8 @@ from hgtrain.errors import DatasetError
 BUILTIN = "builtin:"
 
 FINGERPRINT_FRAMES = 64
+HASHED_AT_ONCE = 2**15
+"""Frames whose points are copied at once."""
 
 
 class _Format(NamedTuple):
@@ -307,10 +309,13 @@ def fingerprint(dataset: PoseDataset) -> str:
     skeleton = (dataset.keypoint_names, dataset.edges, dataset.symmetries)
     header = json.dumps([*skeleton, dataset.image_shape, dataset.points.shape], default=int)
     digest = hashlib.sha256(header.encode())
-    # NaN has many bit patterns, and both zeros are equal.
-    points = np.where(np.isnan(dataset.points), np.float32(np.nan), dataset.points + np.float32(0))
-    digest.update(points.astype("<f4").tobytes())
-    digest.update(dataset.visibility.tobytes())
+    for start in range(0, len(dataset), HASHED_AT_ONCE):
+        # NaN has many bit patterns, and both zeros are equal.
+        points = dataset.points[start : start + HASHED_AT_ONCE] + np.float32(0)
+        points[np.isnan(points)] = np.nan
+        digest.update(points.astype("<f4", copy=False).tobytes())
+    for start in range(0, len(dataset), HASHED_AT_ONCE):
+        digest.update(dataset.visibility[start : start + HASHED_AT_ONCE].tobytes())
     for row in np.unique(np.linspace(0, len(dataset) - 1, FINGERPRINT_FRAMES).astype(np.int64)):
         digest.update(dataset.read_images([row]).tobytes())
     return digest.hexdigest()
@@ -318,7 +323,8 @@ def fingerprint(dataset: PoseDataset) -> str:
 
 def split_to_json(split: Split) -> dict[str, dict[str, Any]]:
     """Return files, fingerprint and frames of both sides, as `split.json` holds them."""
-    prints = {id(side.dataset): fingerprint(side.dataset) for side in (split.train, split.validation)}
+    datasets = {id(side.dataset): side.dataset for side in (split.train, split.validation)}
+    prints = {number: fingerprint(dataset) for number, dataset in datasets.items()}
     return {
         name: {
             "files": list(_files(side.dataset)),
@@ -334,9 +340,11 @@ def split_from_json(document: dict[str, Any], train: PoseDataset, validation: Po
 
     Raises DatasetError when a dataset's content is not what it was.
     """
-    sides = {}
+    sides, prints = {}, {}
     for name, dataset in (("train", train), ("validation", validation or train)):
-        now, then = fingerprint(dataset), document[name]["fingerprint"]
+        if id(dataset) not in prints:
+            prints[id(dataset)] = fingerprint(dataset)
+        now, then = prints[id(dataset)], document[name]["fingerprint"]
         if now != then:
             raise DatasetError(
                 f"{dataset.path} has changed since the split was made: its fingerprint is {now[:12]}..., the split's "

@@ -32,6 +32,16 @@ def build_network(
     return keras.Model(image, maps if all_stacks else maps[0], name="hgtrain")
 
 
+def synchronize_batch_norm(network: keras.Model) -> None:
+    """Make batch normalisation in training use the statistics of the batch of all replicas, not of each its own part.
+
+    Names and weights stay as they are. Within one replica nothing changes but the last bits.
+    """
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.synchronized = True
+
+
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
     """Assign the weights of `source` to the layers of the same names in `target`.
 

@@ -98,11 +98,21 @@ class Observer(Protocol):
         ...
 
 
-class Asked(NamedTuple):
-    """What the loop asks for after each call: whether to stop, and whether to write a checkpoint and go on."""
+class Decision(NamedTuple):
+    """What is to be done after a call: whether to stop, to write a checkpoint, and the most steps of the next call."""
 
-    to_stop: Callable[[], bool] = lambda: False
-    to_save: Callable[[], bool] = lambda: False
+    stops: bool
+    saves: bool
+    steps: int
+
+
+Decide = Callable[[int], Decision]
+"""Told how many steps the next call should have here, it returns what all processes that train together will do."""
+
+
+def decide_alone(steps: int) -> Decision:
+    """Go on, with nobody to ask."""
+    return Decision(stops=False, saves=False, steps=steps)
 
 
 class InterruptedRunError(Exception):
@@ -152,13 +162,12 @@ class _Clock:
         return self._waited / max(self._seconds, 1e-9) if self._steps else None
 
 
-NOTHING_ASKED = Asked()
-
-
-def train(plan: Plan, state: State, inner: Inner, observer: Observer, asked: Asked = NOTHING_ASKED) -> State:
+def train(plan: Plan, state: State, inner: Inner, observer: Observer, decide: Decide = decide_alone) -> State:
     """Return the state after the last epoch, or after stopping early.
 
-    Raises InterruptedRunError, with a checkpoint written, once asked to stop; NotFiniteError, with none.
+    What is done follows from plan, state, losses, validation and decisions alone, never from this process's clock: of
+    several that train together each does the same.
+    Raises InterruptedRunError, with a checkpoint written, once decided to stop; NotFiniteError, with none.
     """
     clock = _Clock(state.elapsed_s)
     if plan.skips_nonfinite and state.step == 0:
@@ -166,18 +175,18 @@ def train(plan: Plan, state: State, inner: Inner, observer: Observer, asked: Ask
     while not is_finished(plan, state):
         clock.start_epoch()
         try:
-            _run_epoch(plan, state, inner, observer, clock, asked)
+            _run_epoch(plan, state, inner, observer, clock, decide)
         except NotFiniteError as error:
             if not plan.skips_nonfinite or len(state.skipped) >= MOST_SKIPPED:
                 raise
             _go_back(state, inner, error.step)
             observer.left_out(state, error.step)
         else:
-            _end_epoch(plan, state, inner, observer, clock, asked)
+            _end_epoch(plan, state, inner, observer, clock, decide)
     return state
 
 
-def _end_epoch(plan: Plan, state: State, inner: Inner, observer: Observer, clock: _Clock, asked: Asked) -> None:
+def _end_epoch(plan: Plan, state: State, inner: Inner, observer: Observer, clock: _Clock, decide: Decide) -> None:
     validation = inner.validate()
     if not math.isfinite(validation["val_loss"]) or not state.epoch_losses:
         raise NotFiniteError(state.step, in_validation=True)
@@ -190,11 +199,16 @@ def _end_epoch(plan: Plan, state: State, inner: Inner, observer: Observer, clock
         state.checkpoint_s += time.monotonic() - before
     state.epoch_losses = []
     observer.epoch_ended(state, row, validation)
-    is_asked_to_stop = asked.to_stop()
-    is_due = is_finished(plan, state) or state.step % plan.checkpoint_steps == 0
-    if asked.to_save() or is_asked_to_stop or is_due:
+    _decide(state, inner, clock, decide, is_finished(plan, state) or state.step % plan.checkpoint_steps == 0)
+
+
+def _decide(state: State, inner: Inner, clock: _Clock, decide: Decide, is_due: bool) -> None:
+    """Write a checkpoint where one is due or wanted; InterruptedRunError after one where the run is to stop."""
+    decision = decide(clock.steps_a_call)
+    clock.steps_a_call = decision.steps
+    if decision.saves or decision.stops or is_due:
         _save(state, inner)
-    if is_asked_to_stop:
+    if decision.stops:
         raise InterruptedRunError
 
 
@@ -219,7 +233,7 @@ def is_finished(plan: Plan, state: State) -> bool:
     return len(state.history) >= plan.epochs or (patience is not None and state.epochs_without_best >= patience)
 
 
-def _run_epoch(plan: Plan, state: State, inner: Inner, observer: Observer, clock: _Clock, asked: Asked) -> None:
+def _run_epoch(plan: Plan, state: State, inner: Inner, observer: Observer, clock: _Clock, decide: Decide) -> None:
     # Not from the step: a run stopped after an epoch's last step has yet to validate it.
     end = (len(state.history) + 1) * plan.steps_per_epoch
     while state.step < end:
@@ -228,12 +242,7 @@ def _run_epoch(plan: Plan, state: State, inner: Inner, observer: Observer, clock
         else:
             loss = _run_call(plan, state, inner, clock, end)
             observer.stepped(state, loss, _images_per_s(plan, clock))
-        is_asked_to_stop = asked.to_stop()
-        is_due = state.step % plan.checkpoint_steps == 0 and state.step < end
-        if asked.to_save() or is_asked_to_stop or is_due:
-            _save(state, inner)
-        if is_asked_to_stop:
-            raise InterruptedRunError
+        _decide(state, inner, clock, decide, state.step % plan.checkpoint_steps == 0 and state.step < end)
 
 
 def _run_call(plan: Plan, state: State, inner: Inner, clock: _Clock, end: int) -> float:

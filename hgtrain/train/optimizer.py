@@ -1,10 +1,25 @@
-"""Optimizers: Keras's own, with Adam's update as the one fused operation TensorFlow has for it."""
+"""Optimizers: Keras's own, with Adam's update as the one fused operation TensorFlow has for it.
+
+They take gradients that are summed over the replicas already. Keras would sum them itself, but after it has clipped
+those of each replica on its own, and after each has decided on its own whether its float16 gradients are finite.
+"""
+
+from collections.abc import Iterable
 
 import keras
 import tensorflow as tf
 
 
-class FusedAdam(keras.optimizers.Adam):
+class _TakesSums:
+    """Before an optimizer of Keras in the order of bases: leaves out the sum over replicas."""
+
+    def _all_reduce_sum_gradients(
+        self, grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]]
+    ) -> Iterable[tuple[tf.Tensor, tf.Variable]]:
+        return grads_and_vars
+
+
+class FusedAdam(_TakesSums, keras.optimizers.Adam):
     """Adam whose update of a variable is one `ResourceApplyAdam` instead of a dozen operations.
 
     The same formula; a tenth off the step and half off the tracing of it, which is why it is worth a class.
@@ -30,12 +45,16 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
 
+class SummedSGD(_TakesSums, keras.optimizers.SGD):
+    """Keras's own for gradients that are summed already."""
+
+
 def _adam(**common: object) -> keras.optimizers.Optimizer:
     return FusedAdam(**common)
 
 
 def _sgd(**common: object) -> keras.optimizers.Optimizer:
-    return keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
+    return SummedSGD(momentum=0.9, nesterov=True, **common)
 
 
 OPTIMIZERS = {"adam": _adam, "sgd": _sgd}

@@ -8,22 +8,30 @@ import numpy as np
 import tensorflow as tf
 
 Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
-"""Images `(b, H, W, C)` float32 0..255, targets `(b, h, w, K)` and weights `(b, K)` of one replica."""
+"""Images `(b, H, W, C)` float32 0..255, targets `(b, h, w, K)` and weights `(b, K)` of one pass of one replica."""
+
+_Summed = tuple[tf.Tensor, list[tf.Tensor]]
+"""Loss of each stack `(stacks,)` and gradient of each trainable variable."""
 
 
 class Parts(NamedTuple):
     """What a step is made of.
 
-    make_batch: (element, step, replica, replicas) -> the replica's part of the step's batch.
+    forward: images -> maps of every stack, as `network` computes them in training.
+    make_batch: (element, step, part, parts) -> that part of the step's images.
     loss: (maps of a stack, targets, weights) -> loss of each example `(b,)`.
-    batch_size: over all replicas.
+    optimizer: one of `train.optimizer`, which takes gradients that are summed over the replicas.
+    batch_size: images of a step, over all replicas and passes.
+    passes: how often a replica goes forward and back for one update, each time with its part of the images.
     """
 
     network: keras.Model
+    forward: Callable[[tf.Tensor], list[tf.Tensor]]
     optimizer: keras.optimizers.Optimizer
     make_batch: Callable[[Any, tf.Tensor, tf.Tensor, int], Batch]
     loss: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
     batch_size: int
+    passes: int = 1
 
 
 class WeightAverage(NamedTuple):
@@ -49,7 +57,7 @@ class Steps:
         self._strategy = strategy
         self._parts = parts
         self._average = average
-        self._update = tf.function(self._update_weights, jit_compile=True) if jit else self._update_weights
+        self._pass = tf.function(self._forward_and_back, jit_compile=True) if jit else self._forward_and_back
         # Built first: inside the first step it would make the step be traced twice.
         with strategy.scope():
             parts.optimizer.build(parts.network.trainable_variables)
@@ -88,21 +96,48 @@ class Steps:
 
     def _replica_step(self, element: Any, step: tf.Tensor) -> tf.Tensor:
         context = tf.distribute.get_replica_context()
-        batch = self._parts.make_batch(element, step, context.replica_id_in_sync_group, context.num_replicas_in_sync)
-        return self._update(*batch)
-
-    def _update_weights(self, images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        network, optimizer = self._parts.network, self._parts.optimizer
-        with tf.GradientTape() as tape:
-            # Keras gives the tensor itself where there is one output.
-            stacks = tf.nest.flatten(network(images, training=True))
-            losses = tf.stack(
-                [tf.reduce_sum(self._parts.loss(maps, targets, weights)) / self._parts.batch_size for maps in stacks]
-            )
-            scaled = optimizer.scale_loss(tf.reduce_sum(losses))
-        variables = [v.value for v in network.trainable_variables]
-        optimizer.apply(tape.gradient(scaled, variables), network.trainable_variables)
+        losses, gradients = self._all_passes(element, step, context)
+        if context.num_replicas_in_sync > 1:
+            # First of all: what clips them, or looks whether they are finite, must see those of the whole batch.
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            self._average_statistics(context)
+        self._parts.optimizer.apply(gradients, self._parts.network.trainable_variables)
         return losses
+
+    def _average_statistics(self, context: tf.distribute.ReplicaContext) -> None:
+        """Give the moving statistics of batch normalisation, of its own part of the batch, the mean of all replicas.
+
+        At each step, so that it does not depend on when one looks; as one tensor, because the messages are tiny.
+        """
+        variables = [variable.value for variable in self._parts.network.non_trainable_variables]
+        sizes = [variable.shape.num_elements() for variable in variables]
+        together = tf.concat([tf.reshape(variable, (-1,)) for variable in variables], axis=0)
+        means = tf.split(context.all_reduce(tf.distribute.ReduceOp.MEAN, together), sizes)
+        for variable, mean in zip(variables, means, strict=True):
+            variable.assign(tf.reshape(mean, variable.shape))
+
+    def _all_passes(self, element: Any, step: tf.Tensor, context: tf.distribute.ReplicaContext) -> _Summed:
+        """Return losses and gradients, summed over the replica's passes."""
+        passes = self._parts.passes
+        first, parts = context.replica_id_in_sync_group * passes, context.num_replicas_in_sync * passes
+        losses, gradients = self._pass(*self._parts.make_batch(element, step, first, parts))
+        # A loop in the graph: the same pass written out several times would take as many times as long to trace.
+        for i in tf.range(1, passes) if passes > 1 else ():
+            more_losses, more = self._pass(*self._parts.make_batch(element, step, first + i, parts))
+            losses += more_losses
+            gradients = [one + other for one, other in zip(gradients, more, strict=True)]
+        return losses, gradients
+
+    def _forward_and_back(self, images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> _Summed:
+        with tf.GradientTape() as tape:
+            losses = tf.stack(
+                [
+                    tf.reduce_sum(self._parts.loss(maps, targets, weights)) / self._parts.batch_size
+                    for maps in self._parts.forward(images)
+                ]
+            )
+            scaled = self._parts.optimizer.scale_loss(tf.reduce_sum(losses))
+        return losses, tape.gradient(scaled, [v.value for v in self._parts.network.trainable_variables])
 
     def _follow(self, average: WeightAverage, step: tf.Tensor) -> None:
         at = tf.cast(step, tf.float32)

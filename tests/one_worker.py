@@ -1,0 +1,36 @@
+"""One of several processes that train together, as a program: the command line of hgtrain after some hooks.
+
+WEIGHTS: a file to write the trained weights to at the end. DIES_AT, STOPS_AT: kills itself, or sends itself SIGTERM,
+before the call that would start with this step or a later one.
+"""
+
+import os
+import signal
+
+import numpy as np
+
+from hgtrain import cli, report
+from hgtrain.train import loop
+from hgtrain.trainer import Trainer
+
+close, steps = Trainer.close, Trainer.steps
+
+
+def noting(self: Trainer) -> None:
+    if "WEIGHTS" in os.environ:
+        np.savez(os.environ["WEIGHTS"], *(variable.numpy() for variable in self.networks.trained.variables))
+    close(self)
+
+
+def dying(self: Trainer, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:
+    for name, signum in (("DIES_AT", signal.SIGKILL), ("STOPS_AT", signal.SIGTERM)):
+        if first_step >= int(os.environ.get(name, 10**9)):
+            os.kill(os.getpid(), signum)
+    return steps(self, first_step, learning_rates)
+
+
+loop.SECONDS_A_CALL = 0.0
+# It takes longer than all else after the training, and is the same whoever trains.
+report.write_report = lambda results: None
+Trainer.close, Trainer.steps = noting, dying
+cli.main()
