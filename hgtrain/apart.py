@@ -1,6 +1,6 @@
 """Reading files in a process of its own, within limits, where the HDF5 library may loop or crash without harm.
 
-The module that does the reading is run as a program: `python -m MODULE SECONDS FILE...` prints one JSON document.
+The module that does the reading is run as a program: `MODULE SECONDS FILE...` prints one JSON document.
 """
 
 import json
@@ -23,6 +23,14 @@ SILENT_S = 2.0
 """Reading that takes longer is spoken of."""
 
 
+# Modules come from where this process has them, and not from the folder it happens to be in.
+_RUN_MODULE = """\
+import json, runpy, sys
+sys.path[:] = json.loads(sys.argv.pop(1))
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
 class Apart:
     """A module that reads files in a process of its own, which runs from the moment this is made.
 
@@ -34,7 +42,10 @@ class Apart:
         # A fresh process, never a fork of this one: where TensorFlow is loaded its threads may hold locks that a fork
         # keeps for ever. It starts in a fifth of a second, which who knows the files early can use for something else.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(STEP_S if step_s is None else step_s), *paths],
+            [
+                *(sys.executable, "-P", "-c", _RUN_MODULE, json.dumps(sys.path)),
+                *(module, str(STEP_S if step_s is None else step_s), *paths),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

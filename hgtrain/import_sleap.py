@@ -15,6 +15,7 @@ from hgtrain.config import Config, dump_config, load_config
 from hgtrain.data import source
 from hgtrain.data.dataset import Skeleton
 from hgtrain.data.hdf5 import open_hdf5
+from hgtrain.data.walk import walk_apart
 from hgtrain.errors import ConfigError, DatasetError, RunError
 from hgtrain.evaluate import check_keypoint_names
 from hgtrain.model.network import build_network
@@ -36,6 +37,7 @@ def import_sleap(model: Path, out: Path, train: Sequence[str], validation: Seque
     sleap = read_sleap_config(model)
     if not (model / WEIGHTS_FILE).is_file():
         raise RunError(f"{model} has no {WEIGHTS_FILE}: the training has not saved a model")
+    walk_apart(str(model / WEIGHTS_FILE))
     size, channels = _input_size(model / WEIGHTS_FILE)
     notes = list(sleap.notes)
     with rundir.new_folder(out) as beside:

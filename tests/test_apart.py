@@ -68,3 +68,14 @@ def test_memory_is_limited(interpreter, tmp_path):
     interpreter(f"import runpy, sys; sys.argv = ['greedy', '5', 'a.h5']; runpy.run_path({str(module)!r})")
     with pytest.raises(DatasetError, match=r"^too large$"):
         Apart("greedy", ["a.h5"]).answer()
+
+
+def test_modules_come_from_where_they_do_here(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine.py").write_text(
+        "from hgtrain.apart import answer_with; answer_with(lambda paths: {'a': 1})"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "here")
+    assert Apart("mine", []).answer() == {"a": 1}

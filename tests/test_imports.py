@@ -47,7 +47,9 @@ ALLOWED = {
     "data.source": FORMAT
     | {"data.builtin", "data.concatenated", "data.deepposekit", "data.leap", "data.native", "data.sleap_package"},
     "data.foreign_images": {"errors", "foreign", "frames"},
-    "data.convert": FORMAT | {"data.foreign_images", "data.native", "data.sleap_package", "foreign", "trial"},
+    "data.convert": FORMAT
+    | {"data.foreign_images", "data.native", "data.sleap_package", "data.walk", "foreign", "trial"},
+    "data.walk": {"apart", "data.hdf5", "errors"},
     "data.augment": {"coords"},
     "data.resize": {"coords"},
     "data.readers": {"errors", "data.dataset"},
@@ -98,7 +100,16 @@ ALLOWED = {
     "export_formats": {"device", "errors", "predictor"},
     "export": {"coords", "errors", "export_formats", "export_readme", "predictor", "rundir"},
     "sleap_config": FORMAT,
-    "import_sleap": {"config", "data.dataset", "data.hdf5", "data.source", "errors", "evaluate", "model.network"}
+    "import_sleap": {
+        "config",
+        "data.dataset",
+        "data.hdf5",
+        "data.source",
+        "data.walk",
+        "errors",
+        "evaluate",
+        "model.network",
+    }
     | {"model.sleap_weights", "rundir", "sleap_config", "trial"},
     # What each command does, and the command line.
     "faults": {"config", "data.pipeline", "data.source", "described", "errors", "memory", "summary", "train.log"},
@@ -119,7 +130,7 @@ HOMES = {
     "pydantic": {"config", "config_fields"},
     "pydantic_core": {"config_errors"},
     "h5py": {"data.hdf5", "data.images", "data.package_images", "data.source", "data.native", "data.deepposekit"}
-    | {"data.leap", "data.sleap_package", "initial_weights", "model.sleap_weights", "prediction_files"},
+    | {"data.leap", "data.sleap_package", "data.walk", "initial_weights", "model.sleap_weights", "prediction_files"},
     "tqdm": {"train.log"},
     "sleap_io": {"foreign"},
 }

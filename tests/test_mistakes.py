@@ -11,12 +11,17 @@ from mistakes import CONFIGS, DATASETS, MISTAKES
 
 # Reaching TensorFlow is a failure that shows, instead of a training.
 RUN_ALL = """
-import contextlib, io, json, os, sys, time, traceback
+import contextlib, io, json, os, resource, sys, traceback
 
 class NoTensorFlow:
     def find_spec(self, name, path=None, target=None):
         if name in ("tensorflow", "keras"):
             raise AssertionError(f"{name} was imported")
+
+def processor_time():
+    # Wall time depends on what else a machine does.
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 sys.meta_path.insert(0, NoTensorFlow())
 from hgtrain.cli import main
@@ -25,7 +30,7 @@ for folder, arguments in json.loads(sys.argv[1]):
     os.chdir(folder)
     sys.argv = ["hgtrain", "fit", "a.yaml", *arguments]
     out, err, status = io.StringIO(), io.StringIO(), 0
-    started = time.perf_counter()
+    started = processor_time()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main()
@@ -33,7 +38,7 @@ for folder, arguments in json.loads(sys.argv[1]):
             status = stopped.code
         except BaseException:
             status = traceback.format_exc()
-    seconds = time.perf_counter() - started
+    seconds = processor_time() - started
     print(json.dumps([status, out.getvalue(), err.getvalue(), seconds]), flush=True)
 """
 
@@ -94,7 +99,7 @@ def test_a_mistake_is_answered_with_one_message_that_says_it_all(mistake, outcom
 
 @by_name
 def test_a_mistake_is_answered_in_less_than_a_second_and_leaves_nothing_behind(mistake, outcomes):
-    assert outcomes[mistake.name].seconds < 1
+    assert outcomes[mistake.name].seconds < 1, outcomes[mistake.name].seconds
     assert outcomes[mistake.name].new_files == set()
 
 

@@ -58,17 +58,24 @@ def test_fit_refuses_a_file_that_hdf5_reads_without_end(config_file):
         check=False,
         timeout=60,
     )
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 20
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"Error: {config_file}:1: data.train: {config_file.parent}/flies.h5: {ENDLESS}\n"
+    # On a busy machine a line before says what it takes so long for.
+    expected = f"Error: {config_file}:1: data.train: {config_file.parent}/flies.h5: {ENDLESS}"
+    assert done.stderr.splitlines()[-1] == expected
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    "arguments", [["init", "{}", "-o", "{}.yaml"], ["convert", "{}", "{}.h5"], ["inspect", "{}"]], ids=lambda a: a[0]
+    "arguments",
+    [["init", "{}", "-o", "{}.yaml"], ["convert", "{}", "{}.h5"], ["inspect", "{}"], ["summarize", "{}.train.yaml"]],
+    ids=lambda arguments: arguments[0],
 )
 def test_no_command_hangs_on_such_a_file(tmp_path, monkeypatch, arguments):
     monkeypatch.setattr(apart, "STEP_S", 0.5)
-    path = make_endless(tmp_path / "a.h5") if write(tmp_path / "a.h5") else None
+    write(tmp_path / "a.h5")
+    path = make_endless(tmp_path / "a.h5")
+    (tmp_path / "a.h5.train.yaml").write_text("data: {train: a.h5}\n")
     result = CliRunner().invoke(commands, [argument.format(path) for argument in arguments])
     assert isinstance(result.exception, DatasetError)
     assert str(result.exception) == f"{path}: {ENDLESS}"
@@ -152,8 +159,9 @@ def test_what_was_begun_early_is_waited_for(tmp_path, started):
     assert started == [(path,)]
 
 
-def test_what_was_begun_and_nobody_waited_for_is_ended(tmp_path, started, monkeypatch):
-    path = make_endless(tmp_path / "a.h5") if write(tmp_path / "a.h5") else None
+def test_what_was_begun_and_nobody_waited_for_is_ended(tmp_path):
+    write(tmp_path / "a.h5")
+    path = make_endless(tmp_path / "a.h5")
     before = time.monotonic()
     with begun([str(path)]):
         pass

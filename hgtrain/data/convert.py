@@ -13,6 +13,7 @@ from hgtrain.data import sleap_package
 from hgtrain.data.dataset import PoseDataset, Skeleton
 from hgtrain.data.foreign_images import LabelledFrame, Shape, close_videos, common_shape, read_images, with_files
 from hgtrain.data.native import LabelledImage, write_dataset
+from hgtrain.data.walk import walk_apart
 from hgtrain.errors import DatasetError
 from hgtrain.foreign import FOREIGN_ERRORS, from_foreign_skeleton, import_sleap_io
 from hgtrain.trial import open_dataset
@@ -90,6 +91,16 @@ def _own_dataset(source: str) -> PoseDataset | None:
     return dataset
 
 
+def _is_hdf5(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(len(HDF5_SIGNATURE))
+        # MATLAB's begin with a header of their own.
+        file.seek(512)
+        return HDF5_SIGNATURE in (start, file.read(len(HDF5_SIGNATURE)))
+
+
 def _rewritten(dataset: PoseDataset, target: Path, progress: Progress) -> Converted:
     skeleton = Skeleton(dataset.keypoint_names, dataset.edges, dataset.symmetries)
 
@@ -108,6 +119,8 @@ def _load(source: str) -> tuple[Any, list[str]]:
     sleap_io = import_sleap_io(f"to read {source}")
     if not Path(source).exists():
         raise DatasetError(f"{source}: there is no such file or folder")
+    if _is_hdf5(Path(source)):
+        walk_apart(source)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
