@@ -31,6 +31,15 @@ SMALL = (
 """The gradients are larger than that: what is compared is clipped."""
 
 
+SLURM = {
+    "SLURM_STEP_NODELIST": "127.0.0.1",
+    "SLURM_STEP_TASKS_PER_NODE": "2",
+    "SLURM_NODEID": "0",
+    "SLURM_JOB_ID": str(os.getpid()),
+}
+"""A step of two tasks on this machine: the undisturbed run is of one, the others have TF_CONFIG."""
+
+
 class Ended(NamedTuple):
     status: int
     out: str
@@ -69,6 +78,8 @@ def train_together(
     for index in range(2):
         cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         own = {"TF_CONFIG": json.dumps(cluster), "WEIGHTS": str(folder / f"{run}-{index}.npz")}
+        if run == "whole":
+            own |= {"TF_CONFIG": "", **SLURM, "SLURM_LOCALID": str(index)}
         processes.append(start(folder, "multi_worker", run, options, **own, **(hooks or {}).get(index, {})))
     # First those that are to be killed, so that the seconds of the others count from there.
     order = sorted(range(2), key=lambda index: "DIES_AT" not in (hooks or {}).get(index, {}))
