@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -52,10 +53,17 @@ def import_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "tensorflow" in sys.modules:
         return
-    with quiet_libraries():
-        import tensorflow as tf
+    # A million objects that stay: looking through them again and again for garbage takes a fifth of the time.
+    gc.disable()
+    try:
+        with quiet_libraries():
+            import keras  # noqa: F401
+            import tensorflow as tf
 
-        tf.config.list_physical_devices()
+            tf.config.list_physical_devices()
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class Predictor:
         self.geometry = geometry
         self.batch_size = batch_size
         self._refinement = refinement
-        self._compiled = tf.function(self.points_and_confidence, reduce_retracing=True)
+        self._compiled = tf.function(self.points_and_confidence, autograph=False, reduce_retracing=True)
 
     def confmaps(self, images: tf.Tensor) -> tf.Tensor:
         """Return the last stack's maps `(B, h, w, K)` float32 of images `(B, H, W, C)` uint8."""

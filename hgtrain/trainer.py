@@ -1,7 +1,7 @@
 """Everything of a `fit` that knows TensorFlow, put together from a config; the loop drives it."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +73,7 @@ class Networks:
         def build(precision: str, all_stacks: bool = True) -> keras.Model:
             return build_network(config.model, channels, keypoints, precision, all_stacks)
 
+        self._build = build
         with compute.strategy.scope():
             self.trained = build(compute.precision)
             if training.synchronize_batch_norm and compute.replicas > 1:
@@ -88,8 +89,12 @@ class Networks:
                 training.gradient_clip_norm,
                 compute.precision,
             )
-        # In float32 whatever was trained in, so that it gives the same maps wherever it is opened.
-        self._best = build("float32", all_stacks=False)
+
+    @cached_property
+    def _best(self) -> keras.Model:
+        # In float32 whatever was trained in, so that it gives the same maps wherever it is opened. Not built before the
+        # first step, which people wait for.
+        return self._build("float32", all_stacks=False)
 
     @property
     def judged(self) -> keras.Model:
@@ -121,15 +126,18 @@ class Networks:
             ) from error
 
     def variables(self) -> dict[str, list[tf.Variable]]:
-        """Return every variable that training changes, by what it belongs to; `best` are those of the best so far."""
+        """Return every variable that training changes, by what it belongs to."""
         average = [] if self.average is None else self.average.network.variables
         groups = {
             "network": self.trained.variables,
             "average": average,
             "optimizer": self.optimizer.variables,
-            "best": self._best.variables,
         }
         return {name: [variable.value for variable in group] for name, group in groups.items()}
+
+    def saved_variables(self) -> dict[str, list[tf.Variable]]:
+        """Return `variables` and, as `best`, those of the best network so far."""
+        return self.variables() | {"best": [variable.value for variable in self._best.variables]}
 
 
 class Validation:
@@ -149,7 +157,7 @@ class Validation:
         self._labels = labels
         self._head = config.model.head
         self._batch_size = min(config.training.batch_size, len(store))
-        self._compiled = tf.function(self._batch)
+        self._compiled = tf.function(self._batch, autograph=False)
 
     def __call__(self) -> tuple[dict[str, Any], np.ndarray]:
         """Return the row of metrics, and the points `(N, K, 2)` in px of the dataset's images."""
@@ -268,7 +276,7 @@ class Trainer:
         self.workers = compute.workers
         self._checkpoints = None
         if self.workers.is_chief:
-            self._checkpoints = Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep, self.networks.variables())
+            self._checkpoints = Checkpoints(folder / CHECKPOINTS, config.checkpoint.keep, self.networks.saved_variables)
 
     def steps(self, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:
         """Run one update for each learning rate; return the losses `(n, stacks)` and the seconds waited for data."""
@@ -313,9 +321,8 @@ class Trainer:
         saved = None if self._checkpoints is None else self._checkpoints.restore_newest()
         # Not read by each: what a file system shared by machines shows may be of a moment ago.
         saved = self.workers.from_chief(saved)
-        for name, group in self.networks.variables().items():
-            if name != "best":
-                self.workers.share(group)
+        for group in self.networks.variables().values():
+            self.workers.share(group)
         if saved is None:
             return None
         state = State(**saved)

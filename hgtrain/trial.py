@@ -1,7 +1,7 @@
 """Datasets as commands open them: tried out in a process of their own first, because this one must not loop or crash.
 
 The other process opens a file with the calls that this one will use, so that what it comes through harms nobody here.
-Of the images it reads what half a second allows: all of a small dataset, and frames spread evenly over a large one.
+Of the images it reads what a quarter of a second allows: all of a small dataset, frames spread evenly over a large one.
 """
 
 import time
@@ -16,7 +16,7 @@ from hgtrain.errors import DatasetError
 if TYPE_CHECKING:
     from hgtrain.data.dataset import PoseDataset
 
-IMAGES_S = 0.5
+IMAGES_S = 0.25
 """Wall time for the images of all files together."""
 
 READ_AT_ONCE = 8

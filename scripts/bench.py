@@ -7,8 +7,8 @@ c  start to the end of the first step, against b's   d  frames streamed from the
 e  bfloat16 against float32                          f  predicting against the bare network
 g  cost of an image by frames, batch and image size  h  part of the device's rate that a step reaches
 On a GPU also x (XLA), t (TF32) and r (the reference's default network). Each row is the median over the rounds, of
-pairs measured one after the other. The network is that of configs/flies.yaml with batches of 8 in float32, unless the row
-says otherwise. --short is for seeing that everything runs: its figures mean nothing.
+pairs measured one after the other. The network is that of configs/flies.yaml with batches of 8 in float32, unless the
+row says otherwise. --short is for seeing that everything runs: its figures mean nothing.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,17 +32,19 @@ SCRIPTS = Path(__file__).parent
 CONFIG = SCRIPTS.parent / "configs" / "flies.yaml"
 KEYPOINTS, SIZE, DRAWN = 32, 192, 64
 MATRIX = 4096
+SMALL = ("model.backbone.stem_filters=4", "model.backbone.filters=4", "model.backbone.stacks=1")
 Work = Callable[[], None]
 """Does a fixed amount of work."""
 
 
 class Scale(NamedTuple):
-    """How much is done. steps: of a measurement. frames: few, and many; rounds: of pairs."""
+    """How much is done. steps: of a measurement. few, many: frames. rounds: of pairs. options: of the config."""
 
     steps: int
     few: int
     many: int
     rounds: int
+    options: tuple[str, ...] = ()
 
 
 class Row(NamedTuple):
@@ -194,9 +197,14 @@ class Bench:
         write_frames(folder / "validation.h5", 8)
         self.few = write_frames(folder / "few.h5", scale.few)
 
+    @cached_property
+    def many(self) -> Path:
+        """The file with many frames."""
+        return write_frames(self.folder / "many.h5", self.scale.many)
+
     def training(self, *overrides: str, file: Path | None = None) -> Training:
         """Return what trains with these overrides, warmed up."""
-        made = Training(self.folder, file or self.few, *overrides)
+        made = Training(self.folder, file or self.few, *self.scale.options, *overrides)
         self._stack.callback(made.close)
         made.run(2)
         return made
@@ -259,14 +267,12 @@ def row_c(bench: Bench) -> Iterator[Row]:
 
 def first_step(config: str, run_dir: str) -> None:
     """Run `hgtrain fit` until the first step is done and print the seconds since this process was started."""
-    import bench_keras
-
     from hgtrain import cli
 
     def told(steps: Callable[..., Any]) -> Callable[..., Any]:
         def run(*given: Any) -> Any:
             steps(*given)
-            print(bench_keras.seconds_since_start(), flush=True)
+            print(seconds_since_start(), flush=True)
             os._exit(0)
 
         return run
@@ -285,12 +291,21 @@ def first_step(config: str, run_dir: str) -> None:
     cli.main()
 
 
+def seconds_since_start() -> float:
+    """Return the age of this process."""
+    ticks = int(Path("/proc/self/stat").read_text().rsplit(") ", 1)[1].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
 def row_d(bench: Bench) -> Iterator[Row]:
     """Streaming against cached."""
     streamed, cached = bench.steps("data.cache=none"), bench.steps("data.cache=device")
     yield bench.row("d", "streamed from a compressed file against cached", streamed, cached)
-    with never_in_page_cache(bench.few):
-        yield bench.row("d", "the same, the file put out of the page cache all the time", streamed, cached)
+    what = (
+        f"the same from {bench.scale.many:,} frames ({bench.many.stat().st_size / 1e9:.1f} GB), never in the page cache"
+    )
+    with never_in_page_cache(bench.many):
+        yield bench.row("d", what, bench.steps("data.cache=none", file=bench.many), cached)
 
 
 @contextmanager
@@ -345,9 +360,8 @@ def row_f(bench: Bench) -> Iterator[Row]:
 def row_g(bench: Bench) -> Iterator[Row]:
     """Cost of an image by frames, batch and size."""
     few = bench.steps("data.cache=none")
-    many = write_frames(bench.folder / "many.h5", bench.scale.many)
     what = f"an image of {bench.scale.many:,} frames against one of {bench.scale.few:,}, streamed"
-    yield bench.row("g", what, bench.steps("data.cache=none", file=many), few)
+    yield bench.row("g", what, bench.steps("data.cache=none", file=bench.many), few)
     base = bench.steps()
     for batch in (4, 16, 32):
         # Of as many images.
@@ -449,7 +463,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    scale = Scale(1, 24, 32, 1) if given.short else Scale(20, 1_000, 200_000, given.rounds)
+    scale = Scale(1, 24, 32, 1, SMALL) if given.short else Scale(20, 1_000, 200_000, given.rounds)
     from hgtrain.device import import_tensorflow
 
     import_tensorflow()

@@ -9,9 +9,7 @@ are hgtrain's own functions, so that only the way they are put together differs.
 
 import os
 import sys
-import time
 from functools import partial
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -19,6 +17,7 @@ import h5py
 import keras
 import numpy as np
 import tensorflow as tf
+from bench import seconds_since_start
 
 from hgtrain.config import Config, load_config
 from hgtrain.data.augment import augment_geometry, augment_intensity, draw
@@ -69,12 +68,6 @@ def read(path: str) -> tuple[np.ndarray, np.ndarray]:
     with h5py.File(path) as file:
         points = file["keypoints"][:]
         return file["images"][:], points.reshape(len(points), *points.shape[-2:])
-
-
-def seconds_since_start() -> float:
-    """Return the age of this process."""
-    ticks = int(Path("/proc/self/stat").read_text().rsplit(") ", 1)[1].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:

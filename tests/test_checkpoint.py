@@ -13,7 +13,7 @@ STATE = State(step=8, epoch_losses=[0.1, 1 / 3], best=2.5, elapsed_s=1.25, histo
 
 def make(folder, values=(0.0, 0.0, 0.0), keep=2, groups=("network",)):
     variables = {name: [tf.Variable(values), tf.Variable(0, dtype=tf.int64)] for name in groups}
-    return Checkpoints(folder, keep, variables), variables["network"]
+    return Checkpoints(folder, keep, lambda: variables), variables["network"]
 
 
 def save_two(folder):

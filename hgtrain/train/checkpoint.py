@@ -4,8 +4,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,13 @@ class Checkpoints:
 
     TensorFlow writes a bundle with a checksum for each tensor; the loop's state travels in it as a JSON string. It is
     written beside, synced to the disk and renamed, the index last, because it makes a checkpoint of the two files.
+    variables: gives them, by what they belong to, when there is something to write or to restore.
     """
 
-    def __init__(self, folder: Path, keep: int, variables: Mapping[str, Sequence[tf.Variable]]) -> None:
-        self._folder, self._keep = folder, keep
+    def __init__(self, folder: Path, keep: int, variables: Callable[[], Mapping[str, Sequence[tf.Variable]]]) -> None:
+        self._folder, self._keep, self._variables_of = folder, keep, variables
         _remove_partial(folder)
-        self._variables = {name: list(group) for name, group in variables.items()}
         self._state = tf.Variable("{}", dtype=tf.string, trainable=False)
-        self._bundle = _bundle(self._state, self._variables)
         self._started, self._seconds = time.monotonic(), 0.0
         self._copy: _Copy | None = None
         self._pending: Future[None] | None = None
@@ -60,6 +60,14 @@ class Checkpoints:
             self._state.assign(text)
             self._write(self._bundle, step)
         self._seconds += time.monotonic() - before
+
+    @cached_property
+    def _variables(self) -> dict[str, list[tf.Variable]]:
+        return {name: list(group) for name, group in self._variables_of().items()}
+
+    @cached_property
+    def _bundle(self) -> tf.train.Checkpoint:
+        return _bundle(self._state, self._variables)
 
     def wait(self) -> None:
         """Return when everything is on the disk; RunError when that fails."""

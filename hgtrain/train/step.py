@@ -57,11 +57,14 @@ class Steps:
         self._strategy = strategy
         self._parts = parts
         self._average = average
-        self._pass = tf.function(self._forward_and_back, jit_compile=True) if jit else self._forward_and_back
+        self._pass = self._forward_and_back
+        if jit:
+            self._pass = tf.function(self._forward_and_back, autograph=False, jit_compile=True)
         # Built first: inside the first step it would make the step be traced twice.
         with strategy.scope():
             parts.optimizer.build(parts.network.trainable_variables)
-        self._run = tf.function(self._run_steps)
+        # Loops are written out, because rewriting the Python of everything that is called takes as long as a trace.
+        self._run = tf.function(self._run_steps, autograph=False)
         self._concrete: Callable[..., tf.Tensor] | None = None
 
     def __call__(self, element: Any, first_step: int, learning_rates: np.ndarray) -> np.ndarray:
@@ -84,15 +87,18 @@ class Steps:
     def _run_steps(self, element: Any, first_step: tf.Tensor, learning_rates: tf.Tensor) -> tf.Tensor:
         count = tf.shape(learning_rates)[0]
         losses = tf.TensorArray(tf.float32, size=count, element_shape=(len(self._parts.network.outputs),))
-        for i in tf.range(count):
+
+        def one_step(i: tf.Tensor, losses: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             step = first_step + tf.cast(i, tf.int64)
-            at_step = tf.nest.map_structure(lambda t, i=i: t[i], element)
+            at_step = tf.nest.map_structure(lambda t: t[i], element)
             self._parts.optimizer.learning_rate.assign(learning_rates[i])
             per_replica = self._strategy.run(self._replica_step, args=(at_step, step))
             losses = losses.write(i, self._strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None))
             if self._average is not None:
                 self._follow(self._average, step)
-        return losses.stack()
+            return i + 1, losses
+
+        return tf.while_loop(lambda i, losses: i < count, one_step, (0, losses))[1].stack()
 
     def _replica_step(self, element: Any, step: tf.Tensor) -> tf.Tensor:
         context = tf.distribute.get_replica_context()
@@ -120,12 +126,16 @@ class Steps:
         """Return losses and gradients, summed over the replica's passes."""
         passes = self._parts.passes
         first, parts = context.replica_id_in_sync_group * passes, context.num_replicas_in_sync * passes
-        losses, gradients = self._pass(*self._parts.make_batch(element, step, first, parts))
-        # A loop in the graph: the same pass written out several times would take as many times as long to trace.
-        for i in tf.range(1, passes) if passes > 1 else ():
-            more_losses, more = self._pass(*self._parts.make_batch(element, step, first + i, parts))
-            losses += more_losses
-            gradients = [one + other for one, other in zip(gradients, more, strict=True)]
+        if passes == 1:
+            return self._pass(*self._parts.make_batch(element, step, first, parts))
+
+        def one_pass(i: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            losses, gradients = self._pass(*self._parts.make_batch(element, step, first + i, parts))
+            return i + 1, *(total + value for total, value in zip(sums, (losses, *gradients), strict=True))
+
+        zeros = [tf.zeros(variable.shape, variable.dtype) for variable in self._parts.network.trainable_variables]
+        start = (0, tf.zeros((len(self._parts.network.outputs),)), *zeros)
+        _, losses, *gradients = tf.while_loop(lambda i, *sums: i < passes, one_pass, start, parallel_iterations=1)
         return losses, gradients
 
     def _forward_and_back(self, images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> _Summed:
