@@ -67,7 +67,7 @@ def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -
         say(f"{folder} holds no run to continue: a new one starts")
     # Read before the data, whose caching takes longer; a checkpoint has its own weights.
     has_checkpoint = any((folder / rundir.CHECKPOINTS).glob("*.index"))
-    initial = None if has_checkpoint else read_initial_weights(config)
+    initial = read_initial_weights(config) if is_chief and not has_checkpoint else None
     with _open_split(config) as split:
         check_as_described(config, split.train.dataset)
         if is_resumed:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from hgtrain.config import Config, TrainingConfig
 from hgtrain.coords import resized_points
-from hgtrain.data.pipeline import Feed, FrameStore, Recipe, batch_maker
+from hgtrain.data.pipeline import Feed, FrameStore, Recipe, batch_maker, in_turn
 from hgtrain.data.readers import reader_count
 from hgtrain.data.resize import pad
 from hgtrain.data.source import Side, Split, single_instance_labels
@@ -157,13 +157,12 @@ class Validation:
         points: list[np.ndarray] = []
         confidence: list[np.ndarray] = []
         errors: list[np.ndarray] = []
-        for start in range(0, len(self._store), self._batch_size):
-            # The last batch starts over with the first frames: another shape would be another compilation.
-            chosen = np.arange(start, start + self._batch_size) % len(self._store)
+        starts = range(0, len(self._store), self._batch_size)
+        # The last batch starts over with the first frames: another shape would be another compilation.
+        batches = [np.arange(start, start + self._batch_size) % len(self._store) for start in starts]
+        for start, chosen, images in zip(starts, batches, in_turn(self._store, batches), strict=True):
             labels = self._labels(chosen)
-            batch = self._compiled(
-                tf.constant(self._store(chosen)), tf.constant(labels.points), tf.constant(labels.weights)
-            )
+            batch = self._compiled(tf.constant(images), tf.constant(labels.points), tf.constant(labels.weights))
             for parts, part in zip((losses, points, confidence), batch, strict=True):
                 parts.append(part.numpy()[: len(self._store) - start])
             errors.append(np.linalg.norm(points[-1] - labels.truth[: len(points[-1])], axis=-1))

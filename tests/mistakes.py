@@ -367,6 +367,11 @@ DATASETS = [
         ("{dir}/a.h5 has 1 frame to use, a fraction needs two or more: label more",),
         prepare=data(lambda path: native(path, count=1)),
     ),
+    Mistake(
+        "nobody to train with",
+        ("training.strategy is multi_worker, but nothing says which", "srun (SLURM_STEP_NODELIST", "TF_CONFIG='"),
+        arguments=("--set", "training.strategy=multi_worker"),
+    ),
 ]
 
 MISTAKES = CONFIGS + DATASETS

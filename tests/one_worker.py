@@ -1,7 +1,7 @@
 """One of several processes that train together, as a program: the command line of hgtrain after some hooks.
 
-WEIGHTS: a file to write the trained weights to at the end. DIES_AT, STOPS_AT: kills itself, or sends itself SIGTERM,
-before the call that would start with this step or a later one.
+WEIGHTS: a file to write the trained weights to at the end; those of the start go to one beside. DIES_AT, STOPS_AT:
+kills itself, or sends itself SIGTERM, before the call that would start with this step or a later one.
 """
 
 import os
@@ -16,13 +16,19 @@ from hgtrain.trainer import Trainer
 close, steps = Trainer.close, Trainer.steps
 
 
+def note(trainer: Trainer, name: str) -> None:
+    np.savez(name, *(variable.numpy() for variable in trainer.networks.trained.trainable_variables))
+    np.savez(f"{name}-statistics", *(variable.numpy() for variable in trainer.networks.trained.non_trainable_variables))
+
+
 def noting(self: Trainer) -> None:
-    if "WEIGHTS" in os.environ:
-        np.savez(os.environ["WEIGHTS"], *(variable.numpy() for variable in self.networks.trained.variables))
+    note(self, os.environ["WEIGHTS"])
     close(self)
 
 
 def dying(self: Trainer, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:
+    if first_step == 0:
+        note(self, os.environ["WEIGHTS"] + "-start")
     for name, signum in (("DIES_AT", signal.SIGKILL), ("STOPS_AT", signal.SIGTERM)):
         if first_step >= int(os.environ.get(name, 10**9)):
             os.kill(os.getpid(), signum)

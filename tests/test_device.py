@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from hgtrain import device
+from hgtrain.cluster import Cluster
 from hgtrain.config import TrainingConfig
 from hgtrain.errors import RunError
 
@@ -80,6 +81,15 @@ def test_machines_with_other_numbers_of_gpus_are_refused():
     workers = SimpleNamespace(agree=lambda values: [4, -1])
     with pytest.raises(RunError, match=r"this one has 2, one has 1, one 4; set CUDA_VISIBLE_DEVICES"):
         device._check_same_devices(workers, 2)
+
+
+def test_a_cluster_that_tensorflow_does_not_join_is_named(monkeypatch):
+    def fail(resolver, options):
+        raise tf.errors.UnknownError(None, None, "Could not start gRPC server\nand more")
+
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", fail)
+    with pytest.raises(RunError, match=r"worker 1 \(b:2\) cannot join a:1, b:2: Could not start gRPC server$"):
+        device._joined(Cluster(("a:1", "b:2"), 1), 0)
 
 
 def test_while_connecting_signals_end_the_process_and_afterwards_ours_are_back():

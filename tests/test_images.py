@@ -58,12 +58,16 @@ def test_how_many_frames_are_unpacked_to_read_one(tmp_path, chunk_rows, frames_a
         assert dataset.images.frames_a_chunk == frames_a_chunk
 
 
-def test_a_large_chunk_is_kept_once_unpacked(tmp_path):
+@pytest.mark.parametrize(("compression", "kept_bytes"), [("gzip", 32 * 256 * 256), (None, 2**20)])
+def test_a_large_chunk_is_kept_once_unpacked_and_read_in_parts_where_it_is_not_packed(
+    tmp_path, compression, kept_bytes
+):
     with h5py.File(make(tmp_path / "a.h5"), "a") as file:
         del file["images"]
-        file.create_dataset("images", (FRAMES, 256, 256, 1), "u1", chunks=(32, 256, 256, 1), compression="gzip")[0] = 1
+        shape, chunk = (FRAMES, 256, 256, 1), (32, 256, 256, 1)
+        file.create_dataset("images", shape, "u1", chunks=chunk, compression=compression)[0] = 1
     with closing(open_file(tmp_path / "a.h5")) as dataset:
-        assert dataset.images.dataset.id.get_access_plist().get_chunk_cache()[1] == 32 * 256 * 256
+        assert dataset.images.dataset.id.get_access_plist().get_chunk_cache()[1] == kept_bytes
 
 
 def test_rows_come_in_the_order_asked_for_and_repeat(tmp_path):

@@ -23,12 +23,21 @@ SMALL = (
     "checkpoint.every_steps=3",
     "training.device=cpu",
     "training.optimizer=sgd",
-    "training.learning_rate=1e-5",
+    "training.learning_rate=1e-4",
     "training.min_learning_rate=0",
     "training.gradient_clip_norm=10.0",
     "training.synchronize_batch_norm=true",
 )
 """The gradients are larger than that: what is compared is clipped."""
+
+
+SLURM = {
+    "SLURM_STEP_NODELIST": "127.0.0.1",
+    "SLURM_STEP_TASKS_PER_NODE": "2",
+    "SLURM_NODEID": "0",
+    "SLURM_JOB_ID": str(os.getpid()),
+}
+"""A step of two tasks on this machine: the undisturbed run is of one, the others have TF_CONFIG."""
 
 
 class Ended(NamedTuple):
@@ -68,7 +77,9 @@ def train_together(
     processes = []
     for index in range(2):
         cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        own = {"TF_CONFIG": json.dumps(cluster), "WEIGHTS": str(folder / f"{run}-{index}.npz")}
+        own = {"TF_CONFIG": json.dumps(cluster), "WEIGHTS": str(folder / f"{run}-{index}")}
+        if run == "whole":
+            own |= {"TF_CONFIG": "", **SLURM, "SLURM_LOCALID": str(index)}
         processes.append(start(folder, "multi_worker", run, options, **own, **(hooks or {}).get(index, {})))
     # First those that are to be killed, so that the seconds of the others count from there.
     order = sorted(range(2), key=lambda index: "DIES_AT" not in (hooks or {}).get(index, {}))
@@ -79,6 +90,10 @@ def train_together(
 def weights(folder: Path, name: str) -> list[np.ndarray]:
     with np.load(folder / f"{name}.npz") as file:
         return [file[key] for key in file.files]
+
+
+def variables(folder: Path, name: str) -> list[np.ndarray]:
+    return weights(folder, name) + weights(folder, f"{name}-statistics")
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +118,16 @@ def lost(folder: Path) -> list[list[Ended]]:
 
 
 def test_two_processes_have_the_same_weights(folder, whole):
-    chiefs, others = weights(folder, "whole-0"), weights(folder, "whole-1")
+    chiefs, others = variables(folder, "whole-0"), variables(folder, "whole-1")
     assert [one.tobytes() for one in chiefs] == [one.tobytes() for one in others]
 
 
 def test_two_processes_equal_one(folder, whole):
-    alone = wait(start(folder, "single", "alone", (), WEIGHTS=str(folder / "alone.npz")))
+    alone = wait(start(folder, "single", "alone", (), WEIGHTS=str(folder / "alone")))
     assert alone.status == 0, alone.errors
-    for found, expected in zip(weights(folder, "whole-0"), weights(folder, "alone"), strict=True):
+    moved = zip(weights(folder, "alone"), weights(folder, "alone-start"), strict=True)
+    assert max(np.abs(end - first).max() for end, first in moved) > 1e-3
+    for found, expected in zip(variables(folder, "whole-0"), variables(folder, "alone"), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5)
     for found, expected in zip(rows_of(folder / "whole"), rows_of(folder / "alone"), strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
@@ -148,5 +165,5 @@ def test_killed_then_stopped_by_a_signal_to_one_they_go_on_exactly(folder, whole
     assert without_times(rows_of(folder / "lost1")) == without_times(rows_of(folder / "whole"))
     assert weights_of(folder / "lost1" / "best.keras") == weights_of(folder / "whole" / "best.keras")
     for index in range(2):
-        found, expected = (weights(folder, f"{name}-{index}") for name in ("lost1", "whole"))
+        found, expected = (variables(folder, f"{name}-{index}") for name in ("lost1", "whole"))
         assert [one.tobytes() for one in found] == [one.tobytes() for one in expected]

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from hgtrain.config import AugmentationConfig
 from hgtrain.data import pipeline
-from hgtrain.data.pipeline import Feed, FrameStore, Held, Recipe, batch_maker, epoch_order
+from hgtrain.data.pipeline import Feed, FrameStore, Held, Recipe, batch_maker, epoch_order, in_turn
 from hgtrain.data.resize import resize, to_channels
 from hgtrain.data.targets import confidence_maps
 from hgtrain.loss import confmap_losses
@@ -102,6 +102,17 @@ def test_reading_is_shown_block_by_block() -> None:
 
     FrameStore(Images(), np.arange(FRAMES), 1, 1.0, True, progress)
     assert [list(starts) for starts in seen] == [[0]]
+
+
+def test_batches_come_in_turn_and_one_is_read_ahead() -> None:
+    dataset = Images()
+    store = FrameStore(dataset, np.arange(FRAMES), 1, 1.0, cached=False)
+    dataset.reads.clear()
+    batches = [np.array([3, 1]), np.array([2]), np.array([0, 0]), np.array([9])]
+    for number, images in enumerate(in_turn(store, batches)):
+        np.testing.assert_array_equal(images, Images().images[batches[number]])
+        assert len(dataset.reads) <= number + 2
+    assert dataset.reads == [list(batch) for batch in batches]
 
 
 def test_a_side_without_frames_has_their_shape() -> None:

@@ -85,7 +85,7 @@ def test_a_signal_after_the_last_row_says_how_to_go_on(config_file, whole, tmp_p
 @slow
 @pytest.mark.usefixtures("quick")
 def test_a_signal_before_the_run_is_one_says_nothing(config_file, tmp_path, monkeypatch, capsys):
-    def write(*arguments):
+    def write(*arguments, **options):
         raise StoppedError(signal.SIGTERM)
 
     monkeypatch.setattr(rundir, "write_json", write)

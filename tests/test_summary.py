@@ -162,7 +162,7 @@ def test_memory_is_counted_by_purpose() -> None:
     assert memory["gradients"] == 4 * 116
     assert memory["optimizer"] == 2 * 4 * 116
     assert memory["activations"] == 2 * 2 * 256 * 4
-    assert memory["workspace"] == int(5.5 * 4 * 2 * 256 + 7 * MIB + 3 * 1.55 * MIB)
+    assert memory["workspace"] == int(2.4 * 4 * 2 * 256 + 7 * MIB + 3 * 1.5 * MIB)
     assert memory["total"] == sum(value for key, value in memory.items() if key != "total")
 
 

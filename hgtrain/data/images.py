@@ -16,8 +16,9 @@ SMALL_CHUNK_BYTES = 2**20
 
 KEPT_CHUNK_BYTES = 2**26
 
-INDEX_BYTES = 2**26
-"""What HDF5 may keep of its index of chunks; 2 MiB, its own choice, is less than that of 100,000 frames."""
+INDEX_BYTES = 2**24
+"""What HDF5 may keep of its index of chunks, as it counts; it takes six times that. Enough for 200,000 frames, where
+its own choice of 2 MiB is not; of more frames it reads parts of the index again."""
 
 
 class FilePlace(NamedTuple):
@@ -67,12 +68,12 @@ class StoredImages:
 
     def __init__(self, dataset: h5py.Dataset, shape: tuple[int, int, int], convert: Convert = _as_stored) -> None:
         self.shape = shape
-        self.dataset = _with_chunk_kept(dataset)
+        # A chunk that is not packed is read in parts.
+        is_packed = dataset.id.get_create_plist().get_nfilters() > 0
+        self.frames_a_chunk: int = dataset.chunks[0] if is_packed else 1
+        self.dataset = _with_chunk_kept(dataset) if self.frames_a_chunk > 1 else dataset
         self._convert = convert
         self._place = place(self.dataset)
-        # A chunk that is not packed is read in parts.
-        is_packed = self.dataset.id.get_create_plist().get_nfilters() > 0
-        self.frames_a_chunk: int = self.dataset.chunks[0] if is_packed else 1
 
     def __reduce__(self) -> tuple:
         return _stored_again, (file_place(self.dataset.file), self.dataset.name, self.shape, self._convert)

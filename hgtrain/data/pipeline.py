@@ -6,7 +6,7 @@ augmentation and targets are computed on the device, inside the compiled step.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 READ_AT_ONCE = 32
 
-PIECE_BYTES, PIECE_STEPS = 2**23, 64
+PIECE_BYTES, PIECE_STEPS = 2**23, 256
 """What is read ahead in one piece: as many steps as there are in either, at least one."""
 
 AHEAD_BYTES, AHEAD_PIECES = 2**28, 16
@@ -96,6 +96,17 @@ class FrameStore:
             return images
         with tf.device("CPU"):
             return resize(to_channels(tf.constant(images), self._channels), self._scale).numpy()
+
+
+def in_turn(store: FrameStore, batches: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Give the images of each of the index arrays; the next are read while the last are worked on."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader") as thread:
+        ahead: deque[Future[np.ndarray]] = deque()
+        for batch in batches:
+            ahead.append(thread.submit(store, batch))
+            if len(ahead) > 1:
+                yield ahead.popleft().result()
+        yield from (images.result() for images in ahead)
 
 
 class Held(NamedTuple):

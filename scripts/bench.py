@@ -1,0 +1,476 @@
+"""How fast hgtrain is, as ratios of two things measured in turn in one run, on drawn flies of 192x192.
+
+    python scripts/bench.py [--rows a,b,c,d,e,f,g,h] [--rounds 5] [--short] [--json]
+
+a  training against the bare compiled step           b  training against the plain Keras way (bench_keras.py)
+c  start to the end of the first step, against b's   d  frames streamed from the disk against cached
+e  bfloat16 against float32                          f  predicting against the bare network
+g  cost of an image by frames, batch and image size  h  part of the device's rate that a step reaches
+On a GPU also x (XLA), t (TF32) and r (the reference's default network). Each row is the median over the rounds, of
+pairs measured one after the other. The network is that of configs/flies.yaml with batches of 8 in float32, unless the row
+says otherwise. --short is for seeing that everything runs: its figures mean nothing.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+SCRIPTS = Path(__file__).parent
+CONFIG = SCRIPTS.parent / "configs" / "flies.yaml"
+KEYPOINTS, SIZE, DRAWN = 32, 192, 64
+MATRIX = 4096
+Work = Callable[[], None]
+"""Does a fixed amount of work."""
+
+
+class Scale(NamedTuple):
+    """How much is done. steps: of a measurement. frames: few, and many; rounds: of pairs."""
+
+    steps: int
+    few: int
+    many: int
+    rounds: int
+
+
+class Row(NamedTuple):
+    """A line of the table. ratio: median of the pairs. spread: smallest and largest of them."""
+
+    name: str
+    what: str
+    ratio: float
+    spread: tuple[float, float]
+
+
+# Data
+
+
+def write_frames(path: Path, frames: int, size: int = SIZE) -> Path:
+    """Write that many frames of drawn flies with points all over them, compressed, a chunk each; few are different."""
+    import h5py
+    import numpy as np
+
+    from hgtrain.data.builtin import FLIES, draw_flies
+
+    _, drawn = draw_flies(FLIES._replace(frames=min(DRAWN, frames), size=size))
+    images = np.stack([image for image, *_ in drawn])
+    random = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        shape = (frames, *images.shape[1:])
+        stored = file.create_dataset("images", shape, np.uint8, chunks=(1, *shape[1:]), compression="gzip")
+        for i, image in enumerate(images):
+            stored[i] = image
+        chunks = [stored.id.read_direct_chunk((i, 0, 0, 0)) for i in range(len(images))]
+        for i in range(len(images), frames):
+            mask, chunk = chunks[i % len(chunks)]
+            stored.id.write_direct_chunk((i, 0, 0, 0), chunk, mask)
+        file["keypoints"] = random.uniform(0, size - 1, (frames, KEYPOINTS, 2)).astype(np.float32)
+        file.attrs["keypoint_names"] = [f"keypoint{i}" for i in range(KEYPOINTS)]
+        file.attrs["format"] = "hgtrain"
+    return path
+
+
+# What is measured
+
+
+class Training:
+    """What `fit` runs in its loop, on the frames of a file."""
+
+    def __init__(self, folder: Path, file: Path, *overrides: str) -> None:
+        from hgtrain import run
+        from hgtrain.config import load_config
+        from hgtrain.data.source import make_split, open_all
+        from hgtrain.device import set_up
+        from hgtrain.trainer import Trainer
+
+        validation = folder / "validation.h5"
+        options = (f"data.train={file}", f"data.validation={validation}", "augmentation.scale=null", *overrides)
+        self.config = load_config(CONFIG, options)
+        self._data = [open_all([file]), open_all([validation])]
+        split = make_split(*self._data, None, None, 0)
+        compute = set_up(self.config.training)
+        frames = len(split.train.frames)
+        size = (frames + len(split.validation.frames)) * SIZE * SIZE
+        cache = run.resolve_cache(self.config, size)
+        steps = run.steps_per_epoch(self.config, frames)
+        checkpoints = Path(tempfile.mkdtemp(dir=folder))
+        self.trainer = Trainer(self.config, split, compute, checkpoints, steps, cache, lambda starts: starts)
+        self.compute, self._done, self._steps_per_epoch = compute, 0, steps
+
+    def run(self, steps: int) -> None:
+        """Train as the loop does, a call for each half second or so."""
+        import numpy as np
+
+        while steps:
+            count = min(steps, 4, self._steps_per_epoch - self._done % self._steps_per_epoch)
+            self.trainer.steps(self._done, np.full(count, 1e-4, np.float32))
+            self._done, steps = self._done + count, steps - count
+
+    def close(self) -> None:
+        """Stop its threads and processes."""
+        self.trainer.close()
+        for dataset in self._data:
+            dataset.close()
+
+
+def bare_step(training: Training, size: int = SIZE) -> Callable[[int], None]:
+    """Return the function that runs steps on one constant batch, already augmented, on another network like this."""
+    import numpy as np
+    import tensorflow as tf
+
+    from hgtrain.loss import confmap_losses
+    from hgtrain.trainer import Networks, build_steps
+
+    config = training.config
+    networks = Networks(config, training.compute, 1, KEYPOINTS)
+    batch, stride = config.training.images_per_step, config.model.backbone.output_stride
+    images = tf.random.uniform((batch, size, size, 1), 0, 255)
+    maps, weights = tf.random.uniform((batch, size // stride, size // stride, KEYPOINTS)), tf.ones((batch, KEYPOINTS))
+    steps = build_steps(
+        config.training,
+        training.compute,
+        networks,
+        lambda element, step, part, parts: (images, maps, weights),
+        lambda *given: confmap_losses(*given, hard_keypoint_mining=False),
+    )
+
+    def run(count: int) -> None:
+        for start in range(0, count, 4):
+            part = min(4, count - start)
+            steps(tf.zeros((part, 1)), 0, np.full(part, 1e-4, np.float32))
+
+    return run
+
+
+def plain_keras(config: Any, file: Path) -> Callable[[int], None]:
+    """Return the function that trains steps the plain Keras way."""
+    import bench_keras
+
+    images, points = bench_keras.read(str(file))
+    network = bench_keras.compiled(config, images.shape[-1], points.shape[1])
+    batches = bench_keras.pipeline(config, images, points)
+    return lambda count: network.fit(batches, epochs=1, steps_per_epoch=count, verbose=0)
+
+
+def compared(ours: Work, other: Work, rounds: int) -> tuple[float, tuple[float, float]]:
+    """Return the other's time over ours, above 1 where ours is faster: median, smallest and largest of the pairs."""
+    for work in (ours, other):
+        work()
+    ratios = []
+    for i in range(rounds):
+        # Who is first changes, so that a machine that becomes faster or slower favours none.
+        pair = [ours, other] if i % 2 else [other, ours]
+        times = {work: seconds(work) for work in pair}
+        ratios.append(times[other] / times[ours])
+    return statistics.median(ratios), (min(ratios), max(ratios))
+
+
+def seconds(work: Work) -> float:
+    """Return how long some work takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+# The rows
+
+
+class Bench:
+    """Everything a row needs; trainings are made once each and closed at the end."""
+
+    def __init__(self, folder: Path, scale: Scale, stack: ExitStack) -> None:
+        self.folder, self.scale, self._stack = folder, scale, stack
+        write_frames(folder / "validation.h5", 8)
+        self.few = write_frames(folder / "few.h5", scale.few)
+
+    def training(self, *overrides: str, file: Path | None = None) -> Training:
+        """Return what trains with these overrides, warmed up."""
+        made = Training(self.folder, file or self.few, *overrides)
+        self._stack.callback(made.close)
+        made.run(2)
+        return made
+
+    def steps(self, *overrides: str, file: Path | None = None) -> Work:
+        """Return the work of a measurement's steps."""
+        made = self.training(*overrides, file=file)
+        return lambda: made.run(self.scale.steps)
+
+    def row(self, name: str, what: str, ours: Work, other: Work) -> Row:
+        """Measure a pair."""
+        return Row(name, what, *compared(ours, other, self.scale.rounds))
+
+
+def row_a(bench: Bench) -> Iterator[Row]:
+    """Training against the bare step."""
+    training = bench.training()
+    bare = bare_step(training)
+    yield bench.row(
+        "a",
+        "training, cached, against the bare step on constant tensors",
+        lambda: training.run(bench.scale.steps),
+        lambda: bare(bench.scale.steps),
+    )
+
+
+def row_b(bench: Bench) -> Iterator[Row]:
+    """Training against plain Keras."""
+    training = bench.training()
+    plain = plain_keras(training.config, bench.few)
+    yield bench.row(
+        "b",
+        "training against the plain Keras way",
+        lambda: training.run(bench.scale.steps),
+        lambda: plain(bench.scale.steps),
+    )
+
+
+def row_c(bench: Bench) -> Iterator[Row]:
+    """Start against plain Keras."""
+    config = bench.folder / "start.yaml"
+    config.write_text(CONFIG.read_text().replace("builtin:flies", str(bench.few)))
+    runs = iter(range(1_000_000))
+
+    def started(*command: str) -> float:
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+        return float(done.stdout.split()[-1])
+
+    def ours() -> float:
+        return started(__file__, "--first-step", str(config), str(bench.folder / f"run{next(runs)}"))
+
+    def other() -> float:
+        return started(str(SCRIPTS / "bench_keras.py"), str(config))
+
+    pairs = [(ours(), other()) for _ in range(bench.scale.rounds + 1)][1:]
+    ratios = [mine / theirs for mine, theirs in pairs]
+    what = f"start ({statistics.median(mine for mine, _ in pairs):.1f} s) as a part of the plain Keras way's"
+    yield Row("c", what, statistics.median(ratios), (min(ratios), max(ratios)))
+
+
+def first_step(config: str, run_dir: str) -> None:
+    """Run `hgtrain fit` until the first step is done and print the seconds since this process was started."""
+    import bench_keras
+
+    from hgtrain import cli
+
+    def told(steps: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*given: Any) -> Any:
+            steps(*given)
+            print(bench_keras.seconds_since_start(), flush=True)
+            os._exit(0)
+
+        return run
+
+    from hgtrain import run
+
+    made = run._trainer
+
+    def trainer(*given: Any) -> Any:
+        built = made(*given)
+        built.steps = told(built.steps)
+        return built
+
+    run._trainer = trainer
+    sys.argv = ["hgtrain", "fit", config, "--run-dir", run_dir]
+    cli.main()
+
+
+def row_d(bench: Bench) -> Iterator[Row]:
+    """Streaming against cached."""
+    streamed, cached = bench.steps("data.cache=none"), bench.steps("data.cache=device")
+    yield bench.row("d", "streamed from a compressed file against cached", streamed, cached)
+    with never_in_page_cache(bench.few):
+        yield bench.row("d", "the same, the file put out of the page cache all the time", streamed, cached)
+
+
+@contextmanager
+def never_in_page_cache(file: Path) -> Iterator[None]:
+    """Have the system forget what it keeps of a file, ten times a second."""
+    done = threading.Event()
+
+    def forget() -> None:
+        with file.open("rb") as opened:
+            while not done.wait(0.1):
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    thread = threading.Thread(target=forget)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def row_e(bench: Bench) -> Iterator[Row]:
+    """Precision."""
+    half = bench.steps("training.precision=mixed_bfloat16")
+    yield bench.row("e", "mixed_bfloat16 against float32", half, bench.steps())
+
+
+def row_f(bench: Bench) -> Iterator[Row]:
+    """Predicting against the bare network."""
+    import numpy as np
+    import tensorflow as tf
+
+    from hgtrain.model.network import build_network
+    from hgtrain.predictor import Predictor
+    from hgtrain.trainer import geometry_of
+
+    config = bench.training().config
+    network = build_network(config.model, 1, KEYPOINTS, all_stacks=False)
+    predictor = Predictor(network, geometry_of(config, (SIZE, SIZE, 1)))
+    images = np.random.default_rng(0).integers(0, 256, (8 * bench.scale.steps, SIZE, SIZE, 1), np.uint8)
+    bare = tf.function(lambda batch: network(batch, training=False))
+    constant = tf.constant(images[:8], tf.float32)
+
+    def other() -> None:
+        for _ in range(bench.scale.steps):
+            bare(constant)
+        bare(constant)
+
+    yield bench.row("f", "predicting images in memory against the bare network", lambda: predictor(images), other)
+
+
+def row_g(bench: Bench) -> Iterator[Row]:
+    """Cost of an image by frames, batch and size."""
+    few = bench.steps("data.cache=none")
+    many = write_frames(bench.folder / "many.h5", bench.scale.many)
+    what = f"an image of {bench.scale.many:,} frames against one of {bench.scale.few:,}, streamed"
+    yield bench.row("g", what, bench.steps("data.cache=none", file=many), few)
+    base = bench.steps()
+    for batch in (4, 16, 32):
+        # Of as many images.
+        made, steps = bench.training(f"training.batch_size={batch}"), max(1, bench.scale.steps * 8 // batch)
+        yield bench.row("g", f"an image in batches of {batch} against 8", lambda run=made.run, n=steps: run(n), base)
+    for size in (128, 256):
+        file = write_frames(bench.folder / f"{size}.h5", 64, size)
+        (bench.folder / "validation.h5").unlink()
+        write_frames(bench.folder / "validation.h5", 8, size)
+        work = bench.steps(file=file)
+        row = bench.row("g", f"a pixel of {size}x{size} against {SIZE}x{SIZE}", work, base)
+        factor = (size / SIZE) ** 2
+        yield row._replace(ratio=row.ratio * factor, spread=tuple(factor * end for end in row.spread))
+    (bench.folder / "validation.h5").unlink()
+    write_frames(bench.folder / "validation.h5", 8)
+
+
+def row_h(bench: Bench) -> Iterator[Row]:
+    """Model FLOPs utilisation."""
+    import tensorflow as tf
+
+    from hgtrain.described import Described
+    from hgtrain.memory import Device
+    from hgtrain.summary import summarize
+
+    training = bench.training()
+    image = summarize(Described(training.config, (SIZE, SIZE, 1), KEYPOINTS, None), Device("", 1))["flops_per_image"]
+    # Forward once; backward twice as much, for the gradients of inputs and of weights.
+    step_flops = 3 * image * training.config.training.images_per_step
+    left, right = tf.random.normal((MATRIX, MATRIX)), tf.random.normal((MATRIX, MATRIX))
+    product = tf.function(tf.matmul)
+    repeats = max(1, round(step_flops * bench.scale.steps / (2 * MATRIX**3)))
+
+    def multiply() -> None:
+        for _ in range(repeats):
+            result = product(left, right)
+        result.numpy()
+
+    row = bench.row("h", f"FLOPs of a step ({step_flops / 1e9:.1f} G) against a product of {MATRIX}x{MATRIX}",
+                    lambda: training.run(bench.scale.steps), multiply)  # fmt: skip
+    factor = step_flops * bench.scale.steps / (repeats * 2 * MATRIX**3)
+    yield row._replace(ratio=row.ratio * factor, spread=tuple(factor * end for end in row.spread))
+
+
+def row_x(bench: Bench) -> Iterator[Row]:
+    """XLA, where there is a GPU."""
+    yield bench.row("x", "XLA on against off", bench.steps("training.xla=on"), bench.steps("training.xla=off"))
+
+
+def row_t(bench: Bench) -> Iterator[Row]:
+    """TF32, where there is a GPU."""
+    import tensorflow as tf
+
+    training = bench.training("training.xla=off")
+
+    def with_tf32(enabled: bool) -> None:
+        tf.config.experimental.enable_tensor_float_32_execution(enabled)
+        training.run(bench.scale.steps)
+
+    yield bench.row("t", "TF32 against float32", lambda: with_tf32(True), lambda: with_tf32(False))
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+
+
+def row_r(bench: Bench) -> Iterator[Row]:
+    """Precision of the reference's default network, where there is a GPU."""
+    network = ("stem_filters=128", "filters=256", "filter_increase=128", "stacks=3")
+    reference = [f"model.backbone.{option}" for option in network]
+    half = bench.steps(*reference, "training.precision=mixed_bfloat16")
+    yield bench.row("r", "the reference's network: mixed_bfloat16 against float32", half, bench.steps(*reference))
+
+
+ROWS = {"a": row_a, "b": row_b, "c": row_c, "d": row_d, "e": row_e, "f": row_f, "g": row_g, "h": row_h}
+GPU_ROWS = {"x": row_x, "t": row_t, "r": row_r}
+
+
+def machine() -> str:
+    """Return the machine and the versions in one line."""
+    from importlib import metadata
+
+    import tensorflow as tf
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+    gpus = [
+        tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("tensorflow", "keras"))
+    return f"{', '.join(gpus) or name}, {len(os.sched_getaffinity(0))} cores, {versions}"
+
+
+def main() -> None:
+    """Measure and print the table."""
+    if sys.argv[1:2] == ["--first-step"]:
+        first_step(*sys.argv[2:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rows", help="letters, separated by commas; all by default")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    scale = Scale(1, 24, 32, 1) if given.short else Scale(20, 1_000, 200_000, given.rounds)
+    from hgtrain.device import import_tensorflow
+
+    import_tensorflow()
+    import tensorflow as tf
+
+    rows = ROWS | (GPU_ROWS if tf.config.list_physical_devices("GPU") else {})
+    found: list[Row] = []
+    if not given.json:
+        print(f"{machine()}\n\n| | ratio | of the pairs |\n|---|---|---|", flush=True)
+    for name in given.rows.split(",") if given.rows else rows:
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            for row in rows[name](Bench(Path(folder), scale, stack)):
+                found.append(row)
+                if not given.json:
+                    print(
+                        f"| {row.name}: {row.what} | {row.ratio:.3f} | {row.spread[0]:.3f} to {row.spread[1]:.3f} |",
+                        flush=True,
+                    )
+    if given.json:
+        print(json.dumps({"machine": machine(), "rows": [row._asdict() for row in found]}))
+
+
+if __name__ == "__main__":
+    main()
