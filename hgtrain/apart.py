@@ -66,20 +66,20 @@ class Apart:
             raise
         status = self._process.returncode
         if status < 0:
-            what = (
-                "does not come to an end" if -status == signal.SIGPROF else f"crashes ({signal.Signals(-status).name})"
-            )
-            # The module says which file it begins with, where it reads one after another.
-            named = json.loads(out.splitlines()[-1]) if out else ", ".join(self._paths)
-            raise DatasetError(
-                f"{named}: the HDF5 library {what} reading it: the file is damaged or made to do that, do not use it"
-            )
+            raise DatasetError(self._why_taken_down(-status, out))
         if status:
             raise RuntimeError(f"reading {', '.join(self._paths)} failed:\n{err}")
         document = json.loads(out.splitlines()[-1])
         if "refused" in document:
             raise DatasetError(document["refused"])
         return document
+
+    def _why_taken_down(self, signum: int, out: str) -> str:
+        # The module says which file it begins with, where it reads one after another.
+        begun = [json.loads(line) for line in out.splitlines() if line.startswith('"')]
+        what = "does not come to an end" if signum == signal.SIGPROF else f"crashes ({signal.Signals(signum).name})"
+        named = begun[-1] if begun else ", ".join(self._paths)
+        return f"{named}: the HDF5 library {what} reading it: the file is damaged or made to do that, do not use it"
 
     def _communicate(self) -> tuple[str, str]:
         try:
@@ -107,6 +107,8 @@ def answer_with(read: Callable[[Sequence[str]], dict[str, Any]]) -> None:
         document = read(sys.argv[2:])
     except HgtrainError as error:
         document = {"refused": str(error)}
+    # The end of the process is a step too: the library closes what it has open.
+    step_done()
     print(json.dumps(document, allow_nan=False))
 
 

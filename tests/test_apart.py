@@ -26,6 +26,10 @@ def interpreter(tmp_path, monkeypatch):
             "import signal, os; print('\"b.h5\"', flush=True); os.kill(os.getpid(), signal.SIGPROF)",
             "^b.h5: the HDF5 library does not come to an end",
         ),
+        (
+            'import os; print(\'"a.h5"\'); print(\'{"refused": "x"}\', flush=True); os.abort()',
+            r"^a.h5: the HDF5 library crashes \(SIGABRT\)",
+        ),
     ],
 )
 def test_a_library_that_takes_the_process_down_is_said_so(interpreter, program, text):
