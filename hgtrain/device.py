@@ -35,7 +35,7 @@ class Compute(NamedTuple):
     """What was resolved.
 
     strategy_name: single, mirrored or multi_worker. workers: the processes that train together. device: in words.
-    replicas: of all processes. jit: whether XLA compiles the step.
+    replicas: of all processes. jit: whether XLA compiles the step; None: `xla_choice` has yet to decide.
     """
 
     strategy: "tf.distribute.Strategy"
@@ -43,7 +43,7 @@ class Compute(NamedTuple):
     device: str
     replicas: int
     precision: str
-    jit: bool
+    jit: bool | None
     xla_reason: str
     workers: "Workers"
 
@@ -210,7 +210,7 @@ def _check_same_devices(workers: "Workers", gpus: int) -> None:
         )
 
 
-def _resolve_xla(config: TrainingConfig, has_gpu: bool, replicas: int) -> tuple[bool, str]:
+def _resolve_xla(config: TrainingConfig, has_gpu: bool, replicas: int) -> tuple[bool | None, str]:
     if replicas > 1:
         if config.xla == "on":
             raise RunError(f"training.xla is on, which needs a single device, got {replicas}: set training.xla: auto")
@@ -219,4 +219,4 @@ def _resolve_xla(config: TrainingConfig, has_gpu: bool, replicas: int) -> tuple[
         return config.xla == "on", "as configured"
     if config.deterministic:
         return False, "deterministic operations were asked for"
-    return has_gpu, "GPU" if has_gpu else "on a CPU it makes the step slower"
+    return (None, "not measured") if has_gpu else (False, "on a CPU it makes the step slower")

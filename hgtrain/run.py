@@ -35,6 +35,7 @@ from hgtrain.stopping import StoppedError, StopRequest
 from hgtrain.train.log import progress, say
 from hgtrain.train.loop import InterruptedRunError, NotFiniteError, Plan, State, train
 from hgtrain.train.schedule import Schedule, default_warmup_steps
+from hgtrain.xla_choice import decided
 
 if TYPE_CHECKING:
     from hgtrain.device import Compute
@@ -83,7 +84,10 @@ def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -
             if cluster is not None:
                 # With it all have looked at the folder: only after it is something written that others see.
                 meet(cluster, what_must_agree(config, split))
-            compute = set_up(config.training, cluster)
+            dataset = split.train.dataset
+            compute = decided(
+                config, set_up(config.training, cluster), folder, dataset.image_shape, len(dataset.keypoint_names)
+            )
             watch = FileWatch(source.files_of(split))
             with (
                 named_failures(folder, lambda: _out_of_memory(config, split)),

@@ -20,6 +20,7 @@ from hgtrain.memory import Device, device_here, training_memory
 from hgtrain.opened_run import Run, load_run
 from hgtrain.run_results import reopened_split
 from hgtrain.train.log import progress, say
+from hgtrain.xla_choice import decided
 
 if TYPE_CHECKING:
     from hgtrain.export import Sample
@@ -48,7 +49,8 @@ def summarize(path: Path, overrides: Sequence[str], is_measured: bool) -> dict[s
         say("measuring the speed of a training step")
         config = described.config
         size = input_size(config, described.image_shape)
-        trial = TrialSteps(config, size, described.keypoints, set_up(config.training))
+        compute = decided(config, set_up(config.training), path, described.image_shape, described.keypoints)
+        trial = TrialSteps(config, size, described.keypoints, compute)
         speed = trial.steps_per_s(MEASURED_SECONDS)
         summary |= {"steps_per_s": speed, "images_per_s": speed * config.training.images_per_step}
     return summary

@@ -218,7 +218,7 @@ def build_steps(
         training.images_per_step,
         training.accumulate_steps,
     )
-    return Steps(compute.strategy, parts, networks.average, compute.jit)
+    return Steps(compute.strategy, parts, networks.average, bool(compute.jit))
 
 
 class Trainer:

@@ -1,12 +1,13 @@
 """How fast hgtrain is, as ratios of two things measured in turn in one run, on drawn flies of 192x192.
 
-    python scripts/bench.py [--rows a,b,c,d,e,f,g,h] [--rounds 5] [--short] [--json]
+    python scripts/bench.py [--rows a,b,c,d,e,f,g,h,x] [--rounds 5] [--short] [--json]
 
 a  training against the bare compiled step           b  training against the plain Keras way (bench_keras.py)
 c  start to the end of the first step, against b's   d  frames streamed from the disk against cached
 e  bfloat16 against float32                          f  predicting against the bare network
 g  cost of an image by frames, batch and image size  h  part of the device's rate that a step reaches
-On a GPU also x (XLA), t (TF32) and r (the reference's default network). Each row is the median over the rounds, of
+x  XLA against none
+On a GPU also t (TF32) and r (the reference's default network). Each row is the median over the rounds, of
 pairs measured one after the other. The network is that of configs/flies.yaml with batches of 8 in float32, unless the
 row says otherwise. --short is for seeing that everything runs: its figures mean nothing.
 """
@@ -407,7 +408,7 @@ def row_h(bench: Bench) -> Iterator[Row]:
 
 
 def row_x(bench: Bench) -> Iterator[Row]:
-    """XLA, where there is a GPU."""
+    """Compiling the step with XLA, as `training.xla: auto` decides it."""
     yield bench.row("x", "XLA on against off", bench.steps("training.xla=on"), bench.steps("training.xla=off"))
 
 
@@ -433,8 +434,8 @@ def row_r(bench: Bench) -> Iterator[Row]:
     yield bench.row("r", "the reference's network: mixed_bfloat16 against float32", half, bench.steps(*reference))
 
 
-ROWS = {"a": row_a, "b": row_b, "c": row_c, "d": row_d, "e": row_e, "f": row_f, "g": row_g, "h": row_h}
-GPU_ROWS = {"x": row_x, "t": row_t, "r": row_r}
+ROWS = {"a": row_a, "b": row_b, "c": row_c, "d": row_d, "e": row_e, "f": row_f, "g": row_g, "h": row_h, "x": row_x}
+GPU_ROWS = {"t": row_t, "r": row_r}
 
 
 def machine() -> str:

@@ -89,6 +89,7 @@ ALLOWED = {
     "report": {"augmented", "config", "data.dataset", "data.source", "errors", "evaluate", "metrics_extra", "rundir"}
     | {"report_frames", "report_plots", "train.log"},
     "report_comparison": {"config", "errors", "report", "report_plots", "rundir", "train.log"},
+    "xla_choice": {"config", "data.source", "errors", "rundir", "summary", "train.log", "trial_steps"},
     # Finished runs.
     "opened_run": {"config", "data.dataset", "device", "errors", "predictor", "rundir", "trainer"},
     "frames": {"data.dataset", "data.source", "errors", "trial"},
@@ -149,7 +150,7 @@ OPEN_UNTRIED = {"__init__", "data.source", "inspect_data", "run_data", "trial"}
 WITHOUT_TENSORFLOW = [
     *(name for name in MODULES if name.startswith("config")),
     *("apart", "doctor", "faults", "inspect_data", "inspect_plot", "run_data", "trial"),
-    *("caching", "cluster", "meeting", "provenance", "opened_run", "device"),
+    *("caching", "cluster", "meeting", "provenance", "opened_run", "device", "xla_choice"),
     *("cli", "run", "run_models", "run_results", "rundir", "stopping", "record"),
     *("train.loop", "train.log", "train.schedule", "coords", "metrics", "overlay", "memory"),
     *(

@@ -92,7 +92,7 @@ def builtin_file(name: str, progress: Progress = _silent) -> Path:
     known = BUILTINS.get(name.removeprefix(BUILTIN))
     if known is None:
         raise DatasetError(f"{name} is not known, expected one of {', '.join(BUILTIN + key for key in BUILTINS)}")
-    path = _cache_folder() / known[0]
+    path = cache_folder() / known[0]
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,8 @@ def builtin_file(name: str, progress: Progress = _silent) -> Path:
     return path
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Return the folder for what is made once: `$HGTRAIN_CACHE`, or where the system has caches."""
     if "HGTRAIN_CACHE" in os.environ:
         return Path(os.environ["HGTRAIN_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hgtrain"
