@@ -1,5 +1,7 @@
 """The loss of confidence maps: squared error, weighted by what is labelled."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 MAP_SCALE = 30.0
@@ -15,10 +17,20 @@ def confmap_losses(maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, hard
     hard_keypoint_mining: the mean is over the half of an example's keypoints, rounded up, with the largest errors (Chen
     et al. 2018, Cascaded Pyramid Network, arXiv:1711.07319).
     """
-    # Chosen before squaring: NaN times a weight of zero is still NaN, and so is its gradient.
-    counts = weights[:, None, None, :] > 0
-    difference = tf.where(counts, maps - targets, 0.0)
-    error = MAP_SCALE**2 * weights * tf.reduce_mean(tf.square(difference), axis=(1, 2))
+    # Chosen, not multiplied alone: NaN times a weight of zero is still NaN.
+    error = tf.where(weights > 0, MAP_SCALE**2 * weights * _mean_squares(maps - targets), 0.0)
     if hard_keypoint_mining:
         error = tf.math.top_k(error, k=(error.shape[-1] + 1) // 2).values
     return tf.reduce_mean(error, axis=-1)
+
+
+@tf.custom_gradient
+def _mean_squares(differences: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Return the mean over height and width of the squares, `(B, K)`; what has no gradient gets none, NaN or not."""
+    cells = tf.cast(tf.shape(differences)[1] * tf.shape(differences)[2], differences.dtype)
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        # One pass over the maps instead of four.
+        return tf.math.multiply_no_nan(differences, (2 / cells) * upstream[:, None, None, :])
+
+    return tf.reduce_mean(tf.square(differences), axis=(1, 2)), gradient
