@@ -108,10 +108,9 @@ class Networks:
             copy_weights(self.trained, self.average.network)
         return taken
 
-    def save_best(self, folder: Path) -> None:
-        """Write the judged network, last stack only, as `best.keras`."""
+    def keep_best(self) -> None:
+        """Copy the judged network, last stack only, as the best so far."""
         copy_weights(self.judged, self._best)
-        self.write_best(folder)
 
     def write_best(self, folder: Path) -> None:
         """Write what was best, which a checkpoint holds too, as `best.keras`."""
@@ -298,9 +297,9 @@ class Trainer:
         return self.workers.from_chief(row)
 
     def save_best(self) -> None:
-        """Write best.keras."""
-        if self.workers.is_chief:
-            self.networks.save_best(self._folder)
+        """Keep the network as best.keras; it is written as a checkpoint is."""
+        if self._checkpoints is not None:
+            self._checkpoints.save_best(self.networks.keep_best, lambda: self.networks.write_best(self._folder))
 
     def save_state(self, state: State) -> None:
         """Write a checkpoint; in the background where that takes long, until `finish_writing`."""
@@ -308,7 +307,7 @@ class Trainer:
             self._checkpoints.save(state.step, state.to_json())
 
     def finish_writing(self) -> None:
-        """Return when the last checkpoint is on the disk."""
+        """Return when the last checkpoint and best.keras are on the disk."""
         if self._checkpoints is not None:
             self._checkpoints.wait()
 

@@ -3,6 +3,7 @@
 import random
 import re
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -114,6 +115,25 @@ def test_slow_writing_goes_on_in_the_background(tmp_path, monkeypatch):
     checkpoints.wait()
     checkpoints.close()
     assert restored(tmp_path) == (8, True)
+
+
+def test_the_best_is_copied_at_once_and_written_in_the_background(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SETTLED_S", 0.0)
+    monkeypatch.setattr(checkpoint, "TOLERABLE_PART", 0.0)
+    checkpoints, _ = make(tmp_path)
+    may_write, done = threading.Event(), []
+
+    def write():
+        may_write.wait(10)
+        done.append("written")
+
+    checkpoints.save(4, {"step": 4})
+    checkpoints.save_best(lambda: done.append("copied"), write)
+    assert done == ["copied"]
+    may_write.set()
+    checkpoints.wait()
+    checkpoints.close()
+    assert done == ["copied", "written"]
 
 
 def test_a_failure_in_the_background_is_raised(tmp_path, monkeypatch):

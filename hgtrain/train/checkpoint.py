@@ -19,11 +19,11 @@ NAME = "step"
 PARTIAL = ".partial"
 DATA, INDEX = ".data-00000-of-00001", ".index"
 
-TOLERABLE_PART = 0.01
+TOLERABLE_PART = 0.005
 """Once writing has taken more than this part of the time, it goes on in the background."""
 
-SETTLED_S = 30.0
-"""Before that compiling and the first files say little about the time that writing takes."""
+SETTLED_S = 10.0
+"""Before that a run is too short to say which part of it writing takes."""
 
 
 class Checkpoints:
@@ -41,6 +41,7 @@ class Checkpoints:
         self._started, self._seconds = time.monotonic(), 0.0
         self._copy: _Copy | None = None
         self._pending: Future[None] | None = None
+        self._pending_best: Future[None] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
     def save(self, step: int, state: dict[str, Any]) -> None:
@@ -50,7 +51,7 @@ class Checkpoints:
         or at the next call; what was written before stays.
         """
         before = time.monotonic()
-        self.wait()
+        _finish(self._pending)
         text = json.dumps(state)
         if self._is_slow():
             self._copy = self._copy or _Copy(self._variables)
@@ -59,6 +60,17 @@ class Checkpoints:
         else:
             self._state.assign(text)
             self._write(self._bundle, step)
+        self._seconds += time.monotonic() - before
+
+    def save_best(self, copy: Callable[[], None], write: Callable[[], None]) -> None:
+        """Copy what is best and write it, the writing in the background as with `save`."""
+        before = time.monotonic()
+        _finish(self._pending_best)
+        copy()
+        if self._is_slow():
+            self._pending_best = self._thread.submit(write)
+        else:
+            write()
         self._seconds += time.monotonic() - before
 
     @cached_property
@@ -71,9 +83,9 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Return when everything is on the disk; RunError when that fails."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        pending, self._pending, self._pending_best = (self._pending_best, self._pending), None, None
+        for writing in pending:
+            _finish(writing)
 
     def close(self) -> None:
         """Finish the writing, whatever comes of it."""
@@ -159,6 +171,11 @@ class _Copy:
 
 def _bundle(state: tf.Variable, variables: Mapping[str, Sequence[tf.Variable]]) -> tf.train.Checkpoint:
     return tf.train.Checkpoint(state=state, **{name: list(group) for name, group in variables.items()})
+
+
+def _finish(writing: Future[None] | None) -> None:
+    if writing is not None:
+        writing.result()
 
 
 def _remove_partial(folder: Path) -> None:
