@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from faulty import make_quick
-from test_loop import FakeInner, FakeObserver, make_inner, make_plan
+from loop_fakes import FakeInner, FakeObserver, make_inner, make_plan
 from test_parity import fit
 from tiny_run import rows_of, write_data
 

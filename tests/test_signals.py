@@ -8,8 +8,8 @@ import time
 
 import pytest
 from faulty import make_quick, undisturbed
-from test_loop import FakeObserver, make_inner, make_plan
-from test_loop import run as run_loop
+from loop_fakes import FakeObserver, make_inner, make_plan
+from loop_fakes import run as run_loop
 from test_parity import assert_same, fit
 from tiny_run import write_data
 

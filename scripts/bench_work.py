@@ -1,0 +1,135 @@
+"""What `bench.py` measures: data, training as `fit` does it, the bare step, the plain Keras way."""
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+CONFIG = Path(__file__).parents[1] / "configs" / "flies.yaml"
+KEYPOINTS, SIZE, DRAWN = 32, 192, 64
+
+
+def write_frames(path: Path, frames: int, size: int = SIZE) -> Path:
+    """Write that many frames of drawn flies with points all over them, compressed, a chunk each; few are different."""
+    import h5py
+    import numpy as np
+
+    from hgtrain.data.builtin import FLIES, draw_flies
+
+    _, drawn = draw_flies(FLIES._replace(frames=min(DRAWN, frames), size=size))
+    images = np.stack([image for image, *_ in drawn])
+    random = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        shape = (frames, *images.shape[1:])
+        stored = file.create_dataset("images", shape, np.uint8, chunks=(1, *shape[1:]), compression="gzip")
+        for i, image in enumerate(images):
+            stored[i] = image
+        chunks = [stored.id.read_direct_chunk((i, 0, 0, 0)) for i in range(len(images))]
+        for i in range(len(images), frames):
+            mask, chunk = chunks[i % len(chunks)]
+            stored.id.write_direct_chunk((i, 0, 0, 0), chunk, mask)
+        file["keypoints"] = random.uniform(0, size - 1, (frames, KEYPOINTS, 2)).astype(np.float32)
+        file.attrs["keypoint_names"] = [f"keypoint{i}" for i in range(KEYPOINTS)]
+        file.attrs["format"] = "hgtrain"
+    return path
+
+
+class Training:
+    """What `fit` runs in its loop, on the frames of a file."""
+
+    def __init__(self, folder: Path, file: Path, *overrides: str) -> None:
+        from hgtrain import run
+        from hgtrain.config import load_config
+        from hgtrain.data.source import make_split, open_all
+        from hgtrain.device import set_up
+        from hgtrain.trainer import Trainer
+
+        validation = folder / "validation.h5"
+        options = (f"data.train={file}", f"data.validation={validation}", "augmentation.scale=null", *overrides)
+        self.config = load_config(CONFIG, options)
+        self._data = [open_all([file]), open_all([validation])]
+        split = make_split(*self._data, None, None, 0)
+        compute = set_up(self.config.training)
+        frames = len(split.train.frames)
+        size = (frames + len(split.validation.frames)) * SIZE * SIZE
+        cache = run.resolve_cache(self.config, size)
+        steps = run.steps_per_epoch(self.config, frames)
+        checkpoints = Path(tempfile.mkdtemp(dir=folder))
+        self.trainer = Trainer(self.config, split, compute, checkpoints, steps, cache, lambda starts: starts)
+        self.compute, self._done, self._steps_per_epoch = compute, 0, steps
+
+    def run(self, steps: int) -> None:
+        """Train as the loop does, a call for each half second or so."""
+        import numpy as np
+
+        while steps:
+            count = min(steps, 4, self._steps_per_epoch - self._done % self._steps_per_epoch)
+            self.trainer.steps(self._done, np.full(count, 1e-4, np.float32))
+            self._done, steps = self._done + count, steps - count
+
+    def close(self) -> None:
+        """Stop its threads and processes."""
+        self.trainer.close()
+        for dataset in self._data:
+            dataset.close()
+
+
+def bare_step(training: Training, size: int = SIZE) -> Callable[[int], None]:
+    """Return the function that runs steps on one constant batch, already augmented, on another network like this."""
+    import numpy as np
+    import tensorflow as tf
+
+    from hgtrain.loss import confmap_losses
+    from hgtrain.trainer import Networks, build_steps
+
+    config = training.config
+    networks = Networks(config, training.compute, 1, KEYPOINTS)
+    batch, stride = config.training.images_per_step, config.model.backbone.output_stride
+    images = tf.random.uniform((batch, size, size, 1), 0, 255)
+    maps, weights = tf.random.uniform((batch, size // stride, size // stride, KEYPOINTS)), tf.ones((batch, KEYPOINTS))
+    steps = build_steps(
+        config.training,
+        training.compute,
+        networks,
+        lambda element, step, part, parts: (images, maps, weights),
+        lambda *given: confmap_losses(*given, hard_keypoint_mining=False),
+    )
+
+    def run(count: int) -> None:
+        for start in range(0, count, 4):
+            part = min(4, count - start)
+            steps(tf.zeros((part, 1)), 0, np.full(part, 1e-4, np.float32))
+
+    return run
+
+
+def plain_keras(config: Any, file: Path) -> Callable[[int], None]:
+    """Return the function that trains steps the plain Keras way."""
+    import bench_keras
+
+    images, points = bench_keras.read(str(file))
+    network = bench_keras.compiled(config, images.shape[-1], points.shape[1])
+    batches = bench_keras.pipeline(config, images, points)
+    return lambda count: network.fit(batches, epochs=1, steps_per_epoch=count, verbose=0)
+
+
+@contextmanager
+def never_in_page_cache(file: Path) -> Iterator[None]:
+    """Have the system forget what it keeps of a file, ten times a second."""
+    done = threading.Event()
+
+    def forget() -> None:
+        with file.open("rb") as opened:
+            while not done.wait(0.1):
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    thread = threading.Thread(target=forget)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
