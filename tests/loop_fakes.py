@@ -1,5 +1,7 @@
 """An inner loop, an observer and a clock that stand for the real ones in tests of the outer loop."""
 
+import json
+
 import numpy as np
 
 from hgtrain.train.loop import Plan, State, train
