@@ -48,11 +48,16 @@ class Compute(NamedTuple):
     workers: "Workers"
 
 
-def import_tensorflow() -> None:
-    """Import TensorFlow without the lines its libraries print on every start; they are shown if the import fails."""
+def import_tensorflow(returns_memory: bool = False) -> None:
+    """Import TensorFlow without the lines its libraries print on every start; they are shown if the import fails.
+
+    returns_memory: whether it is to take as little memory as it can; decided with the first import.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "tensorflow" in sys.modules:
         return
+    if returns_memory:
+        _return_memory_at_once()
     # A million objects that stay: looking through them again and again for garbage takes a fifth of the time.
     gc.disable()
     try:
@@ -91,9 +96,7 @@ def set_up(config: TrainingConfig, cluster: Cluster | None = None) -> Compute:
     Raises RunError where there is no such device, the batch cannot be shared among the replicas, or the processes of
     the cluster cannot be connected or have other numbers of GPUs.
     """
-    if config.recompute:
-        _return_memory_at_once()
-    import_tensorflow()
+    import_tensorflow(config.recompute)
     import keras
     import tensorflow as tf
 
@@ -132,7 +135,7 @@ def _return_memory_at_once() -> None:
     """Have TensorFlow's operations on the CPU take memory from the system and give it back, instead of keeping it.
 
     What they keep for later is a third of the peak of a large network, which `training.recompute` is there to lower;
-    giving it back costs some percent of the time. Of no effect once TensorFlow is in use.
+    giving it back costs some percent of the time. Of no effect once TensorFlow is imported.
     """
     os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
     with contextlib.suppress(AttributeError, OSError):  # another C library than glibc

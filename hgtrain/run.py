@@ -80,7 +80,7 @@ def fit(config: Config, run_dir: Path | None, resume: bool, stop: StopRequest) -
                 say(note)
             from hgtrain.device import import_tensorflow, set_up
 
-            import_tensorflow()
+            import_tensorflow(config.training.recompute)
             if cluster is not None:
                 # With it all have looked at the folder: only after it is something written that others see.
                 meet(cluster, what_must_agree(config, split))

@@ -27,6 +27,8 @@ OPTIONS = [
     ["training.precision=mixed_float16"],
     ["training.optimizer=sgd", "training.learning_rate=1e-5", "training.weight_decay=0.01"],
     ["training.batch_size=32"],
+    ["training.batch_size=2", "training.accumulate_steps=4"],
+    ["training.recompute=true"],
     ["data.input_scale=0.5"],
     ["data.channels=3"],
     ["augmentation.flip=both"],
