@@ -101,8 +101,11 @@ class Bench:
 
     def steps(self, *overrides: str, file: Path | None = None) -> Work:
         """Return the work of a measurement's steps."""
-        made = self.training(*overrides, file=file)
-        return lambda: made.run(self.scale.steps)
+        return self.measured(self.training(*overrides, file=file).run)
+
+    def measured(self, run: Callable[[int], None]) -> Work:
+        """Return a measurement's steps of what runs a number of them."""
+        return lambda: run(self.scale.steps)
 
     def row(self, name: str, what: str, ours: Work, other: Work) -> Row:
         """Measure a pair."""
@@ -116,8 +119,8 @@ def row_a(bench: Bench) -> Iterator[Row]:
     yield bench.row(
         "a",
         "training, cached, against the bare step on constant tensors",
-        lambda: training.run(bench.scale.steps),
-        lambda: bare(bench.scale.steps),
+        bench.measured(training.run),
+        bench.measured(bare),
     )
 
 
@@ -128,8 +131,8 @@ def row_b(bench: Bench) -> Iterator[Row]:
     yield bench.row(
         "b",
         "training against the plain Keras way",
-        lambda: training.run(bench.scale.steps),
-        lambda: plain(bench.scale.steps),
+        bench.measured(training.run),
+        bench.measured(plain),
     )
 
 

@@ -36,3 +36,27 @@ def indeterminate_again() -> Iterator[None]:
         from tensorflow.python.framework import config
 
         config.disable_op_determinism()
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    """The config of a run that takes seconds, with its data beside it."""
+    from tiny_run import write_data
+
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def whole(config_file, tmp_path_factory):
+    """The directory of such a run that nothing happened to."""
+    from faulty import undisturbed
+
+    return undisturbed(config_file, tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Let runs do one step a call, and leave the evaluation out."""
+    from faulty import make_quick
+
+    make_quick(monkeypatch)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import tensorflow as tf
-from faulty import failing, full_disk, make_quick, undisturbed
+from faulty import failing, full_disk
 from test_parity import assert_same, fit
 from tiny_run import write_data
 
@@ -19,21 +19,6 @@ from hgtrain.trainer import Trainer
 slow = pytest.mark.slow
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 GIB = 2**30
-
-
-@pytest.fixture(scope="module")
-def config_file(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def whole(config_file, tmp_path_factory):
-    return undisturbed(config_file, tmp_path_factory.mktemp("whole") / "run")
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    make_quick(monkeypatch)
 
 
 # What cannot be written

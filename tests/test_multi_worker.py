@@ -12,16 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from tiny_run import json_of, rows_of, weights_of, without_times, write_data
+from tiny_run import SMALL, json_of, rows_of, weights_of, without_times, write_data
 
 pytestmark = pytest.mark.slow
 
-SMALL = (
-    "model.backbone.stacks=1",
-    "model.backbone.max_stride=4",
-    "output.tensorboard=false",
-    "checkpoint.every_steps=3",
-    "training.device=cpu",
+CLIPPED = (
+    *SMALL,
     "training.optimizer=sgd",
     "training.learning_rate=1e-4",
     "training.min_learning_rate=0",
@@ -54,7 +50,7 @@ def free_ports() -> list[int]:
 
 def start(folder: Path, strategy: str, run: str, options: tuple[str, ...], **hooks: str) -> subprocess.Popen[str]:
     program = [sys.executable, str(Path(__file__).parent / "one_worker.py"), "fit", str(folder / "tiny.yaml")]
-    settings = [part for text in (*SMALL, f"training.strategy={strategy}") for part in ("--set", text)]
+    settings = [part for text in (*CLIPPED, f"training.strategy={strategy}") for part in ("--set", text)]
     environment = os.environ | hooks | {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": "-1"}
     command = [*program, *settings, "--run-dir", str(folder / run), *options]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from faulty import make_quick
 from loop_fakes import FakeInner, FakeObserver, make_inner, make_plan
 from test_parity import fit
-from tiny_run import rows_of, write_data
+from tiny_run import rows_of
 
 from hgtrain.errors import RunError
 from hgtrain.train.loop import NotFiniteError, State, train
@@ -13,16 +12,6 @@ from hgtrain.trainer import Trainer
 
 slow = pytest.mark.slow
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def config_file(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    make_quick(monkeypatch)
 
 
 class RestoringInner(FakeInner):

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_run import rows_of, weights_of, without_times, write_data
+from tiny_run import SMALL, rows_of, weights_of, without_times, write_data
 
 from hgtrain import run, rundir
 from hgtrain.config import load_config
@@ -23,13 +23,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
-SMALL = (
-    "model.backbone.stacks=1",
-    "model.backbone.max_stride=4",
-    "output.tensorboard=false",
-    "checkpoint.every_steps=3",
-    "training.device=cpu",
-)
 STEPS = 8
 
 VARIANTS = {
@@ -44,11 +37,6 @@ VARIANTS = {
     "cache none": ("data.cache=none",),
 }
 """Each is stopped in the middle of the second epoch; cosine also elsewhere. Without data.cache it is the device."""
-
-
-@pytest.fixture(scope="module")
-def config_file(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(autouse=True, scope="module")

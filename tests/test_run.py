@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from tiny_run import NAMES, TIMES, fit, json_of, rows_of, weights_of, without_times, write_data
+from tiny_run import NAMES, TIMES, fit, json_of, rows_of, weights_of, without_times
 
 from hgtrain import run
 from hgtrain.config import load_config
@@ -20,11 +20,6 @@ from hgtrain.train.loop import State
 slow = pytest.mark.slow
 # Keras's own, each time it saves a variable.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def config_file(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

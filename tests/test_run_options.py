@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny_run import fit, rows_of, without_times, write_data
+from tiny_run import fit, rows_of, without_times
 
 from hgtrain.errors import RunError
 
@@ -11,11 +11,6 @@ pytestmark = [
     # Keras's own, each time it saves a variable.
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def config_file(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 OPTIONS = [

@@ -7,11 +7,9 @@ import sys
 import time
 
 import pytest
-from faulty import make_quick, undisturbed
 from loop_fakes import FakeObserver, make_inner, make_plan
 from loop_fakes import run as run_loop
 from test_parity import assert_same, fit
-from tiny_run import write_data
 
 from hgtrain import run, rundir
 from hgtrain.stopping import StoppedError, StopRequest
@@ -21,21 +19,6 @@ from hgtrain.trainer import Trainer
 
 slow = pytest.mark.slow
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def config_file(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def whole(config_file, tmp_path_factory):
-    return undisturbed(config_file, tmp_path_factory.mktemp("whole") / "run")
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    make_quick(monkeypatch)
 
 
 def test_sigusr1_asks_for_a_checkpoint_once():

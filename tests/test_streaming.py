@@ -5,7 +5,6 @@ import signal
 
 import pytest
 from test_parity import assert_same, fit
-from tiny_run import write_data
 
 from hgtrain import run
 from hgtrain.data import pipeline
@@ -17,11 +16,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def config_file(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,15 @@ model:
   head: {sigma_px: 3}
 training: {batch_size: 4, epochs: 2, steps_per_epoch: 4, learning_rate: 2e-3, warmup_steps: 1, deterministic: true}
 """
+SMALL = (
+    "model.backbone.stacks=1",
+    "model.backbone.max_stride=4",
+    "output.tensorboard=false",
+    "checkpoint.every_steps=3",
+    "training.device=cpu",
+)
+"""Overrides that make it smaller still."""
+
 TIMES = ("images_per_s", "data_wait_fraction", "elapsed_s", "checkpoint_s")
 NAMES = ("nose", "ear_left", "ear_right")
 
