@@ -23,9 +23,10 @@ BACKBONE = {
 }  # fmt: skip
 
 
-def network_of(precision: str = "float32") -> keras.Model:
+def network_of(precision: str = "float32", stacks: int = STACKS) -> keras.Model:
     keras.utils.set_random_seed(0)
-    return build_network(ModelConfig(backbone=BackboneConfig(**BACKBONE), head=HeadConfig()), 1, KEYPOINTS, precision)
+    backbone = BackboneConfig(**BACKBONE | {"stacks": stacks})
+    return build_network(ModelConfig(backbone=backbone, head=HeadConfig()), 1, KEYPOINTS, precision)
 
 
 def make_batch(element: Any, step: tf.Tensor, part: tf.Tensor, parts: int) -> tuple[tf.Tensor, ...]:
@@ -52,7 +53,7 @@ class Training:
     """A network with its steps, and the start to return to, so that one compiled function serves many tests."""
 
     def __init__(self, optimizer: str = "adam", precision: str = "float32", decay: float | None = None, **options: Any):
-        self.network = network_of(precision)
+        self.network = network_of(precision, options.pop("stacks", STACKS))
         self.optimizer = build_optimizer(optimizer, 1e-3, 0, options.pop("clip_norm", None), precision)
         self.average = None
         if decay is not None:
@@ -315,8 +316,9 @@ def test_a_batch_of_eight_in_four_passes_equals_one_pass_without_normalisation()
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_recomputing_gives_the_same_steps() -> None:
-    plain, again = Training("sgd"), Training("sgd", recompute=True)
+@pytest.mark.parametrize("stacks", [STACKS, 3])
+def test_recomputing_gives_the_same_steps(stacks: int) -> None:
+    plain, again = Training("sgd", stacks=stacks), Training("sgd", stacks=stacks, recompute=True)
     np.testing.assert_allclose(again.run(0, 5), plain.run(0, 5), rtol=1e-6)
     for found, expected in zip(again.values(), plain.values(), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
