@@ -106,7 +106,24 @@ def _run(layer: layers.Layer, inputs: list[tf.Tensor], updates: bool) -> tf.Tens
     # In bfloat16 oneDNN's is the faster one.
     if type(layer) is layers.Conv2D and layer.compute_dtype == "float32":
         return _convolved(layer, inputs[0])
+    if isinstance(layer, layers.UpSampling2D) and layer.interpolation == "nearest":
+        return _repeated(inputs[0], layer.size)
     return layer(inputs[0] if len(inputs) == 1 else inputs, training=True)
+
+
+def _repeated(x: tf.Tensor, times: tuple[int, int]) -> tf.Tensor:
+    """Return `x` `(B, H, W, C)` with each pixel that many times in height and width: two operations, Keras has ten."""
+
+    @tf.custom_gradient
+    def repeated(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            # Not the operation's own, which is not deterministic on a GPU.
+            return tf.nn.avg_pool2d(upstream, times, times, "VALID") * (times[0] * times[1])
+
+        size = [count * length for count, length in zip(times, x.shape[1:3], strict=True)]
+        return tf.raw_ops.ResizeNearestNeighbor(images=x, size=size), gradient
+
+    return repeated(x)
 
 
 def _convolved(layer: layers.Conv2D, x: tf.Tensor) -> tf.Tensor:
