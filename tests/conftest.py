@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# The same examples each time, and no limit of time, which a busy machine would break.
+settings.register_profile("hgtrain", deadline=None, derandomize=True)
+settings.load_profile("hgtrain")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

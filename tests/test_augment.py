@@ -97,7 +97,7 @@ ALL_DRAWS = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]) | st.floats(0, 1), m
 def test_augmented_points_lie_where_drawn_dots_land(operations: dict, fill: str) -> None:
     config = only(**operations, fill=fill)
 
-    @settings(max_examples=25, deadline=None, derandomize=True)
+    @settings(max_examples=25)
     @given(ALL_DRAWS, SIDES, SIDES, st.tuples(INSIDE, INSIDE, INSIDE))
     def check(draws: list[float], height: int, width: int, at: tuple) -> None:
         assert_dots_land_on_points(config, draws, height, width, at)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hgtrain.coords import cells_to_pixels, original_points, padded_length, resized_length, resized_points
 
-SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
+SETTINGS = settings(max_examples=60)
 SCALES = st.floats(0.05, 4)
 
 

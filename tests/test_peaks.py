@@ -78,7 +78,7 @@ def test_a_border_cell_whose_neighbours_form_no_peak_stays_where_it_is(line: lis
     assert peak_of(cells.T, radius=1)[0][1] == 0.0
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**31))
 def test_points_lie_within_a_cell_of_the_highest(height: int, width: int, seed: int) -> None:
     cells = np.random.default_rng(seed).normal(0, 1, (2, height, width, 3)).astype(np.float32)
@@ -149,7 +149,7 @@ def test_the_radius_follows_the_width_of_the_gaussian(sigma_px: float, stride: i
     assert refinement_radius(sigma_px, stride) == radius
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(st.floats(-0.4, 15.4), st.floats(-0.4, 11.4), st.integers(1, 6), st.floats(0.05, 1.5))
 def test_neither_height_nor_radius_moves_the_peak(x: float, y: float, radius: int, height: float) -> None:
     rows, columns = np.mgrid[:12, :16]
@@ -157,7 +157,7 @@ def test_neither_height_nor_radius_moves_the_peak(x: float, y: float, radius: in
     np.testing.assert_allclose(peak_of(maps, radius)[0], [x, y], atol=0.01)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31))
 def test_noise_moves_a_peak_by_a_fraction_of_a_cell(seed: int) -> None:
     random = np.random.default_rng(seed)

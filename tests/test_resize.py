@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hgtrain.coords import resized_length, resized_points
 from hgtrain.data.resize import pad, resize, to_channels
 
-SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)
+SETTINGS = settings(max_examples=40)
 
 
 def random_images(*shape: int) -> np.ndarray:

@@ -68,7 +68,7 @@ def scenes(draw: st.DrawFn) -> tuple[int, int, int, int, float, float, list[list
     return height, width, stride, multiple, scale, sigma_px, points
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(scenes())
 def test_decoding_gives_the_points_back(scene: tuple) -> None:
     height, width, stride, multiple, scale, sigma_px, points = scene
