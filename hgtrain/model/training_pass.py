@@ -103,7 +103,7 @@ class _Segment:
 def _run(layer: layers.Layer, inputs: list[tf.Tensor], updates: bool) -> tf.Tensor:
     if isinstance(layer, layers.BatchNormalization) and layer.trainable and not layer.synchronized:
         return _normalised(layer, inputs[0], updates)
-    # In bfloat16 oneDNN's is the faster one.
+    # In bfloat16 Keras's way is the faster one: oneDNN computes the gradient of the bias along with the kernel's.
     if type(layer) is layers.Conv2D and layer.compute_dtype == "float32":
         return _convolved(layer, inputs[0])
     if isinstance(layer, layers.UpSampling2D) and layer.interpolation == "nearest":
