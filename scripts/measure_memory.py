@@ -46,6 +46,11 @@ def main() -> None:
 def measure(name: str) -> tuple[int, int]:
     """Return the expected and the measured bytes of a case."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    from hgtrain.device import import_tensorflow
+
+    backbone, size, batch_size, options = CASES[name]
+    # As fit does, before any module imports TensorFlow itself: afterwards it cannot be told to give memory back.
+    import_tensorflow(options.get("recompute", False))
     from hgtrain.config import BackboneConfig, Config, DataConfig, ModelConfig, TrainingConfig
     from hgtrain.described import Described
     from hgtrain.device import set_up
@@ -53,7 +58,6 @@ def measure(name: str) -> tuple[int, int]:
     from hgtrain.summary import InputSize, summarize
     from hgtrain.trial_steps import TrialSteps
 
-    backbone, size, batch_size, options = CASES[name]
     config = Config(
         data=DataConfig(train="none.h5"),
         model=ModelConfig(backbone=BackboneConfig(**backbone)),
