@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from hgtrain.errors import RunError
@@ -25,11 +26,11 @@ KEPT_BYTES = {
 }
 """Bytes of each output cell that wait for the backward pass. A skip's normalisation stands for the sum it goes into."""
 
-LARGEST_IN_FLIGHT = 2.4
+LARGEST_IN_FLIGHT = 1.4
 """Temporary tensors of the size of the largest activation, in float32, that the backward pass holds at once."""
 
-GRAPH_BYTES, LAYER_BYTES = 7 * MIB, 1.5 * MIB
-"""What the compiled step itself takes: in all, and for each layer."""
+GRAPH_BYTES, LAYER_BYTES = 32 * MIB, 0.95 * MIB
+"""What the compiled step itself takes: in all, and for each layer, those of the moving average's network too."""
 
 LARGEST_BATCH = 4096
 USABLE_PART = 0.9
@@ -38,14 +39,16 @@ USABLE_PART = 0.9
 class Demand(NamedTuple):
     """What decides how much memory training takes.
 
-    ema: whether there is a moving average of the weights. blocks: of each layer, the block whose activations are
-    computed again for the backward pass; empty where all are kept.
+    ema: whether there is a moving average of the weights. accumulates: whether gradients are summed over several
+    passes. blocks: of each layer, the block whose activations are computed again for the backward pass; empty where all
+    are kept.
     """
 
     layers: Sequence["LayerFacts"]
     precision: str
     optimizer: str
     ema: bool
+    accumulates: bool = False
     blocks: Sequence[str] = ()
 
 
@@ -63,32 +66,40 @@ def training_memory(demand: Demand, batch_size: int) -> dict[str, int]:
     what waits for the backward pass. workspace: temporary tensors, and the compiled step. Cached frames are not in it.
     """
     weights = 4 * sum(layer.params for layer in demand.layers)
-    cells = {layer.name: math.prod(layer.output_shape) for layer in demand.layers}
-    largest = 4 * batch_size * max(cells.values())
+    held = _held_for_one_image(demand)
+    networks = 2 if demand.ema else 1
     parts = {
-        "parameters": (3 if demand.ema else 2) * weights,
-        "gradients": weights,
+        "parameters": (networks + 1) * weights,
+        # Summed over passes there are the old sums, the new ones and what is added, and what each pass starts from.
+        "gradients": (4 if demand.accumulates else 1) * weights,
         "optimizer": OPTIMIZER_SLOTS[demand.optimizer] * weights,
-        "activations": batch_size * _kept_bytes(demand, cells),
-        "workspace": int(LARGEST_IN_FLIGHT * largest + GRAPH_BYTES + LAYER_BYTES * len(demand.layers)),
+        "activations": batch_size * held.waiting,
+        "workspace": int(batch_size * held.temporary + GRAPH_BYTES + networks * LAYER_BYTES * len(demand.layers)),
     }
     return parts | {"total": sum(parts.values())}
 
 
-def _kept_bytes(demand: Demand, cells: dict[str, int]) -> int:
-    """Return what waits for the backward pass, for one image."""
-    factors = KEPT_BYTES["float32" if demand.precision == "float32" else "mixed"]
-    of_layers = [cells[layer.name] * factors.get(layer.type, 0) for layer in demand.layers]
+class _Held(NamedTuple):
+    """Bytes at the peak, for one image: what waits for the backward pass, and temporary tensors."""
+
+    waiting: int
+    temporary: float
+
+
+def _held_for_one_image(demand: Demand) -> _Held:
+    kept_bytes = KEPT_BYTES["float32" if demand.precision == "float32" else "mixed"]
+    cells = [math.prod(layer.output_shape) for layer in demand.layers]
+    kept = [count * kept_bytes.get(layer.type, 0) for count, layer in zip(cells, demand.layers, strict=True)]
     if not demand.blocks:
-        return sum(of_layers)
-    of_blocks: dict[str, int] = {}
-    passed_on: dict[str, int] = {}
-    for block, layer, kept in zip(demand.blocks, demand.layers, of_layers, strict=True):
-        of_blocks[block] = of_blocks.get(block, 0) + kept
-        passed_on[block] = cells[layer.name] * factors["BatchNormalization"]
-    # Little else is held while a block is computed again, so that part of it fits into the room for temporary tensors.
-    temporary = LARGEST_IN_FLIGHT * factors["Conv2D"] * max(cells.values())
-    return sum(passed_on.values()) + max(0, int(max(of_blocks.values()) - temporary))
+        return _Held(sum(kept), LARGEST_IN_FLIGHT * 4 * max(cells))
+    peaks, passed_on = [], 0
+    for _, group in groupby(range(len(cells)), lambda i: demand.blocks[i]):
+        block = list(group)
+        waiting = passed_on + sum(kept[i] for i in block)
+        peaks.append(_Held(waiting, LARGEST_IN_FLIGHT * 4 * max(cells[i] for i in block)))
+        # While a block is computed again there is what those before it pass on, and nothing of those after it.
+        passed_on += cells[block[-1]] * kept_bytes["BatchNormalization"]
+    return max(peaks, key=sum)
 
 
 def largest_batch(demand: Demand, memory_bytes: int) -> int:

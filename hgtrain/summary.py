@@ -71,4 +71,5 @@ def demand_of(described: Described) -> Demand:
     layers = layer_facts(network, size.height, size.width)
     training = config.training
     blocks = [block_of(layer.name) for layer in layers] if training.recompute else []
-    return Demand(layers, training.precision, training.optimizer, training.ema is not None, blocks)
+    accumulates = training.accumulate_steps > 1
+    return Demand(layers, training.precision, training.optimizer, training.ema is not None, accumulates, blocks)

@@ -19,7 +19,7 @@ class TrialSteps:
     """The networks, optimizer and compiled step that `fit` would use, fed with images drawn on the device."""
 
     def __init__(self, config: Config, size: InputSize, keypoints: int, compute: Compute) -> None:
-        self._networks = Networks(config, compute, size.channels, keypoints)
+        self.networks = Networks(config, compute, size.channels, keypoints)
         images_per_step = config.training.images_per_step
         stride = config.model.backbone.output_stride
 
@@ -32,7 +32,7 @@ class TrialSteps:
         def loss(maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
             return confmap_losses(maps, targets, weights, config.training.hard_keypoint_mining)
 
-        self._steps = build_steps(config.training, compute, self._networks, make_batch, loss)
+        self._steps = build_steps(config.training, compute, self.networks, make_batch, loss)
         self._done = 0
 
     def run(self) -> None:

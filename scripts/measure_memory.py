@@ -23,6 +23,11 @@ CASES: dict[str, tuple[dict[str, int], int, int, dict[str, Any]]] = {
     "medium, two stacks, batch 16 of 256x256, bfloat16": (MEDIUM, 256, 16, {"precision": "mixed_bfloat16"}),
     "large, batch 4 of 256x256": (LARGE, 256, 4, {}),
     "stride 2, batch 8 of 256x256": (FINE, 256, 8, {}),
+    "three stacks, batch 8 of 256x256": ({**SMALL, "stacks": 3, "max_stride": 64}, 256, 8, {}),
+    "medium, averaged, batch 2 of 384x384": (MEDIUM, 384, 2, {"ema": 0.99}),
+    "medium, two batches of 4 of 192x192": (MEDIUM, 192, 4, {"accumulate_steps": 2}),
+    "medium, batch 8 of 192x192, recomputed": (MEDIUM, 192, 8, {"recompute": True}),
+    "reference, batch 8 of 192x192": ({}, 192, 8, {}),
     "reference, batch 4 of 512x512": ({}, 512, 4, {}),
     "reference, batch 4 of 512x512, recomputed": ({}, 512, 4, {"recompute": True}),
 }
@@ -66,6 +71,8 @@ def measure(name: str) -> tuple[int, int]:
     compute = set_up(config.training)
     before = resident("VmRSS")
     trial = TrialSteps(config, InputSize(size, size, 1), KEYPOINTS, compute)
+    # As after a validation, from which on there is a copy of the best weights.
+    trial.networks.keep_best()
     for _ in range(3):
         trial.run()
     measured = resident("VmHWM") - before

@@ -162,13 +162,34 @@ def test_memory_is_counted_by_purpose() -> None:
     assert memory["gradients"] == 4 * 116
     assert memory["optimizer"] == 2 * 4 * 116
     assert memory["activations"] == 2 * 2 * 256 * 4
-    assert memory["workspace"] == int(2.4 * 4 * 2 * 256 + 7 * MIB + 3 * 1.5 * MIB)
+    assert memory["workspace"] == int(1.4 * 4 * 2 * 256 + 32 * MIB + 3 * 0.95 * MIB)
     assert memory["total"] == sum(value for key, value in memory.items() if key != "total")
 
 
 def test_a_moving_average_is_another_network_and_sgd_keeps_one_value_a_weight() -> None:
     memory = training_memory(Demand([facts()], "float32", "sgd", ema=True), 1)
     assert (memory["parameters"], memory["optimizer"]) == (3 * 400, 400)
+    assert memory["workspace"] == int(1.4 * 4 * 256 + 32 * MIB + 2 * 0.95 * MIB)
+
+
+def test_summing_gradients_over_passes_keeps_some_more_of_them() -> None:
+    plain = Demand([facts()], "float32", "adam", ema=False)
+    extra = training_memory(plain._replace(accumulates=True), 1)["total"] - training_memory(plain, 1)["total"]
+    assert extra == 3 * 400
+
+
+def test_computed_again_there_is_one_block_and_what_those_before_it_pass_on() -> None:
+    layers = [
+        facts(name="a"),
+        facts(name="b", type="BatchNormalization", output_shape=(8, 8, 1)),
+        facts(name="c", output_shape=(8, 8, 2)),
+        facts(name="d"),
+        facts(name="e", output_shape=(8, 8, 1)),
+    ]
+    memory = training_memory(Demand(layers, "float32", "adam", ema=False, blocks=["1", "1", "2", "2", "3"]), 3)
+    # The second block is the largest, with the output of the first.
+    assert memory["activations"] == 3 * 4 * 64 * (1 + 2 + 4)
+    assert memory["workspace"] == int(3 * 1.4 * 4 * 256 + 32 * MIB + 5 * 0.95 * MIB)
 
 
 def test_the_largest_batch_is_the_last_that_fits() -> None:
