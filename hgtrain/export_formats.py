@@ -43,7 +43,7 @@ class Served(tf.Module):
     def __init__(self, predictor: Predictor, channels: int, size: tuple[int, int] | None) -> None:
         super().__init__()
         # What a tf.Module does not hold is not saved.
-        self.weights = [variable.value for variable in predictor.model.variables]
+        self.weights = [variable.value for variable in predictor.network.variables]
         self.image = tf.TensorSpec([None, *(size or (None, None)), channels], tf.uint8, name="image")
         self.predict = tf.function(lambda image: _named(*predictor.points_and_confidence(image)), [self.image])
         self.confmaps = tf.function(lambda image: {"confmaps": predictor.confmaps(image)}, [self.image])

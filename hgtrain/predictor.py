@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from hgtrain.data.resize import pad, resize, to_channels
+from hgtrain.model.any_size import any_size
 from hgtrain.peaks import RADIUS, decode
 
 
@@ -25,12 +26,16 @@ class Geometry(NamedTuple):
 
 
 class Predictor:
-    """Predicts keypoints of images of any size, in batches of one compiled shape."""
+    """Predicts keypoints of images of any size, in batches of one compiled shape.
+
+    model: the network as it is stored. network: what computes it, for any size; the same where that can.
+    """
 
     def __init__(
         self, model: keras.Model, geometry: Geometry, batch_size: int = 8, refinement: str = "unbiased"
     ) -> None:
         self.model = model
+        self.network = any_size(model)
         self.geometry = geometry
         self.batch_size = batch_size
         self._refinement = refinement
@@ -41,7 +46,7 @@ class Predictor:
         geometry = self.geometry
         prepared = resize(to_channels(images, geometry.channels), geometry.input_scale)
         # In float already here: runtimes for phones pad no unsigned bytes.
-        return self.model(pad(tf.cast(prepared, tf.float32), geometry.multiple), training=False)
+        return self.network(pad(tf.cast(prepared, tf.float32), geometry.multiple), training=False)
 
     def points_and_confidence(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return points `(B, K, 2)` in pixels of `images` `(B, H, W, C)` uint8, and confidence `(B, K)` in 0..1."""

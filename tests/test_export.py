@@ -16,16 +16,19 @@ import hgtrain.export
 import hgtrain.export_formats
 from hgtrain import run_models
 from hgtrain.cli import commands
+from hgtrain.config import BackboneConfig, ModelConfig
 from hgtrain.errors import RunError
 from hgtrain.export import Sample, export, fitted
 from hgtrain.export_formats import ExportedFile, Tolerance
 from hgtrain.export_readme import check_lines
 from hgtrain.exported import ExportedModel
+from hgtrain.model.network import build_network
 from hgtrain.predictor import Geometry, Predictor
 
 # Keras's saving and NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
+TINY = BackboneConfig(stem_filters=4, filters=4, filter_increase=2, stacks=2, max_stride=8)
 METADATA = {"keypoint_names": NAMES, "edges": [(0, 1)], "symmetries": [], "image_shape": (32, 32, 1)}
 
 
@@ -158,6 +161,32 @@ def test_tflite_predicts_at_the_size_it_was_given(predictor: Predictor, sample: 
 @pytest.mark.slow
 def test_the_readme_of_tflite_loads_it(tflite: Path) -> None:
     assert run_alone(code_in(tflite / "README.md"), tflite)["shape"] == [2, 3, 2]
+
+
+@pytest.mark.parametrize(("channels", "of_images", "input_scale"), [(3, 1, 1.0), (1, 3, 1.0), (1, 1, 0.5), (3, 1, 1.5)])
+def test_tflite_holds_what_comes_before_the_network_too(
+    sample: Sample, tmp_path: Path, channels: int, of_images: int, input_scale: float
+) -> None:
+    keras.utils.set_random_seed(0)
+    model = build_network(ModelConfig(backbone=TINY), channels, len(NAMES), all_stacks=False)
+    images = np.repeat(sample.images, of_images, axis=-1)
+    predictor = Predictor(model, Geometry(channels, input_scale, multiple=8, stride=4))
+    checks = export(predictor, Sample(images, sample.points, images[:5]), tmp_path / "e", "tflite", None, METADATA)
+    assert checks[0]["keypoints_px"] <= 0.02
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format_name", ["savedmodel", "onnx"])
+def test_bilinear_upsampling_is_exported_for_any_size(sample: Sample, tmp_path: Path, format_name: str) -> None:
+    if format_name == "onnx":
+        pytest.importorskip("tf2onnx", reason="needs the extra onnx")
+        pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    keras.utils.set_random_seed(0)
+    backbone = TINY.model_copy(update={"interp_method": "bilinear"})
+    model = build_network(ModelConfig(backbone=backbone), 1, len(NAMES), all_stacks=False)
+    predictor = Predictor(model, Geometry(1, 1.0, multiple=8, stride=4))
+    (check,) = export(predictor, sample, tmp_path / "e", format_name, None, METADATA)
+    assert check["keypoints_px"] <= check["tolerance_px"]
 
 
 @pytest.fixture(scope="module")

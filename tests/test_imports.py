@@ -61,7 +61,8 @@ ALLOWED = {
     "model.training_pass": NOTHING,
     "model.sleap_weights": {"data.hdf5", "errors"},
     "peaks": {"coords"},
-    "predictor": {"data.resize", "peaks"},
+    "model.any_size": NOTHING,
+    "predictor": {"data.resize", "model.any_size", "peaks"},
     "metrics_extra": {"metrics"},
     "evaluate": {"data.dataset", "data.source", "errors", "metrics", "metrics_extra", "predictor"},
     # Training.

@@ -4,7 +4,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from hgtrain.config import BackboneConfig, ModelConfig
 from hgtrain.coords import resized_points
+from hgtrain.model.network import build_network
 from hgtrain.predictor import Geometry, Predictor
 
 STRIDE = 2
@@ -119,3 +121,19 @@ def test_a_point_in_the_resized_image_lies_where_coords_says() -> None:
     maps = predictor_of(input_scale=0.5).confmaps(tf.constant(dots([[20.5, 24.5]], 48, 48)))
     column, row = resized_points(np.array([20.5, 24.5]), 0.5) / STRIDE
     assert np.unravel_index(maps.numpy()[0, :, :, 0].argmax(), maps.shape[1:3]) == (row, column)
+
+
+def test_bilinear_upsampling_gives_what_keras_gives_at_each_size() -> None:
+    keras.utils.set_random_seed(0)
+    backbone = BackboneConfig(
+        stem_filters=4, filters=4, filter_increase=2, stacks=1, max_stride=8, interp_method="bilinear"
+    )
+    model = build_network(ModelConfig(backbone=backbone), 1, 2, all_stacks=False)
+    for layer in model.layers:
+        layer.set_weights([np.random.default_rng(0).uniform(0.1, 0.3, part.shape) for part in layer.get_weights()])
+    predictor = Predictor(model, Geometry(1, 1.0, multiple=8, stride=4))
+    for size in ((32, 40), (24, 24), (64, 32)):
+        images = dots(places(2, *size), *size)
+        compiled = tf.function(predictor.confmaps, [tf.TensorSpec((None, None, None, 1), tf.uint8)])
+        np.testing.assert_allclose(compiled(images), model(images.astype(np.float32)), rtol=1e-5)
+        assert np.isfinite(predictor(images)[0]).all()

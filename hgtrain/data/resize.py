@@ -1,5 +1,7 @@
 """From images as the file holds them to images as the network takes them: channels, size, padding."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from hgtrain.coords import NEGLIGIBLE_PX, padded_length, resized_length
@@ -13,7 +15,8 @@ def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
     if images.shape[-1] == channels:
         return images
     if channels == 3:
-        return tf.repeat(images, 3, axis=-1)
+        # Not repeated, after which TensorFlow Lite's converter knows the number of channels no more.
+        return tf.concat([images] * 3, axis=-1)
     grey = tf.tensordot(tf.cast(images, tf.float32), tf.constant(LUMINANCE), axes=1)[..., None]
     return _rounded(grey)
 
@@ -27,9 +30,19 @@ def resize(images: tf.Tensor, scale: float) -> tf.Tensor:
         return images
     rows = _resampling(tf.shape(images)[1], images.shape[1], scale)
     columns = _resampling(tf.shape(images)[2], images.shape[2], scale)
-    resized = tf.einsum("oh,bhwc->bowc", rows, tf.cast(images, tf.float32))
-    resized = tf.einsum("pw,bowc->bopc", columns, resized)
-    return _rounded(resized)
+    _, height, width, channels = _sizes(images)
+    # Not as einsum: TensorFlow Lite's converter loses the sizes of what it makes of that.
+    resized = rows @ tf.reshape(tf.cast(images, tf.float32), (-1, height, width * channels))
+    resized = tf.transpose(tf.reshape(resized, (-1, tf.shape(rows)[0], width, channels)), (0, 1, 3, 2))
+    resized = tf.matmul(tf.reshape(resized, (-1, width)), columns, transpose_b=True)
+    resized = tf.reshape(resized, (-1, tf.shape(rows)[0], channels, tf.shape(columns)[0]))
+    return _rounded(tf.transpose(resized, (0, 1, 3, 2)))
+
+
+def _sizes(images: tf.Tensor) -> list[Any]:
+    """Return the sizes of the axes, as numbers where they are known."""
+    known, now = images.shape, tf.shape(images)
+    return [now[axis] if known[axis] is None else known[axis] for axis in range(4)]
 
 
 def _rounded(values: tf.Tensor) -> tf.Tensor:
