@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from hgtrain.data import deepposekit, native
 from hgtrain.data.dataset import PoseDataset
+from hgtrain.data.hdf5 import is_hdf5
 from hgtrain.data.source import BUILTIN
 from hgtrain.errors import DatasetError
 from hgtrain.trial import open_dataset
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     import av
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+UNREADABLE_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for a file that it cannot read."""
 READ_AT_ONCE = 32
 MODES = {1: ("L", "gray"), 3: ("RGB", "rgb24")}
 """Channels to Pillow's and FFmpeg's name of the layout."""
@@ -74,11 +77,11 @@ def open_frames(path: str, channels: int) -> FrameSource:
     try:
         if Path(path).is_dir():
             return ImageFrames(path, images_in(Path(path)), channels)
-        with Path(path).open("rb") as file:
-            start = file.read(len(HDF5_SIGNATURE))
+        with Path(path).open("rb"):
+            pass
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
-    if start == HDF5_SIGNATURE:
+    if is_hdf5(path):
         return DatasetFrames(path)
     if Path(path).suffix.lower() in IMAGE_SUFFIXES:
         return ImageFrames(path, [Path(path)], channels)
@@ -111,6 +114,11 @@ class DatasetFrames:
         for start in range(0, self.count, READ_AT_ONCE):
             yield from self.dataset.read_images(range(start, min(start + READ_AT_ONCE, self.count)))
 
+    @property
+    def are_at_images(self) -> bool:
+        """Return whether the frames are the rows of /images in the file, as they are."""
+        return self.dataset.format in (native.FORMAT, deepposekit.FORMAT)
+
     def place(self, index: int) -> Place:
         """Return the file and the row."""
         return Place(self.files[0], index)
@@ -121,26 +129,27 @@ class DatasetFrames:
 
 
 class ImageFrames:
-    """Image files, which may differ in size."""
+    """Image files, which may differ in size; of TIFF files all pages."""
 
     kind = "images"
     rate: float | None = None
 
     def __init__(self, path: str, images: list[Path], channels: int) -> None:
         self.path = path
-        self.files = tuple(map(str, images))
-        self.count = len(images)
+        self._places = [Place(str(file), page) for file in images for page in range(page_count(file))]
+        self.files = tuple(place.file for place in self._places)
+        self.count = len(self._places)
         self.channels = channels
         size = image_size(self.files[0])
         self.shape = None if size is None else (self.count, size[1], size[0], channels)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for file in self.files:
-            yield read_image(file, self.channels)
+        for place in self._places:
+            yield read_image(place.file, self.channels, place.number)
 
     def place(self, index: int) -> Place:
-        """Return the image file and 0."""
-        return Place(self.files[index], 0)
+        """Return the image file and the page, 0 but for TIFF files of several."""
+        return self._places[index]
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
@@ -151,21 +160,47 @@ def image_size(file: str) -> tuple[int, int] | None:
     try:
         with Image.open(file) as image:
             return image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except UNREADABLE_IMAGE:
         return None
 
 
-def read_image(file: str, channels: int) -> np.ndarray:
-    """Return an image file as `(H, W, channels)` uint8; DatasetError when it cannot be read."""
+def page_count(file: Path) -> int:
+    """Return the number of pages of a TIFF file, 1 for every other and where it cannot be read."""
+    if file.suffix.lower() not in (".tif", ".tiff"):
+        return 1
     try:
         with Image.open(file) as image:
-            pixels = np.asarray(image.convert(MODES[channels][0]))
+            return int(getattr(image, "n_frames", 1))
+    except UNREADABLE_IMAGE:
+        return 1
+
+
+def read_image(file: str, channels: int, page: int = 0) -> np.ndarray:
+    """Return a page of an image file as `(H, W, channels)` uint8; DatasetError when it cannot be read.
+
+    Of 16 bits the upper 8 are taken.
+    """
+    try:
+        with Image.open(file) as image:
+            if page:
+                image.seek(page)
+            pixels = _eight_bits(file, image, channels)
     except UnidentifiedImageError as error:
         size = Path(file).stat().st_size
         raise DatasetError(f"{file}: is no image that can be read ({size} bytes)") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UNREADABLE_IMAGE as error:
         raise DatasetError(f"{file}: cannot be read as an image: {error}") from error
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _eight_bits(file: str, image: Image.Image, channels: int) -> np.ndarray:
+    # Pillow cuts off what is above 255 instead: nearly everything.
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], channels, axis=-1)
+    if image.mode in ("I", "F"):
+        raise DatasetError(f"{file}: has pixels of 32 bits, expected 8 or 16: save it with 8 bits")
+    return np.asarray(image.convert(MODES[channels][0]))
 
 
 class VideoFrames:

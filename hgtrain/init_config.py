@@ -15,6 +15,7 @@ from hgtrain.data import source
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.described import animal_px
 from hgtrain.memory import Device
+from hgtrain.yaml_source import plain_scalar
 
 LONGEST_SIDE_PX = {"CPU": 384, "GPU": 1024}
 SMALLEST_ANIMAL_PX = 48
@@ -240,5 +241,8 @@ def data_name(data: str, config: Path) -> str:
         return data
     path, folder = Path(data).absolute(), config.absolute().parent
     name = os.path.relpath(path, folder) if path.is_relative_to(folder) else str(path)
+    # Or it would be somebody's home.
+    name = f"./{name}" if name.startswith("~") else name
     # In quotes, as JSON has them, where YAML could take it for something else.
-    return name if re.fullmatch(r"[A-Za-z/][\w./-]*", name) else json.dumps(name, ensure_ascii=False)
+    is_plain = re.fullmatch(r"[A-Za-z/][\w./-]*", name) and plain_scalar(name) == name
+    return name if is_plain else json.dumps(name, ensure_ascii=False)

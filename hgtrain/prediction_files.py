@@ -92,7 +92,7 @@ class Hdf5File(PredictionFile):
             "source": _growing(file, "source", (), "i4"),
             "frame": _growing(file, "frame", (), "i8"),
         }
-        files = [name for source in self._sources for name in source.files]
+        files = list(dict.fromkeys(name for source in self._sources for name in source.files))
         self._number = {name: i for i, name in enumerate(files)}
         text = h5py.string_dtype()
         file.create_dataset("sources", data=np.array(files, dtype=object), dtype=text)

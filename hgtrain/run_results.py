@@ -12,7 +12,7 @@ from hgtrain.data.dataset import PoseDataset, Skeleton
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.exported import MODEL_FILE, ExportedModel, is_export
 from hgtrain.foreign import import_sleap_io
-from hgtrain.frames import FrameSource, open_frames
+from hgtrain.frames import DatasetFrames, FrameSource, open_frames
 from hgtrain.opened_run import Run, load_run
 from hgtrain.overlay_video import OverlayVideo
 from hgtrain.predict import Model, file_sink, predict_all
@@ -69,6 +69,9 @@ def predict(model_folder: Path, inputs: Sequence[str], out: Path, options: Predi
             opened.callback(images.close)
         if is_export(model_folder):
             _check_channels(model_folder, channels, sources)
+        if write_as is SlpFile:
+            for images in sources:
+                _say_what_slp_lacks(images)
         overlay = None if options.overlay is None else OverlayVideo(options.overlay, skeleton, sources)
         if overlay is not None:
             opened.callback(overlay.close)
@@ -96,6 +99,17 @@ def check_outputs(inputs: Sequence[str], outputs: Sequence[Path]) -> None:
             )
 
 
+def _say_what_slp_lacks(images: FrameSource) -> None:
+    """Say where SLEAP will not find the images that points lie in."""
+    if isinstance(images, DatasetFrames) and not images.are_at_images:
+        say(
+            f"{images.path}: the .slp has the points, but SLEAP will not find their images in a "
+            f"{images.dataset.format} file; predict on what `hgtrain convert` makes of it to see them"
+        )
+    elif len(set(images.files)) < len(images.files):
+        say(f"{images.path}: the .slp has the points of all pages, but SLEAP shows a file's first page alone")
+
+
 def _predicting_model(folder: Path, options: PredictOptions) -> tuple[Model, Skeleton, int]:
     """Return what predicts, its skeleton, and the channels it takes."""
     if is_export(folder):
@@ -104,6 +118,12 @@ def _predicting_model(folder: Path, options: PredictOptions) -> tuple[Model, Ske
         exported = ExportedModel(folder, options.batch_size or 8)
         return exported, exported.skeleton, exported.channels
     if not (folder / rundir.CONFIG).is_file():
+        for name in ("model.onnx", "model_float32.tflite"):
+            if (folder / name).is_file():
+                raise RunError(
+                    f"{folder} is an export as {name}: predict runs the run itself and exports as SavedModel; its "
+                    "README.md shows how to run this one"
+                )
         raise RunError(f"{folder} is neither a run directory (no {rundir.CONFIG}) nor an export (no {MODEL_FILE})")
     run = load_run(folder, options.refinement or "unbiased")
     run.predictor.batch_size = options.batch_size or run.predictor.batch_size

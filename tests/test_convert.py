@@ -1,5 +1,6 @@
 import json
 
+import av
 import h5py
 import numpy as np
 import pytest
@@ -140,6 +141,21 @@ def test_colour_stays_colour(tmp_path):
     dataset.close()
 
 
+def test_a_film_that_begins_black_keeps_its_colours(tmp_path):
+    with av.open(str(tmp_path / "film.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for red in (0, 0, 200):
+            image = np.zeros((32, 48, 3), np.uint8)
+            image[..., 0] = red
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    video = to_foreign_video([str(tmp_path / "film.avi")], "video", (3, 32, 48, 3), 25.0)
+    dataset = converted(save(tmp_path / "a.slp", (video, 2, [animal()])), tmp_path / "a.h5")[1]
+    np.testing.assert_allclose(dataset[0].image.mean((0, 1)), (200, 0, 0), atol=8)
+    dataset.close()
+
+
 def test_several_animals_of_a_frame_are_kept(tmp_path):
     video = pictures(tmp_path / "film", [(20, 10)])
     path = save(tmp_path / "a.slp", (video, 0, [animal(), animal(POINTS + 1)]))
@@ -254,6 +270,18 @@ def test_an_own_dataset_is_written_anew_with_its_visibility(tmp_path):
     assert found.frames == 1
     assert dataset.visibility[0, 0].tolist() == [VISIBLE, HIDDEN, NOT_LABELLED]
     assert dataset.groups.tolist() == ["mon"]
+    dataset.close()
+
+
+@pytest.mark.parametrize(("name", "block"), [("a.slp", 0), ("a.h5", 512)])
+def test_an_own_dataset_is_known_by_its_content(tmp_path, name, block):
+    write_data(tmp_path)
+    with h5py.File(tmp_path / "flies.h5") as old, h5py.File(tmp_path / name, "w", userblock_size=block) as new:
+        new.attrs.update(old.attrs)
+        for member in old:
+            old.copy(member, new)
+    found, dataset = converted(tmp_path / name, tmp_path / "b.h5")
+    assert found.frames == len(dataset) == 12
     dataset.close()
 
 

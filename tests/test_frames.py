@@ -1,3 +1,6 @@
+from contextlib import closing
+
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -86,6 +89,50 @@ def test_images_are_converted_to_the_channels_asked_for(tmp_path):
     folder = write_images(tmp_path / "a", ["one.png"], mode="RGB")
     assert next(iter(open_frames(str(folder), 1))).shape == (10, 20, 1)
     assert next(iter(open_frames(str(folder), 3))).shape == (10, 20, 3)
+
+
+@pytest.mark.parametrize("name", ["one.png", "one.tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_of_16_bits_the_upper_8_are_taken(tmp_path, name, channels):
+    grey = np.arange(200, dtype=np.uint16).reshape(10, 20)
+    Image.fromarray(grey * 256 + 99).save(tmp_path / name)
+    (image,) = open_frames(str(tmp_path / name), channels)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, np.repeat(grey[..., None], channels, axis=-1))
+
+
+def test_pixels_of_32_bits_are_refused(tmp_path):
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "one.tif")
+    with pytest.raises(DatasetError, match=r"one\.tif: has pixels of 32 bits, expected 8 or 16"):
+        list(open_frames(str(tmp_path / "one.tif"), 1))
+
+
+def test_all_pages_of_a_tiff_file_are_read(tmp_path):
+    pages = [Image.new("L", (20, 10), 10 * i) for i in range(5)]
+    pages[0].save(tmp_path / "b.tif", save_all=True, append_images=pages[1:])
+    Image.new("L", (20, 10), 77).save(tmp_path / "a.tif")
+    frames = open_frames(str(tmp_path), 1)
+    assert [int(image.mean()) for image in frames] == [77, 0, 10, 20, 30, 40]
+    assert frames.count == len(frames.files) == 6
+    assert frames.place(3) == Place(str(tmp_path / "b.tif"), 2)
+
+
+def test_a_dataset_behind_a_user_block_is_one(tmp_path):
+    write_data(tmp_path)
+    with h5py.File(tmp_path / "flies.h5") as old, h5py.File(tmp_path / "new.h5", "w", userblock_size=1024) as new:
+        new.attrs.update(old.attrs)
+        for name in old:
+            old.copy(name, new)
+    with closing(open_frames(str(tmp_path / "new.h5"), 1)) as frames:
+        assert (frames.kind, frames.count) == ("dataset", 12)
+
+
+def test_a_damaged_dataset_is_no_video(tmp_path):
+    write_data(tmp_path)
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes((tmp_path / "flies.h5").read_bytes()[:600])
+    with pytest.raises(DatasetError, match=r"cut\.h5 is truncated"):
+        open_frames(str(cut), 1)
 
 
 def test_a_folder_without_images_is_refused(tmp_path):

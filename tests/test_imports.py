@@ -83,7 +83,7 @@ ALLOWED = {
     # What is said about a config, a run or a dataset.
     "memory": {"errors"},
     "described": {"config", "data.dataset", "data.source", "errors", "rundir", "trial"},
-    "init_config": {"config", "coords", "data.dataset", "data.source", "described", "memory"},
+    "init_config": {"config", "coords", "data.dataset", "data.source", "described", "memory", "yaml_source"},
     "summary": {"config", "coords", "described", "memory", "model.network", "model.training_pass", "receptive_field"},
     "trial_steps": {"config", "device", "loss", "summary", "train.step", "trainer"},
     "augmented": {"config", "coords", "data.pipeline", "data.source"},
@@ -93,7 +93,7 @@ ALLOWED = {
     "xla_choice": {"config", "data.source", "errors", "rundir", "summary", "train.log", "trial_steps"},
     # Finished runs.
     "opened_run": {"config", "data.dataset", "device", "errors", "predictor", "rundir", "trainer"},
-    "frames": {"data.dataset", "data.source", "errors", "trial"},
+    "frames": {"data.dataset", "data.deepposekit", "data.hdf5", "data.native", "data.source", "errors", "trial"},
     "foreign": {"data.dataset", "errors"},
     "prediction_files": {"data.dataset", "errors", "foreign", "frames"},
     "predict": {"errors", "frames", "prediction_files", "train.log"},

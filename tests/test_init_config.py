@@ -115,6 +115,9 @@ def test_what_is_written_is_a_config(tmp_path: Path, kind: str, image_shape: tup
         ("{folder}/sub/flies-2.pkg.slp", "sub/flies-2.pkg.slp"),
         ("{folder}/a: b.h5", '"a: b.h5"'),
         ("{folder}/1.5", '"1.5"'),
+        ("{folder}/null", '"null"'),
+        ("{folder}/True", '"True"'),
+        ("{folder}/~", '"./~"'),
         ("/elsewhere/flies.h5", "/elsewhere/flies.h5"),
     ],
 )

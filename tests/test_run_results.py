@@ -176,6 +176,27 @@ def test_a_folder_that_is_neither_run_nor_export_is_named(folder, tmp_path):
         run_results.predict(tmp_path, [str(folder / "flies.h5")], tmp_path / "a.csv", PredictOptions())
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model_float32.tflite"])
+def test_an_export_for_another_runtime_says_how_it_is_run(folder, tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(RunError, match=rf"is an export as {name}: .* its README\.md shows how to run this one"):
+        run_results.predict(tmp_path, [str(folder / "flies.h5")], tmp_path / "a.csv", PredictOptions())
+
+
+def test_a_slp_says_whose_images_sleap_will_not_find(run_dir, folder, tmp_path, capsys):
+    pytest.importorskip("sleap_io", reason="needs sleap-io: pip install hgtrain[convert]")
+    images = np.stack([image for image, *_ in make_frames(2)])
+    with h5py.File(tmp_path / "leap.h5", "w") as file:
+        file["box"] = images.transpose(0, 3, 2, 1)
+        file["joints"] = np.full((2, 2, 3), 9.0)
+    pages = [Image.fromarray(image[..., 0]) for image in images]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    inputs = [folder / "flies.h5", tmp_path / "leap.h5", tmp_path / "stack.tif"]
+    assert run_results.predict(run_dir, list(map(str, inputs)), tmp_path / "a.slp", PredictOptions()) == 16
+    said = capsys.readouterr().err
+    assert re.findall(r"(\S+): the \.slp has the points", said) == [str(path) for path in inputs[1:]]
+
+
 def test_an_input_is_never_overwritten(run_dir, folder):
     with pytest.raises(RunError, match=r"flies\.h5 is an input"):
         run_results.predict(run_dir, [str(folder / "flies.h5")], folder / "flies.h5", PredictOptions())

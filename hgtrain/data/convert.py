@@ -12,13 +12,12 @@ import numpy as np
 from hgtrain.data import sleap_package
 from hgtrain.data.dataset import PoseDataset, Skeleton
 from hgtrain.data.foreign_images import LabelledFrame, Shape, close_videos, common_shape, read_images, with_files
+from hgtrain.data.hdf5 import is_hdf5
 from hgtrain.data.native import LabelledImage, write_dataset
 from hgtrain.data.walk import walk_apart
 from hgtrain.errors import DatasetError
 from hgtrain.foreign import FOREIGN_ERRORS, from_foreign_skeleton, import_sleap_io
 from hgtrain.trial import open_dataset
-
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 Progress = Callable[[Iterable[LabelledImage], int], Iterable[LabelledImage]]
 
@@ -73,32 +72,18 @@ _PREDICTED = "animal predicted, not labelled (--predictions takes those of frame
 
 def _own_dataset(source: str) -> PoseDataset | None:
     """Return an HDF5 dataset that hgtrain reads itself; None for SLEAP's, of which sleap-io reads more."""
-    path = Path(source)
-    if path.suffix.lower() == ".slp" or not path.is_file():
+    if not is_hdf5(source):
         return None
-    with path.open("rb") as file:
-        if file.read(len(HDF5_SIGNATURE)) != HDF5_SIGNATURE:
-            return None
     try:
         dataset = open_dataset(source)
     except DatasetError as error:
-        if "is of no known format" in str(error):
+        if "is of no known format" in str(error) or Path(source).suffix.lower() == ".slp":
             return None
         raise
     if dataset.format == sleap_package.FORMAT:
         dataset.close()
         return None
     return dataset
-
-
-def _is_hdf5(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        start = file.read(len(HDF5_SIGNATURE))
-        # MATLAB's begin with a header of their own.
-        file.seek(512)
-        return HDF5_SIGNATURE in (start, file.read(len(HDF5_SIGNATURE)))
 
 
 def _rewritten(dataset: PoseDataset, target: Path, progress: Progress) -> Converted:
@@ -119,7 +104,7 @@ def _load(source: str) -> tuple[Any, list[str]]:
     sleap_io = import_sleap_io(f"to read {source}")
     if not Path(source).exists():
         raise DatasetError(f"{source}: there is no such file or folder")
-    if _is_hdf5(Path(source)):
+    if is_hdf5(source):
         walk_apart(source)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

@@ -7,7 +7,7 @@ codecs, and `predict` numbers frames by decoding too.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from itertools import groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,9 @@ from hgtrain.frames import VideoFrames, image_size, read_image
 
 FILM_SUFFIXES = (".mp4", ".avi", ".mov", ".mj2", ".mkv", ".m4v", ".mpg", ".wmv")
 UNREADABLE = "frame that cannot be read ({})"
+
+LOOKED_AT = 100
+"""Frames of a film that are all grey before it counts as grey: many begin black."""
 
 Shape = tuple[int, int, int]
 
@@ -66,7 +69,7 @@ def close_videos(videos: Sequence[Any]) -> None:
 
 
 def common_shape(frames: Sequence[LabelledFrame]) -> Shape:
-    """Return the largest height, width and channels of the frames, from headers and each video's first frame."""
+    """Return the largest height, width and channels of the frames, from headers and each video's first frames."""
     shapes: dict[int, Shape] = {}
     for frame in frames:
         if id(frame.video) not in shapes:
@@ -82,8 +85,12 @@ def _shape_of(video: Any) -> Shape:
         return height, width, channels
     with closing(iter(VideoFrames(video.filename, 3))) as images:
         first = next(images)
-    is_grey = bool((first[..., 0] == first[..., 1]).all() and (first[..., 0] == first[..., 2]).all())
+        is_grey = all(map(_is_grey, chain([first], islice(images, LOOKED_AT - 1))))
     return first.shape[0], first.shape[1], 1 if is_grey else 3
+
+
+def _is_grey(image: np.ndarray) -> bool:
+    return bool((image == image[..., :1]).all())
 
 
 def _size_of(frame: LabelledFrame, shape: Shape) -> tuple[int, int]:

@@ -4,6 +4,7 @@ A file is refused, with the HDF5 path, when it points outside itself (soft and e
 external storage), needs a filter that is not part of HDF5, or declares far more than it stores.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 
 from hgtrain.data.dataset import NOT_LABELLED, VISIBLE, Frame, ImageSource, Skeleton, read_in_order
 from hgtrain.errors import DatasetError
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 
@@ -43,6 +46,23 @@ _OPEN_FAILURES = (
 
 
 _RAISED_BY_H5PY = (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError, AttributeError)
+
+
+def is_hdf5(path: str | Path) -> bool:
+    """Return whether a file begins as HDF5 files do, damaged or not: False for folders and what is not there.
+
+    A user block of 512 bytes, or twice, four times ... as many, may come first; MATLAB's files have one.
+    """
+    if not Path(path).is_file():
+        return False
+    with Path(path).open("rb") as file:
+        size, at = file.seek(0, os.SEEK_END), 0
+        while at < size:
+            file.seek(at)
+            if file.read(len(SIGNATURE)) == SIGNATURE:
+                return True
+            at = max(512, 2 * at)
+    return False
 
 
 def open_hdf5(path: str | Path) -> h5py.File:
