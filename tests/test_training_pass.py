@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from itertools import chain
 
 import keras
@@ -101,3 +103,33 @@ def test_a_stack_is_one_block_and_the_stem_one_for_each_convolution(network: ker
     assert blocks["stack1_enc0_conv_conv"] == blocks["stack1_dec1_skip_add"] == "stack1"
     assert blocks["stem0_conv3x3_bn"] == blocks["stem0_pool"] == "conv3x3"
     assert blocks["stem0_conv3x3_out_conv"] != blocks["stem0_conv3x3_conv"]
+
+
+ONE_STEP = """
+from hgtrain.device import import_tensorflow, set_up
+import_tensorflow(True)
+import hashlib
+import numpy as np, tensorflow as tf
+from hgtrain.config import Config
+from hgtrain.summary import InputSize
+from hgtrain.trial_steps import TrialSteps
+backbone = dict(stem_stride=1, output_stride=1, max_stride=8, stem_filters=4, filters=4, filter_increase=2, stacks=2)
+config = Config.model_validate(dict(
+    data=dict(train="none.h5"),
+    model=dict(backbone=backbone | dict(interp_method="bilinear")),
+    training=dict(batch_size=3, accumulate_steps=2, recompute=True, deterministic=True, device="cpu", optimizer="sgd",
+                  precision="mixed_bfloat16"),
+))
+trial = TrialSteps(config, InputSize(24, 24, 1), 3, set_up(config.training))
+trial.run()
+print(hashlib.md5(b"".join(v.numpy().tobytes() for v in trial.networks.trained.variables)).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_computed_again_a_step_is_the_same_in_every_process() -> None:
+    # What TensorFlow's optimizer of graphs fuses may differ from one process to the next.
+    command = [sys.executable, "-c", ONE_STEP]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    assert len({process.communicate()[0] for process in started}) == 1
+    assert {process.returncode for process in started} == {0}

@@ -34,7 +34,7 @@ class TrainingPass:
         values = {id(self._inputs[0]): _Between.of(images)}
         for segment in self._segments:
             run = _computed_again(segment) if self._recompute else segment
-            results = run(*(values[key].tensor() for key in segment.inputs))
+            results = run([values[key].tensor() for key in segment.inputs])
             values |= zip(segment.outputs, map(_Between.of, results), strict=True)
         return [values[id(output)].tensor() for output in self._outputs]
 
@@ -88,10 +88,11 @@ class _Segment:
         self._layers = block
         made = [id(layer.output) for layer in block]
         taken = dict.fromkeys(id(tensor) for layer in block for tensor in _inputs_of(layer))
+        self.weights = [variable for layer in block for variable in layer.trainable_variables]
         self.inputs = [key for key in taken if key not in made]
         self.outputs = [key for key in made if key in needed_after]
 
-    def __call__(self, *inputs: tf.Tensor, updates: bool = True) -> list[tf.Tensor]:
+    def __call__(self, inputs: Sequence[tf.Tensor], updates: bool = True) -> list[tf.Tensor]:
         """Return the outputs; updates: whether moving statistics follow the batch."""
         values: Tensors = dict(zip(self.inputs, inputs, strict=True))
         for layer in self._layers:
@@ -157,26 +158,32 @@ def _normalised(layer: layers.BatchNormalization, x: tf.Tensor, updates: bool) -
         # The operation gives the unbiased variance, Keras keeps the biased one.
         count = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
         for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance * ((count - 1) / count))):
-            moving.assign(moving * layer.momentum + value * (1 - layer.momentum))
+            # The variable itself, which is assigned to in Keras's stateless scope too.
+            moving.value.assign(moving.value * layer.momentum + value * (1 - layer.momentum))
     return y
 
 
-def _computed_again(segment: _Segment) -> Callable[..., list[tf.Tensor]]:
+def _computed_again(segment: _Segment) -> Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]:
     """Return the segment as a function that keeps its inputs alone for its gradient."""
 
+    def given(tensors: Sequence[tf.Tensor], updates: bool) -> list[tf.Tensor]:
+        count = len(segment.inputs)
+        # In the scope of the values given here a layer's assignments are not carried out.
+        with keras.StatelessScope(zip(segment.weights, tensors[count:], strict=True)):
+            return segment(tensors[:count], updates)
+
     @tf.custom_gradient
-    def run(*inputs: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., tuple[list[tf.Tensor], list[tf.Tensor]]]]:
-        def gradient(
-            *upstream: tf.Tensor, variables: Sequence[tf.Variable] = ()
-        ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    def run(*tensors: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., list[tf.Tensor]]]:
+        def gradient(*upstream: tf.Tensor) -> list[tf.Tensor]:
             # Not before the gradient is here: started earlier, it would fill the memory it is to save.
             with tf.control_dependencies(upstream), tf.GradientTape() as tape:
-                again = [tf.identity(tensor) for tensor in inputs]
+                again = [tf.identity(tensor) for tensor in tensors]
                 tape.watch(again)
-                outputs = segment(*again, updates=False)
-            found = tape.gradient(outputs, [*again, *variables], output_gradients=upstream)
-            return found[: len(again)], found[len(again) :]
+                outputs = given(again, updates=False)
+            return tape.gradient(outputs, again, output_gradients=upstream)
 
-        return segment(*inputs), gradient
+        return given(tensors, updates=True), gradient
 
-    return run
+    # The weights' values are given too. Where the segment read its variables itself, TensorFlow's optimizer of graphs
+    # fused other operations in one process than in the next, which round differently.
+    return lambda inputs: run(*inputs, *(tf.convert_to_tensor(weight.value) for weight in segment.weights))
