@@ -9,6 +9,9 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +21,9 @@ STEP_S = 20.0
 """Processor time for one step of reading, after which a file is held to be hostile."""
 
 MEMORY_BYTES = 16 * 2**30
+
+TOLD_S = 0.5
+"""How often the other process says how far it is."""
 
 SILENT_S = 2.0
 """Reading that takes longer is spoken of."""
@@ -39,6 +45,8 @@ class Apart:
 
     def __init__(self, module: str, paths: Sequence[str], step_s: float | None = None) -> None:
         self._paths = paths
+        # A file and not a pipe, which would fill up while nobody reads it.
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115
         # A fresh process, never a fork of this one: where TensorFlow is loaded its threads may hold locks that a fork
         # keeps for ever. It starts in a fifth of a second, which who knows the files early can use for something else.
         self._process = subprocess.Popen(
@@ -48,7 +56,7 @@ class Apart:
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._stderr,
             text=True,
             # Threads that would not be used, and take a third of the processor time until the first file is opened.
             env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
@@ -61,9 +69,8 @@ class Apart:
         """
         try:
             out, err = self._communicate()
-        except BaseException:
+        finally:
             self.close()
-            raise
         status = self._process.returncode
         if status < 0:
             raise DatasetError(self._why_taken_down(-status, out))
@@ -82,18 +89,35 @@ class Apart:
         return f"{named}: the HDF5 library {what} reading it: the file is damaged or made to do that, do not use it"
 
     def _communicate(self) -> tuple[str, str]:
-        try:
-            return self._process.communicate(timeout=SILENT_S)
-        except subprocess.TimeoutExpired:
-            from hgtrain.train.log import say
+        from hgtrain.train.log import Reporter, say
 
-            say(f"{', '.join(self._paths)}: looked through in a process of its own")
-            return self._process.communicate()
+        files = ", ".join(self._paths)
+        spoken_of = threading.Timer(SILENT_S, lambda: say(f"{files}: looked through in a process of its own"))
+        spoken_of.start()
+        lines: list[str] = []
+        reporter: Reporter | None = None
+        try:
+            for line in self._process.stdout or ():
+                if not line.startswith("["):
+                    lines.append(line)
+                    continue
+                spoken_of.cancel()
+                done, total = json.loads(line)
+                reporter = reporter or Reporter(total, f"looking through {files}", "frames")
+                reporter.update(done)
+        finally:
+            spoken_of.cancel()
+            if reporter is not None:
+                reporter.close()
+        self._process.wait()
+        self._stderr.seek(0)
+        return "".join(lines), self._stderr.read()
 
     def close(self) -> None:
         """End the process, where it still runs."""
         self._process.kill()
         self._process.communicate()
+        self._stderr.close()
 
 
 def answer_with(read: Callable[[Sequence[str]], dict[str, Any]]) -> None:
@@ -117,10 +141,19 @@ def begin_with(path: str) -> None:
     print(json.dumps(path), flush=True)
 
 
-def step_done() -> None:
-    """Give this process its processor time again, where it is one that `Apart` started."""
-    if signal.getitimer(signal.ITIMER_PROF)[0]:
-        signal.setitimer(signal.ITIMER_PROF, _step_s)
+def step_done(done: int = 0, total: int = 0) -> None:
+    """Give this process its processor time again, where it is one that `Apart` started.
+
+    done, total: frames that are through and all of them, to be shown; nothing is where the total is 0.
+    """
+    global _told
+    if not signal.getitimer(signal.ITIMER_PROF)[0]:
+        return
+    signal.setitimer(signal.ITIMER_PROF, _step_s)
+    if total and time.monotonic() - _told >= TOLD_S:
+        _told = time.monotonic()
+        print(json.dumps([done, total]), flush=True)
 
 
+_told = 0.0
 _step_s = STEP_S

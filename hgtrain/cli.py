@@ -1,6 +1,7 @@
 """The command line: what can be asked for, what goes to stdout, exit statuses. What a command does is in `run`."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,10 @@ def _table(folder: Path, evaluation: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run the command line and exit with the contract's status."""
+    if sys.stderr is None:
+        # Closed by who started this; libraries write there, to whatever file has the number by then.
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+        os.dup2(sys.stderr.fileno(), 2)
     try:
         commands.main(standalone_mode=False)
     except HgtrainError as error:

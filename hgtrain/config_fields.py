@@ -2,7 +2,6 @@
 
 import difflib
 import math
-import os
 from collections.abc import Callable
 from types import NoneType
 from typing import Annotated, TypeGuard
@@ -48,9 +47,9 @@ def _available_head(value: object) -> object:
 
 
 def is_path(value: object) -> TypeGuard[str]:
-    """Return whether a file can have this name."""
+    """Return whether a file can have this name, and a config in UTF-8 can hold it."""
     try:
-        return isinstance(value, str) and b"\0" not in os.fsencode(value) and bool(value)
+        return isinstance(value, str) and b"\0" not in value.encode() and bool(value)
     except UnicodeEncodeError:
         return False
 

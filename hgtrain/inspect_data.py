@@ -46,8 +46,16 @@ def inspect_datasets(paths: Sequence[str]) -> dict[str, Any]:
         step_done()
         looked = _look(dataset)
         labels = _labels(dataset)
-        problems = [*_selection_problems(dataset), *_image_problems(dataset, looked), *_label_problems(dataset, labels)]
-        problems += _swap_problems(dataset)
+        step_done()
+        problems: list[Problem] = []
+        for found in (
+            _selection_problems(dataset),
+            _image_problems(dataset, looked),
+            _label_problems(dataset, labels),
+            _swap_problems(dataset),
+        ):
+            problems += found
+            step_done()
         return {
             "files": list(paths),
             "format": dataset.format,
@@ -83,7 +91,7 @@ def _look(dataset: PoseDataset) -> Looked:
         images = dataset.read_images(np.arange(start, min(start + FRAMES_AT_ONCE, len(dataset))))
         digests += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
         blank.append(images.reshape(len(images), -1).std(1) < BLANK_STD)
-        step_done()
+        step_done(len(digests), len(dataset))
     return Looked(digests, np.concatenate(blank))
 
 
@@ -165,14 +173,8 @@ def _leaks(dataset: PoseDataset, repeated: list[list[int]]) -> Iterator[Problem]
         split = make_split(dataset, None, 0.1, None, 0)
     except DatasetError:
         return
-    held_out = set(split.validation.frames.tolist())
-    used = held_out | set(split.train.frames.tolist())
-    leaks = [
-        frame
-        for frames in repeated
-        for frame in frames
-        if frame in held_out and any(other in used - held_out for other in frames)
-    ]
+    held_out, trained_on = (set(side.frames.tolist()) for side in (split.validation, split.train))
+    leaks = [frame for frames in repeated if not trained_on.isdisjoint(frames) for frame in frames if frame in held_out]
     if leaks:
         text = (
             f"with data.validation: 0.1 and data.split_seed: 0, {len(leaks)} validation frames are trained on too: "

@@ -44,7 +44,8 @@ def predict_all(model: Model, sources: Sequence[FrameSource], sink: Sink) -> lis
     A source that breaks gives the frames before the break, and the next one follows.
     """
     problems: list[DatasetError] = []
-    reporter = Reporter(sum(source.count for source in sources), "predicting", "frames")
+    counts = [source.count for source in sources]
+    reporter = Reporter(sum(counts) if all(counts) else 0, "predicting", "frames")
     started, done = time.monotonic(), 0
     try:
         with background(sink) as take:

@@ -27,6 +27,7 @@ from hgtrain.peaks import decode, refinement_radius
 from hgtrain.predictor import Geometry
 from hgtrain.rundir import BEST, CHECKPOINTS, atomic_path
 from hgtrain.train.checkpoint import Checkpoints
+from hgtrain.train.log import progress
 from hgtrain.train.loop import State
 from hgtrain.train.optimizer import build_optimizer
 from hgtrain.train.step import Batch, Parts, Steps, WeightAverage
@@ -167,7 +168,8 @@ class Validation:
         starts = range(0, len(self._store), self._batch_size)
         # The last batch starts over with the first frames: another shape would be another compilation.
         batches = [np.arange(start, start + self._batch_size) % len(self._store) for start in starts]
-        for start, chosen, images in zip(starts, batches, in_turn(self._store, batches), strict=True):
+        read = zip(starts, batches, in_turn(self._store, batches), strict=True)
+        for start, chosen, images in progress(read, len(starts), "validating", "batches"):
             labels = self._labels(chosen)
             batch = self._compiled(tf.constant(images), tf.constant(labels.points), tf.constant(labels.weights))
             for parts, part in zip((losses, points, confidence), batch, strict=True):

@@ -3,6 +3,7 @@ import pytest
 from hgtrain import apart
 from hgtrain.apart import Apart
 from hgtrain.errors import DatasetError
+from hgtrain.train import log
 
 
 @pytest.fixture
@@ -48,6 +49,17 @@ def test_a_process_that_takes_long_is_spoken_of(interpreter, monkeypatch, capsys
     monkeypatch.setattr(apart, "SILENT_S", 0.1)
     assert Apart("hgtrain.trial", ["a.h5"]).answer() == {}
     assert capsys.readouterr().err == "a.h5: looked through in a process of its own\n"
+
+
+def test_a_process_that_says_how_far_it_is_is_shown(interpreter, monkeypatch, capsys):
+    interpreter("print('[3, 10]'); print('[6, 10]'); print('{}')")
+    now = iter([0.0, 5.0, 20.0])
+    monkeypatch.setattr(log.time, "monotonic", lambda: next(now))
+    assert Apart("hgtrain.trial", ["a.h5"]).answer() == {}
+    assert capsys.readouterr().err.splitlines() == [
+        "looking through a.h5: 3/10 frames, 0:12 left",
+        "looking through a.h5: 6/10 frames, 0:13 left",
+    ]
 
 
 def test_a_process_that_waits_without_working_can_be_ended(interpreter):

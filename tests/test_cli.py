@@ -235,3 +235,10 @@ def test_a_reader_that_leaves_early_gets_no_traceback():
     with program:
         program.stdout.close()
         assert program.stderr.read() == b""
+
+
+def test_a_closed_stderr_is_no_failure():
+    shell = 'exec "$0" -m hgtrain doctor --json 2>&-'
+    done = subprocess.run(["sh", "-c", shell, sys.executable], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "versions" in json.loads(done.stdout)

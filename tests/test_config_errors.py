@@ -136,6 +136,7 @@ WRONG_VALUES = [
     ("output: {run_dir: ''}", '2: output.run_dir must be a path, got ""'),
     ("output: {run_dir: 7}", "2: output.run_dir must be a path, got 7"),
     ('output: {run_dir: "a\\0b"}', '2: output.run_dir must be a path, got "a\\u0000b"'),
+    ('output: {run_dir: "\\udcff"}', '2: output.run_dir must be a path, got "\\udcff"'),
     ('output: {run_dir: "~\\ud800"}', '2: output.run_dir must be a path, got "~\\ud800"'),
     # sections
     ("checkpoint: 5", "2: checkpoint must be a section with the keys every_steps, keep, got 5"),

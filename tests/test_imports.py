@@ -79,7 +79,7 @@ ALLOWED = {
     "trainer": {"config", "coords", "data.pipeline", "data.readers", "data.resize", "data.source", "data.targets"}
     | {"device", "errors", "faults", "initial_weights", "loss", "model.network", "model.training_pass", "peaks"}
     | {"predictor", "rundir"}
-    | {"train.checkpoint", "train.loop", "train.optimizer", "train.step"},
+    | {"train.checkpoint", "train.log", "train.loop", "train.optimizer", "train.step"},
     # What is said about a config, a run or a dataset.
     "memory": {"errors"},
     "described": {"config", "data.dataset", "data.source", "errors", "rundir", "trial"},

@@ -81,6 +81,22 @@ def test_before_the_first_step_no_time_left_is_claimed(clock, capsys):
     assert capsys.readouterr().err == "training: 50/100 steps\n"
 
 
+@pytest.mark.parametrize("total", [0, 40])
+def test_where_the_total_is_unknown_or_too_low_no_time_left_is_claimed(clock, capsys, total):
+    reporter = Reporter(total, "predicting", "frames", delay_s=0)
+    clock.now += 20
+    reporter.update(60, "3.0 frames/s")
+    assert capsys.readouterr().err == "predicting: 60 frames, 3.0 frames/s\n"
+
+
+def test_a_terminal_gets_a_bar_without_an_end_where_the_total_is_unknown(monkeypatch):
+    terminal = open_terminal(monkeypatch)
+    reporter = Reporter(0, "predicting", "frames", delay_s=0)
+    reporter.update(60)
+    reporter.close()
+    assert "predicting: 60 frames" in terminal.getvalue()
+
+
 def test_a_terminal_gets_a_bar(monkeypatch):
     terminal = open_terminal(monkeypatch)
     reporter = Reporter(100, "training", "steps", delay_s=0)

@@ -33,14 +33,26 @@ def progress(items: Iterable[T], total: int, what: str, unit: str = "frames") ->
 
 
 class Reporter:
-    """A progress bar on a terminal, plain lines at intervals elsewhere."""
+    """A progress bar on a terminal, plain lines at intervals elsewhere.
+
+    total: 0 where nobody knows; it may turn out to be too low.
+    """
 
     def __init__(self, total: int, what: str, unit: str, done: int = 0, delay_s: float = SILENT_SECONDS) -> None:
         self._what, self._unit, self._total, self._first = what, unit, total, done
         self._started = time.monotonic()
         self._last_line = self._started + delay_s - SECONDS_BETWEEN_LINES
         self._bar = (
-            tqdm(total=total, initial=done, desc=what, unit=f" {unit}", delay=delay_s, file=sys.stderr)
+            # Where there is one already, as that of the steps while a validation runs, it goes when it is done.
+            tqdm(
+                total=total or None,
+                initial=done,
+                desc=what,
+                unit=f" {unit}",
+                delay=delay_s,
+                file=sys.stderr,
+                leave=None,
+            )
             if sys.stderr.isatty()
             else None
         )
@@ -56,8 +68,10 @@ class Reporter:
             self._last_line = now
             seconds = now - self._started
             left = seconds / max(done - self._first, 1) * (self._total - done)
-            eta = f", {format_seconds(left)} left" if done > self._first else ""
-            say(f"{self._what}: {done}/{self._total} {self._unit}{', ' if detail else ''}{detail}{eta}")
+            is_known = self._total >= done
+            eta = f", {format_seconds(left)} left" if is_known and done > self._first else ""
+            of = f"/{self._total}" if is_known else ""
+            say(f"{self._what}: {done}{of} {self._unit}{', ' if detail else ''}{detail}{eta}")
 
     def close(self) -> None:
         """Remove the bar."""
