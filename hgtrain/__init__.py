@@ -6,14 +6,14 @@ __version__ = "0.1.0"
 __all__ = ["load_config", "load_run", "open_dataset"]
 
 if TYPE_CHECKING:
-    from hgtrain.config import load_config
-    from hgtrain.data.source import open_dataset
-    from hgtrain.opened_run import load_run
+    from hgtrain.config.load import load_config
+    from hgtrain.data.open import open_dataset
+    from hgtrain.rundir.load import load_run
 
 _HOMES = {
-    "load_config": ("hgtrain.config", "load_config"),
-    "open_dataset": ("hgtrain.data.source", "open_dataset"),
-    "load_run": ("hgtrain.opened_run", "load_run"),
+    "load_config": ("hgtrain.config.load", "load_config"),
+    "open_dataset": ("hgtrain.data.open", "open_dataset"),
+    "load_run": ("hgtrain.rundir.load", "load_run"),
 }
 
 

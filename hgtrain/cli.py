@@ -1,4 +1,7 @@
-"""The command line: what can be asked for, what goes to stdout, exit statuses. What a command does is in `run`."""
+"""The command line: what can be asked for, what goes to stdout, exit statuses.
+
+What a command does is in `commands`.
+"""
 
 import json
 import os
@@ -10,7 +13,7 @@ import click
 
 from hgtrain import __version__
 from hgtrain.errors import HgtrainError
-from hgtrain.stopping import StoppedError, StopRequest
+from hgtrain.signals import StoppedError, StopRequest
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,7 +27,8 @@ OVERRIDES = click.option(
     "overrides",
     metavar="KEY=VALUE",
     multiple=True,
-    help="Override a key of the config; the value is YAML, paths are relative to the config's folder.",
+    help="Override a key of the config; the value is YAML, paths are relative to the config's "
+    "folder.",
 )
 
 
@@ -34,21 +38,27 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 @commands.command(epilog="Example: hgtrain fit configs/quickstart.yaml --set training.epochs=3")
 @click.argument("config", type=click.Path(path_type=Path))
 @OVERRIDES
-@click.option("--run-dir", type=click.Path(path_type=Path), help="Where results go [default: runs/<config>-<time>].")
-@click.option("--resume", is_flag=True, help="Continue the run in --run-dir from its newest checkpoint.")
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    help="Where results go [default: runs/<config>-<time>].",
+)
+@click.option(
+    "--resume", is_flag=True, help="Continue the run in --run-dir from its newest checkpoint."
+)
 def fit(config: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
     """Train the network that CONFIG describes and evaluate the best of it."""
-    from hgtrain.config import load_config
+    from hgtrain.config.load import load_config
 
     with StopRequest().listening() as stop:
         loaded = load_config(config, overrides)
-        from hgtrain import trial
+        from hgtrain.data.sandbox.open import start_preflight
 
-        # While what `run` needs is imported.
-        with trial.begun(loaded.data.train_files, loaded.data.validation_files or ()):
-            from hgtrain import run
+        # While what `fit` needs is imported.
+        with start_preflight(loaded.data.train_files, loaded.data.validation_files or ()):
+            from hgtrain.commands.fit import fit
 
-            folder, evaluation = run.fit(loaded, run_dir, resume, stop)
+            folder, evaluation = fit(loaded, run_dir, resume, stop)
     if evaluation is not None:
         click.echo(_table(folder, evaluation))
 
@@ -60,23 +70,43 @@ DECODERS = click.Choice(["unbiased", "integral", "local", "none"])
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("data", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--decode", type=DECODERS, default="unbiased", show_default=True, help="How peaks are refined.")
+@click.option(
+    "--decode", type=DECODERS, default="unbiased", show_default=True, help="How peaks are refined."
+)
 def evaluate(run: Path, data: tuple[str, ...], as_json: bool, decode: str) -> None:
     """Measure the best network of RUN on its validation frames, or on the datasets DATA."""
     with StopRequest().listening():
-        from hgtrain import run_results
+        from hgtrain.commands.evaluate import evaluate
 
-        evaluation = run_results.evaluate(run, data, decode)
-    click.echo(json.dumps(evaluation, indent=1, allow_nan=False) if as_json else _table(run, evaluation))
+        evaluation = evaluate(run, data, decode)
+    click.echo(
+        json.dumps(evaluation, indent=1, allow_nan=False) if as_json else _table(run, evaluation)
+    )
 
 
-@commands.command(epilog="Example: hgtrain predict runs/flies-20250102-101500 film.mp4 -o film.slp --overlay look.mp4")
+@commands.command(
+    epilog="Example: hgtrain predict runs/flies-20250102-101500 film.mp4 -o film.slp --overlay "
+    "look.mp4"
+)
 @click.argument("run_or_export", type=click.Path(path_type=Path))
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
-@click.option("-o", "out", metavar="OUT", type=click.Path(path_type=Path), required=True, help=".h5, .csv or .slp.")
-@click.option("--overlay", type=click.Path(path_type=Path), help="A video to draw the predictions into.")
+@click.option(
+    "-o",
+    "out",
+    metavar="OUT",
+    type=click.Path(path_type=Path),
+    required=True,
+    help=".h5, .csv or .slp.",
+)
+@click.option(
+    "--overlay", type=click.Path(path_type=Path), help="A video to draw the predictions into."
+)
 @click.option("--decode", type=DECODERS, help="How peaks are refined [default: unbiased].")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images at once [default: the run's, 8 for exports].")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Images at once [default: the run's, 8 for exports].",
+)
 def predict(
     run_or_export: Path,
     inputs: tuple[str, ...],
@@ -87,23 +117,25 @@ def predict(
 ) -> None:
     """Predict the keypoints of datasets, images, folders of images and videos."""
     with StopRequest().listening():
-        from hgtrain import run_results
+        from hgtrain.commands.predict import PredictOptions, predict
 
-        options = run_results.PredictOptions(overlay, decode, batch_size)
-        frames = run_results.predict(run_or_export, inputs, out, options)
+        options = PredictOptions(overlay, decode, batch_size)
+        frames = predict(run_or_export, inputs, out, options)
     click.echo(f"{out}: {frames} frames")
 
 
 @commands.command(epilog="Example: hgtrain convert openfield-Pranav-2018-10-30 openfield.h5")
 @click.argument("src")
 @click.argument("dst", type=click.Path(path_type=Path))
-@click.option("--predictions", is_flag=True, help="Take predicted animals in frames that nobody labelled.")
+@click.option(
+    "--predictions", is_flag=True, help="Take predicted animals in frames that nobody labelled."
+)
 def convert(src: str, dst: Path, predictions: bool) -> None:
     """Write the labels SRC of another program to DST in the hgtrain format."""
     with StopRequest().listening():
-        from hgtrain import run_results
+        from hgtrain.commands.convert import convert_dataset
 
-        converted = run_results.convert_dataset(src, dst, predictions)
+        converted = convert_dataset(src, dst, predictions)
     names = converted.skeleton.keypoint_names
     click.echo(f"{dst}: {converted.frames} frames, {len(names)} keypoints ({', '.join(names)})")
 
@@ -121,27 +153,36 @@ def convert(src: str, dst: Path, predictions: bool) -> None:
 def report(runs: tuple[Path, ...], output: Path) -> None:
     """Write report.html of RUNS again, and compare several on one page."""
     with StopRequest().listening():
-        from hgtrain import run_results
+        from hgtrain.commands.report import report
 
-        written = run_results.report(runs, output)
+        written = report(runs, output)
     click.echo("\n".join(map(str, written)))
 
 
-@commands.command(epilog="Example: hgtrain summarize configs/reference.yaml --set model.backbone.stacks=2")
+@commands.command(
+    epilog="Example: hgtrain summarize configs/reference.yaml --set model.backbone.stacks=2"
+)
 @click.argument("config_or_run", type=click.Path(path_type=Path))
 @OVERRIDES
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--measure", is_flag=True, help="Run training steps for some seconds and say how fast they are.")
-def summarize(config_or_run: Path, overrides: tuple[str, ...], as_json: bool, measure: bool) -> None:
-    """Show the network of CONFIG_OR_RUN: its layers, what they see, and what training them takes."""
-    with StopRequest().listening():
-        from hgtrain import run_models
+@click.option(
+    "--measure", is_flag=True, help="Run training steps for some seconds and say how fast they are."
+)
+def summarize(
+    config_or_run: Path, overrides: tuple[str, ...], as_json: bool, measure: bool
+) -> None:
+    """Show the network of CONFIG_OR_RUN.
 
-        summary = run_models.summarize(config_or_run, overrides, measure)
+    Its layers, what they see, and what training them takes.
+    """
+    with StopRequest().listening():
+        from hgtrain.commands.summarize import summarize
+
+        summary = summarize(config_or_run, overrides, measure)
     if as_json:
         click.echo(json.dumps(summary, indent=1, allow_nan=False))
     else:
-        from hgtrain.summary_table import summary_text
+        from hgtrain.planning.summary_table import summary_text
 
         click.echo(summary_text(summary))
 
@@ -151,8 +192,13 @@ class ImageSize(click.ParamType):
 
     name = "HxW"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Return height and width; the command line is wrong when they are not two whole numbers above 0."""
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Return height and width.
+
+        The command line is wrong when they are not two whole numbers above 0.
+        """
         if isinstance(value, tuple):
             return value
         height, _, width = value.partition("x")
@@ -161,9 +207,13 @@ class ImageSize(click.ParamType):
         return int(height), int(width)
 
 
-@commands.command(epilog="Example: hgtrain export runs/flies-20250102-101500 -o flies-model --format tflite")
+@commands.command(
+    epilog="Example: hgtrain export runs/flies-20250102-101500 -o flies-model --format tflite"
+)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to write.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to write."
+)
 @click.option(
     "--format",
     "format_name",
@@ -172,62 +222,97 @@ class ImageSize(click.ParamType):
     show_default=True,
     help="What reads the model: TensorFlow, TFLite (LiteRT), or ONNX.",
 )
-@click.option("--size", type=ImageSize(), help="Fix the size of the images [default: any; tflite: the dataset's].")
-@click.option("--data", multiple=True, help="Check on the frames of this dataset [default: the run's own].")
-def export(run: Path, output: Path, format_name: str, size: tuple[int, int] | None, data: tuple[str, ...]) -> None:
+@click.option(
+    "--size",
+    type=ImageSize(),
+    help="Fix the size of the images [default: any; tflite: the dataset's].",
+)
+@click.option(
+    "--data", multiple=True, help="Check on the frames of this dataset [default: the run's own]."
+)
+def export(
+    run: Path, output: Path, format_name: str, size: tuple[int, int] | None, data: tuple[str, ...]
+) -> None:
     """Write the best network of RUN, from uint8 images to keypoints, for programs without hgtrain."""
     with StopRequest().listening():
-        from hgtrain import run_models
+        from hgtrain.commands.export import export
 
-        for line in run_models.export(run, output, format_name, size, data):
+        for line in export(run, output, format_name, size, data):
             click.echo(line)
 
 
-@commands.command("import-sleap", epilog="Example: hgtrain import-sleap models/flies.single_instance -o runs/flies")
+@commands.command(
+    "import-sleap",
+    epilog="Example: hgtrain import-sleap models/flies.single_instance -o runs/flies",
+)
 @click.argument("model_dir", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The run directory to write.")
-@click.option("--data", multiple=True, help="The labels it was trained on [default: where its config says].")
-@click.option("--validation", multiple=True, help="The labels it was validated on [default: where its config says].")
-def import_sleap(model_dir: Path, output: Path, data: tuple[str, ...], validation: tuple[str, ...]) -> None:
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The run directory to write.",
+)
+@click.option(
+    "--data", multiple=True, help="The labels it was trained on [default: where its config says]."
+)
+@click.option(
+    "--validation",
+    multiple=True,
+    help="The labels it was validated on [default: where its config says].",
+)
+def import_sleap(
+    model_dir: Path, output: Path, data: tuple[str, ...], validation: tuple[str, ...]
+) -> None:
     """Turn MODEL_DIR, a training folder of SLEAP, into a run to evaluate, export or train further."""
     with StopRequest().listening():
-        from hgtrain import run_models
+        from hgtrain.commands.import_sleap import import_sleap
 
-        run_models.import_sleap(model_dir, output, data, validation)
+        import_sleap(model_dir, output, data, validation)
     click.echo(output)
 
 
 @commands.command(epilog="Example: hgtrain init flies.h5 -o flies.yaml")
 @click.argument("data", required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The config to write.")
-@click.option("--schema", is_flag=True, help="Print the JSON Schema of a config, for editors, instead.")
+@click.option(
+    "--schema", is_flag=True, help="Print the JSON Schema of a config, for editors, instead."
+)
 def init(data: str | None, output: Path | None, schema: bool) -> None:
     """Write a first config for DATA and this machine, with the reasons in it."""
     if schema:
-        from hgtrain.config import config_json_schema
+        from hgtrain.config.load import config_json_schema
 
         click.echo(json.dumps(config_json_schema(), indent=2))
         return
     if data is None or output is None:
         raise click.UsageError("give DATA and -o CONFIG, or --schema")
     with StopRequest().listening():
-        from hgtrain import run_models
+        from hgtrain.commands.init import init
 
-        run_models.init(data, output)
+        init(data, output)
     click.echo(output)
 
 
 @commands.command("inspect", epilog="Example: hgtrain inspect flies.h5 --plot flies.png")
 @click.argument("data", nargs=-1, required=True)
 @AS_JSON
-@click.option("--plot", metavar="OUT.png", type=click.Path(path_type=Path), help="Draw frames with their keypoints.")
+@click.option(
+    "--plot",
+    metavar="OUT.png",
+    type=click.Path(path_type=Path),
+    help="Draw frames with their keypoints.",
+)
 def inspect_data(data: tuple[str, ...], as_json: bool, plot: Path | None) -> None:
-    """Look through DATA, files that belong together, for what is wrong; exit status 1 when it cannot be trained on."""
-    with StopRequest().listening():
-        from hgtrain import run_data
+    """Look through DATA, files that belong together, for what is wrong.
 
-        report = run_data.inspect(data, plot)
-    click.echo(json.dumps(report, indent=1, allow_nan=False) if as_json else run_data.report_text(report))
+    Exit status 1 when it cannot be trained on.
+    """
+    with StopRequest().listening():
+        from hgtrain.commands.inspect import inspect, report_text
+
+        report = inspect(data, plot)
+    click.echo(json.dumps(report, indent=1, allow_nan=False) if as_json else report_text(report))
     if not report["usable"]:
         sys.exit(1)
 
@@ -237,10 +322,10 @@ def inspect_data(data: tuple[str, ...], as_json: bool, plot: Path | None) -> Non
 def doctor(as_json: bool) -> None:
     """Show what this machine has for training, and what keeps TensorFlow from its GPUs."""
     with StopRequest().listening():
-        from hgtrain import run_data
+        from hgtrain.commands.doctor import doctor, doctor_text
 
-        found = run_data.doctor()
-    click.echo(json.dumps(found, indent=1, allow_nan=False) if as_json else run_data.doctor_text(found))
+        found = doctor()
+    click.echo(json.dumps(found, indent=1, allow_nan=False) if as_json else doctor_text(found))
 
 
 def _table(folder: Path, evaluation: dict[str, Any]) -> str:
@@ -265,7 +350,8 @@ def _table(folder: Path, evaluation: dict[str, Any]) -> str:
 def main() -> None:
     """Run the command line and exit with the contract's status."""
     if sys.stderr is None:
-        # Closed by who started this; libraries write there, to whatever file has the number by then.
+        # Closed by who started this; libraries write there, to whatever file has the number by
+        # then.
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
         os.dup2(sys.stderr.fileno(), 2)
     try:

@@ -14,7 +14,10 @@ NEGLIGIBLE_PX = 0.01
 
 
 def resized_points(points: Any, scale: float) -> Any:
-    """Return where points lie after the image was resized by `scale`: `(p + 0.5) * scale - 0.5`, in pixels."""
+    """Return where points lie after the image was resized by `scale`.
+
+    `(p + 0.5) * scale - 0.5`, in pixels.
+    """
     return (points + 0.5) * scale - 0.5
 
 
@@ -25,7 +28,8 @@ def original_points(points: Any, scale: float) -> Any:
 
 def resized_length(length: int, scale: float) -> int:
     """Return the pixels needed for a side of `length` pixels resized by `scale`; at least 1."""
-    # In single precision, as a graph for images of any size computes it: the two must not differ by a row.
+    # In single precision, as a graph for images of any size computes it: the two must not differ by
+    # a row.
     return max(1, math.ceil(np.float32(length) * np.float32(scale) - np.float32(NEGLIGIBLE_PX)))
 
 
@@ -35,5 +39,8 @@ def padded_length(length: int, multiple: int) -> int:
 
 
 def cells_to_pixels(cells: Any, stride: int) -> Any:
-    """Return the pixel position of confidence-map cells; cell i sits at pixel `i * stride`, as in the reference."""
+    """Return the pixel position of confidence-map cells.
+
+    Cell i sits at pixel `i * stride`, as in the reference.
+    """
     return cells * stride

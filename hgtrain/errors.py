@@ -1,11 +1,16 @@
-"""The mistakes a user can make, each a class; `hgtrain` prints them as one message and exits with status 1.
+"""The mistakes a user can make, each a class.
+
+`hgtrain` prints them as one message and exits with status 1.
 
 Anything that is not an `HgtrainError` is a defect of hgtrain and shows its traceback.
 """
 
 
 class HgtrainError(Exception):
-    """What the user gave cannot be used; the text says what, where, what was expected and the fix."""
+    """What the user gave cannot be used.
+
+    The text says what, where, what was expected and the fix.
+    """
 
 
 class ConfigError(HgtrainError):

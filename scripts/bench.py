@@ -27,7 +27,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench_work import CONFIG, KEYPOINTS, SIZE, Training, bare_step, never_in_page_cache, plain_keras, write_frames
+from bench_work import (
+    CONFIG,
+    KEYPOINTS,
+    SIZE,
+    Training,
+    bare_step,
+    never_in_page_cache,
+    plain_keras,
+    write_frames,
+)
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 SCRIPTS = Path(__file__).parent
@@ -38,7 +47,10 @@ Work = Callable[[], None]
 
 
 class Scale(NamedTuple):
-    """How much is done. steps: of a measurement. few, many: frames. rounds: of pairs. options: of the config."""
+    """How much is done. steps: of a measurement. few, many: frames. rounds: of pairs.
+
+    options: of the config.
+    """
 
     steps: int
     few: int
@@ -57,7 +69,10 @@ class Row(NamedTuple):
 
 
 def compared(ours: Work, other: Work, rounds: int) -> tuple[float, tuple[float, float]]:
-    """Return the other's time over ours, above 1 where ours is faster: median, smallest and largest of the pairs."""
+    """Return the other's time over ours, above 1 where ours is faster.
+
+    Median, smallest and largest of the pairs.
+    """
     for work in (ours, other):
         work()
     ratios = []
@@ -143,11 +158,15 @@ def row_c(bench: Bench) -> Iterator[Row]:
     runs = iter(range(1_000_000))
 
     def started(*command: str) -> float:
-        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, check=True
+        )
         return float(done.stdout.split()[-1])
 
     def ours() -> float:
-        return started(__file__, "--first-step", str(config), str(bench.folder / f"run{next(runs)}"))
+        return started(
+            __file__, "--first-step", str(config), str(bench.folder / f"run{next(runs)}")
+        )
 
     def other() -> float:
         return started(str(SCRIPTS / "bench_keras.py"), str(config))
@@ -170,16 +189,16 @@ def first_step(config: str, run_dir: str) -> None:
 
         return run
 
-    from hgtrain import run
+    from hgtrain.commands import fit
 
-    made = run._trainer
+    made = fit._trainer
 
     def trainer(*given: Any) -> Any:
         built = made(*given)
         built.steps = told(built.steps)
         return built
 
-    run._trainer = trainer
+    fit._trainer = trainer
     sys.argv = ["hgtrain", "fit", config, "--run-dir", run_dir]
     cli.main()
 
@@ -194,9 +213,7 @@ def row_d(bench: Bench) -> Iterator[Row]:
     """Streaming against cached."""
     streamed, cached = bench.steps("data.cache=none"), bench.steps("data.cache=device")
     yield bench.row("d", "streamed from a compressed file against cached", streamed, cached)
-    what = (
-        f"the same from {bench.scale.many:,} frames ({bench.many.stat().st_size / 1e9:.1f} GB), never in the page cache"
-    )
+    what = f"the same from {bench.scale.many:,} frames ({bench.many.stat().st_size / 1e9:.1f} GB), never in the page cache"
     with never_in_page_cache(bench.many):
         yield bench.row("d", what, bench.steps("data.cache=none", file=bench.many), cached)
 
@@ -213,13 +230,14 @@ def row_f(bench: Bench) -> Iterator[Row]:
     import tensorflow as tf
 
     from hgtrain.model.network import build_network
-    from hgtrain.predictor import Predictor
-    from hgtrain.trainer import geometry_of
+    from hgtrain.predict.predictor import Predictor, geometry_of
 
     config = bench.training().config
     network = build_network(config.model, 1, KEYPOINTS, all_stacks=False)
     predictor = Predictor(network, geometry_of(config, (SIZE, SIZE, 1)))
-    images = np.random.default_rng(0).integers(0, 256, (8 * bench.scale.steps, SIZE, SIZE, 1), np.uint8)
+    images = np.random.default_rng(0).integers(
+        0, 256, (8 * bench.scale.steps, SIZE, SIZE, 1), np.uint8
+    )
     bare = tf.function(lambda batch: network(batch, training=False))
     constant = tf.constant(images[:8], tf.float32)
 
@@ -228,7 +246,12 @@ def row_f(bench: Bench) -> Iterator[Row]:
             bare(constant)
         bare(constant)
 
-    yield bench.row("f", "predicting images in memory against the bare network", lambda: predictor(images), other)
+    yield bench.row(
+        "f",
+        "predicting images in memory against the bare network",
+        lambda: predictor(images),
+        other,
+    )
 
 
 def row_g(bench: Bench) -> Iterator[Row]:
@@ -239,8 +262,16 @@ def row_g(bench: Bench) -> Iterator[Row]:
     base = bench.steps()
     for batch in (4, 16, 32):
         # Of as many images.
-        made, steps = bench.training(f"training.batch_size={batch}"), max(1, bench.scale.steps * 8 // batch)
-        yield bench.row("g", f"an image in batches of {batch} against 8", lambda run=made.run, n=steps: run(n), base)
+        made, steps = (
+            bench.training(f"training.batch_size={batch}"),
+            max(1, bench.scale.steps * 8 // batch),
+        )
+        yield bench.row(
+            "g",
+            f"an image in batches of {batch} against 8",
+            lambda run=made.run, n=steps: run(n),
+            base,
+        )
     for size in (128, 256):
         file = write_frames(bench.folder / f"{size}.h5", 64, size)
         (bench.folder / "validation.h5").unlink()
@@ -248,7 +279,9 @@ def row_g(bench: Bench) -> Iterator[Row]:
         work = bench.steps(file=file)
         row = bench.row("g", f"a pixel of {size}x{size} against {SIZE}x{SIZE}", work, base)
         factor = (size / SIZE) ** 2
-        yield row._replace(ratio=row.ratio * factor, spread=tuple(factor * end for end in row.spread))
+        yield row._replace(
+            ratio=row.ratio * factor, spread=tuple(factor * end for end in row.spread)
+        )
     (bench.folder / "validation.h5").unlink()
     write_frames(bench.folder / "validation.h5", 8)
 
@@ -257,12 +290,14 @@ def row_h(bench: Bench) -> Iterator[Row]:
     """Model FLOPs utilisation."""
     import tensorflow as tf
 
-    from hgtrain.described import Described
-    from hgtrain.memory import Device
-    from hgtrain.summary import summarize
+    from hgtrain.planning.input_spec import InputSpec
+    from hgtrain.planning.memory import Device
+    from hgtrain.planning.summary import summarize
 
     training = bench.training()
-    image = summarize(Described(training.config, (SIZE, SIZE, 1), KEYPOINTS, None), Device("", 1))["flops_per_image"]
+    image = summarize(InputSpec(training.config, (SIZE, SIZE, 1), KEYPOINTS, None), Device("", 1))[
+        "flops_per_image"
+    ]
     # Forward once; backward twice as much, for the gradients of inputs and of weights.
     step_flops = 3 * image * training.config.training.images_per_step
     left, right = tf.random.normal((MATRIX, MATRIX)), tf.random.normal((MATRIX, MATRIX))
@@ -282,7 +317,9 @@ def row_h(bench: Bench) -> Iterator[Row]:
 
 def row_x(bench: Bench) -> Iterator[Row]:
     """Compiling the step with XLA, as `training.xla: auto` decides it."""
-    yield bench.row("x", "XLA on against off", bench.steps("training.xla=on"), bench.steps("training.xla=off"))
+    yield bench.row(
+        "x", "XLA on against off", bench.steps("training.xla=on"), bench.steps("training.xla=off")
+    )
 
 
 def row_t(bench: Bench) -> Iterator[Row]:
@@ -304,10 +341,25 @@ def row_r(bench: Bench) -> Iterator[Row]:
     network = ("stem_filters=128", "filters=256", "filter_increase=128", "stacks=3")
     reference = [f"model.backbone.{option}" for option in network]
     half = bench.steps(*reference, "training.precision=mixed_bfloat16")
-    yield bench.row("r", "the reference's network: mixed_bfloat16 against float32", half, bench.steps(*reference))
+    yield bench.row(
+        "r",
+        "the reference's network: mixed_bfloat16 against float32",
+        half,
+        bench.steps(*reference),
+    )
 
 
-ROWS = {"a": row_a, "b": row_b, "c": row_c, "d": row_d, "e": row_e, "f": row_f, "g": row_g, "h": row_h, "x": row_x}
+ROWS = {
+    "a": row_a,
+    "b": row_b,
+    "c": row_c,
+    "d": row_d,
+    "e": row_e,
+    "f": row_f,
+    "g": row_g,
+    "h": row_h,
+    "x": row_x,
+}
 GPU_ROWS = {"t": row_t, "r": row_r}
 
 
@@ -318,11 +370,16 @@ def machine() -> str:
     import tensorflow as tf
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+    name = next(
+        (line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine()
+    )
     gpus = [
-        tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in tf.config.list_physical_devices("GPU")
+        tf.config.experimental.get_device_details(gpu)["device_name"]
+        for gpu in tf.config.list_physical_devices("GPU")
     ]
-    versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("tensorflow", "keras"))
+    versions = ", ".join(
+        f"{package} {metadata.version(package)}" for package in ("tensorflow", "keras")
+    )
     return f"{', '.join(gpus) or name}, {len(os.sched_getaffinity(0))} cores, {versions}"
 
 
@@ -338,7 +395,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     scale = Scale(1, 24, 32, 1, SMALL) if given.short else Scale(20, 1_000, 200_000, given.rounds)
-    from hgtrain.device import import_tensorflow
+    from hgtrain.tensorflow_setup import import_tensorflow
 
     import_tensorflow()
     import tensorflow as tf
@@ -353,7 +410,8 @@ def main() -> None:
                 found.append(row)
                 if not given.json:
                     print(
-                        f"| {row.name}: {row.what} | {row.ratio:.3f} | {row.spread[0]:.3f} to {row.spread[1]:.3f} |",
+                        f"| {row.name}: {row.what} | {row.ratio:.3f} | {row.spread[0]:.3f} to "
+                        f"{row.spread[1]:.3f} |",
                         flush=True,
                     )
     if given.json:

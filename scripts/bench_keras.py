@@ -1,10 +1,14 @@
-"""The plain Keras way to train the same network, as its tutorials teach it; what `bench.py` compares with.
+"""The plain Keras way to train the same network, as its tutorials teach it.
 
-    python scripts/bench_keras.py CONFIG    trains one step and prints the seconds since this process was started
+What `bench.py` compares with.
 
-`Model.fit` with Keras's Adam over a `tf.data` pipeline that reads all frames into memory, shuffles them, augments them
-and draws the maps on the host, in whole batches and ahead of the step. Network, augmentation, targets, loss and batch
-are hgtrain's own functions, so that only the way they are put together differs.
+    python scripts/bench_keras.py CONFIG    trains one step and prints the seconds since this
+    process was started
+
+`Model.fit` with Keras's Adam over a `tf.data` pipeline that reads all frames into memory, shuffles
+them, augments them and draws the maps on the host, in whole batches and ahead of the step. Network,
+augmentation, targets, loss and batch are hgtrain's own functions, so that only the way they are put
+together differs.
 """
 
 import os
@@ -19,12 +23,13 @@ import numpy as np
 import tensorflow as tf
 from bench import seconds_since_start
 
-from hgtrain.config import Config, load_config
-from hgtrain.data.augment import augment_geometry, augment_intensity, draw
-from hgtrain.data.resize import pad
-from hgtrain.data.targets import confidence_maps
-from hgtrain.loss import confmap_losses
+from hgtrain.config.load import load_config
+from hgtrain.config.schema import Config
+from hgtrain.heads.confidence_maps import confidence_maps
+from hgtrain.heads.losses import confmap_losses
 from hgtrain.model.network import build_network
+from hgtrain.pipeline.augment import augment_geometry, augment_intensity, draw
+from hgtrain.pipeline.preprocess import pad
 
 
 def pipeline(config: Config, images: np.ndarray, points: np.ndarray) -> tf.data.Dataset:
@@ -40,10 +45,13 @@ def pipeline(config: Config, images: np.ndarray, points: np.ndarray) -> tf.data.
         augmented, moved, _ = augment_geometry(frames, at, weights, draws, config.augmentation, ())
         examples = step * training.batch_size + tf.range(training.batch_size, dtype=tf.int64)
         augmented = pad(
-            augment_intensity(augmented, draws, config.augmentation, training.seed, examples), backbone.max_stride
+            augment_intensity(augmented, draws, config.augmentation, training.seed, examples),
+            backbone.max_stride,
         )
         height, width = augmented.shape[1:3]
-        maps = confidence_maps(moved, height, width, backbone.output_stride, config.model.head.sigma_px)
+        maps = confidence_maps(
+            moved, height, width, backbone.output_stride, config.model.head.sigma_px
+        )
         return augmented, (maps,) * backbone.stacks
 
     # Numbers are shuffled, which is cheaper than images.
@@ -57,9 +65,14 @@ def compiled(config: Config, channels: int, keypoints: int) -> keras.Model:
     network = build_network(config.model, channels, keypoints, config.training.precision)
 
     def loss(maps: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor:
-        return confmap_losses(predicted, maps, tf.ones((tf.shape(maps)[0], keypoints)), hard_keypoint_mining=False)
+        return confmap_losses(
+            predicted, maps, tf.ones((tf.shape(maps)[0], keypoints)), hard_keypoint_mining=False
+        )
 
-    network.compile(keras.optimizers.Adam(config.training.learning_rate), loss=[loss] * config.model.backbone.stacks)
+    network.compile(
+        keras.optimizers.Adam(config.training.learning_rate),
+        loss=[loss] * config.model.backbone.stacks,
+    )
     return network
 
 
@@ -79,7 +92,9 @@ def main() -> None:
     stop = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: (report(seconds_since_start()), os._exit(0))
     )
-    network.fit(pipeline(config, images, points), epochs=1, steps_per_epoch=2, verbose=0, callbacks=[stop])
+    network.fit(
+        pipeline(config, images, points), epochs=1, steps_per_epoch=2, verbose=0, callbacks=[stop]
+    )
 
 
 if __name__ == "__main__":

@@ -13,18 +13,23 @@ KEYPOINTS, SIZE, DRAWN = 32, 192, 64
 
 
 def write_frames(path: Path, frames: int, size: int = SIZE) -> Path:
-    """Write that many frames of drawn flies with points all over them, compressed, a chunk each; few are different."""
+    """Write that many frames of drawn flies with points all over them, compressed, a chunk each.
+
+    Few are different.
+    """
     import h5py
     import numpy as np
 
-    from hgtrain.data.builtin import FLIES, draw_flies
+    from hgtrain.data.flies.draw import FLIES, draw_flies
 
     _, drawn = draw_flies(FLIES._replace(frames=min(DRAWN, frames), size=size))
     images = np.stack([image for image, *_ in drawn])
     random = np.random.default_rng(0)
     with h5py.File(path, "w") as file:
         shape = (frames, *images.shape[1:])
-        stored = file.create_dataset("images", shape, np.uint8, chunks=(1, *shape[1:]), compression="gzip")
+        stored = file.create_dataset(
+            "images", shape, np.uint8, chunks=(1, *shape[1:]), compression="gzip"
+        )
         for i, image in enumerate(images):
             stored[i] = image
         chunks = [stored.id.read_direct_chunk((i, 0, 0, 0)) for i in range(len(images))]
@@ -41,24 +46,33 @@ class Training:
     """What `fit` runs in its loop, on the frames of a file."""
 
     def __init__(self, folder: Path, file: Path, *overrides: str) -> None:
-        from hgtrain import run
-        from hgtrain.config import load_config
-        from hgtrain.data.source import make_split, open_all
-        from hgtrain.device import set_up
-        from hgtrain.trainer import Trainer
+        from hgtrain.commands import fit
+        from hgtrain.config.load import load_config
+        from hgtrain.data.open import open_all
+        from hgtrain.data.split import make_split
+        from hgtrain.train import plan
+        from hgtrain.train.distributed.devices import set_up
+        from hgtrain.train.trainer import Trainer
 
         validation = folder / "validation.h5"
-        options = (f"data.train={file}", f"data.validation={validation}", "augmentation.scale=null", *overrides)
+        options = (
+            f"data.train={file}",
+            f"data.validation={validation}",
+            "augmentation.scale=null",
+            *overrides,
+        )
         self.config = load_config(CONFIG, options)
         self._data = [open_all([file]), open_all([validation])]
         split = make_split(*self._data, None, None, 0)
         compute = set_up(self.config.training)
         frames = len(split.train.frames)
         size = (frames + len(split.validation.frames)) * SIZE * SIZE
-        cache = run.resolve_cache(self.config, size)
-        steps = run.steps_per_epoch(self.config, frames)
+        cache = fit.resolve_cache(self.config, size)
+        steps = plan.steps_per_epoch(self.config, frames)
         checkpoints = Path(tempfile.mkdtemp(dir=folder))
-        self.trainer = Trainer(self.config, split, compute, checkpoints, steps, cache, lambda starts: starts)
+        self.trainer = Trainer(
+            self.config, split, compute, checkpoints, steps, cache, lambda starts: starts
+        )
         self.compute, self._done, self._steps_per_epoch = compute, 0, steps
 
     def run(self, steps: int) -> None:
@@ -82,14 +96,17 @@ def bare_step(training: Training, size: int = SIZE) -> Callable[[int], None]:
     import numpy as np
     import tensorflow as tf
 
-    from hgtrain.loss import confmap_losses
-    from hgtrain.trainer import Networks, build_steps
+    from hgtrain.heads.losses import confmap_losses
+    from hgtrain.train.networks import Networks, build_steps
 
     config = training.config
     networks = Networks(config, training.compute, 1, KEYPOINTS)
     batch, stride = config.training.images_per_step, config.model.backbone.output_stride
     images = tf.random.uniform((batch, size, size, 1), 0, 255)
-    maps, weights = tf.random.uniform((batch, size // stride, size // stride, KEYPOINTS)), tf.ones((batch, KEYPOINTS))
+    maps, weights = (
+        tf.random.uniform((batch, size // stride, size // stride, KEYPOINTS)),
+        tf.ones((batch, KEYPOINTS)),
+    )
     steps = build_steps(
         config.training,
         training.compute,

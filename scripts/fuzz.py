@@ -35,10 +35,10 @@ import h5py
 import numpy as np
 from fuzz_mutations import FORMATS, SECRET, make_config, make_dataset
 
-from hgtrain.config import load_config
-from hgtrain.data.source import open_dataset
+from hgtrain.config.load import load_config
+from hgtrain.data.open import open_dataset
+from hgtrain.data.sandbox.open import try_out
 from hgtrain.errors import DatasetError, HgtrainError
-from hgtrain.trial import try_out
 
 CASE_S = 0.5
 """Processor time of a case, which takes milliseconds."""
@@ -65,7 +65,11 @@ def _read_dataset(path: Path) -> bytes:
         images = dataset.read_images(range(min(len(dataset), 8)))
         dataset.location(0)
         texts = (*dataset.keypoint_names, *(dataset.groups if dataset.groups is not None else ()))
-        return images.tobytes() + dataset.points[:8].tobytes() + "".join(texts).encode("utf-8", "replace")
+        return (
+            images.tobytes()
+            + dataset.points[:8].tobytes()
+            + "".join(texts).encode("utf-8", "replace")
+        )
 
 
 def _read_config(path: Path) -> bytes:
@@ -137,12 +141,19 @@ def fuzz(kind: str, cases: int, seed: int, folder: Path) -> dict[str, Any]:
             if how in LOOKED_AT:
                 how += _tried_out(folder / "case.h5")
             counts[how] += 1
-            found.append({"case": number - 1, "result": how, "text": (folder / "err").read_text()[-2000:]})
+            found.append(
+                {"case": number - 1, "result": how, "text": (folder / "err").read_text()[-2000:]}
+            )
     return {"cases": cases, **counts, "seconds": round(time.monotonic() - seconds), "found": found}
 
 
 def _run_worker(
-    kind: str, seed: int, cases: tuple[int, int], folder: Path, counts: Counter[str], found: list[dict[str, Any]]
+    kind: str,
+    seed: int,
+    cases: tuple[int, int],
+    folder: Path,
+    counts: Counter[str],
+    found: list[dict[str, Any]],
 ) -> tuple[int, str | None]:
     """Return where to go on, and how the worker ended when it did not come to its own end."""
     command = [sys.executable, __file__, "--worker", kind, str(seed), *map(str, cases), str(folder)]
@@ -179,7 +190,11 @@ def _tried_out(path: Path) -> str:
     try:
         try_out([str(path)], step_s=TRIAL_S)
     except DatasetError as error:
-        return REFUSED if str(error).startswith(str(path)) else f", refused in the trial without its name: {error}"
+        return (
+            REFUSED
+            if str(error).startswith(str(path))
+            else f", refused in the trial without its name: {error}"
+        )
     except RuntimeError as error:
         return f", traceback in the trial: {error}"
     return READ
@@ -214,7 +229,9 @@ def main() -> None:
     arguments = parser.parse_args()
     figures = {}
     for kind in arguments.only.split(","):
-        with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        with tempfile.TemporaryDirectory(
+            dir="/dev/shm" if Path("/dev/shm").is_dir() else None
+        ) as folder:
             figures[kind] = fuzz(kind, arguments.cases, arguments.seed, Path(folder) / kind)
         if not arguments.json:
             shown = {name: value for name, value in figures[kind].items() if name != "found"}
@@ -222,7 +239,11 @@ def main() -> None:
             print(f"{kind}: {shown}", *(f"  {one}" for one in worth[:20]), sep="\n", flush=True)
     if arguments.json:
         print(json.dumps(figures, indent=1))
-    bad = {how for figure in figures.values() for how in figure} - GOOD - {"cases", "seconds", "found"}
+    bad = (
+        {how for figure in figures.values() for how in figure}
+        - GOOD
+        - {"cases", "seconds", "found"}
+    )
     sys.exit(1 if bad else 0)
 
 

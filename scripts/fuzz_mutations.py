@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from hgtrain.data.dataset import Skeleton
-from hgtrain.data.native import write_dataset
+from hgtrain.data.formats.hgtrain_writer import write_dataset
+from hgtrain.skeleton import Skeleton
 
 SECRET = b"hgtrain-must-not-read-this-" * 64
 """What lies in other files, and must not come out of a dataset."""
@@ -76,7 +76,9 @@ def _sleap(path: Path) -> None:
         file["instances"] = np.array([(0, i, 0, 3 * i, 3 * i + 3) for i in range(4)], instance)
         file["points"] = np.array([(x, y, True, True) for x, y in POINTS.reshape(-1, 2)], point)
         group = file.create_group("metadata")
-        group.attrs["json"] = np.bytes_(json.dumps({"skeletons": skeletons, "nodes": [{"name": n} for n in "abc"]}))
+        group.attrs["json"] = np.bytes_(
+            json.dumps({"skeletons": skeletons, "nodes": [{"name": n} for n in "abc"]})
+        )
         group.attrs["format_id"] = 1.2
         rows = file.create_dataset("video0/video", (4,), h5py.vlen_dtype(np.int8))
         for row, image in enumerate(IMAGES):
@@ -85,7 +87,9 @@ def _sleap(path: Path) -> None:
             rows[row] = np.frombuffer(buffer.getvalue(), np.int8)
         rows.attrs.update({"format": "png", "height": 8, "width": 6, "channels": 1})
         file["video0/frame_numbers"] = np.arange(4)
-        file["videos_json"] = np.array([json.dumps({"backend": {"dataset": "video0/video"}}).encode()])
+        file["videos_json"] = np.array(
+            [json.dumps({"backend": {"dataset": "video0/video"}}).encode()]
+        )
 
 
 FORMATS: dict[str, Callable[[Path], None]] = {
@@ -104,7 +108,16 @@ def _flip(data: bytearray, chance: random.Random) -> None:
 def _overwrite(data: bytearray, chance: random.Random) -> None:
     for _ in range(chance.randint(1, 3)):
         at, size = chance.randrange(len(data)), chance.choice((1, 2, 4, 8))
-        value = chance.choice((0, 1, 0x7F, 2 ** (8 * size) - 1, 2 ** (8 * size - 1), chance.randrange(2 ** (8 * size))))
+        value = chance.choice(
+            (
+                0,
+                1,
+                0x7F,
+                2 ** (8 * size) - 1,
+                2 ** (8 * size - 1),
+                chance.randrange(2 ** (8 * size)),
+            )
+        )
         data[at : at + size] = value.to_bytes(size, "little")
 
 
@@ -165,7 +178,10 @@ def _reshape(file: h5py.File, name: str, chance: random.Random) -> None:
     dtype, shape = getattr(file[name], "dtype", "u1"), _shapes(chance)
     del file[name]
     file.create_dataset(
-        name, shape, dtype, chunks=tuple(min(max(size, 1), 4) for size in shape) if shape and 0 not in shape else None
+        name,
+        shape,
+        dtype,
+        chunks=tuple(min(max(size, 1), 4) for size in shape) if shape and 0 not in shape else None,
     )
 
 
@@ -210,15 +226,23 @@ def _external(file: h5py.File, name: str, chance: random.Random) -> None:
 def _virtual(file: h5py.File, name: str, chance: random.Random) -> None:
     item = file[name]
     layout = h5py.VirtualLayout(item.shape, item.dtype)
-    layout[...] = h5py.VirtualSource(str(Path(file.filename).with_name("secret.h5")), "images", item.shape)
+    layout[...] = h5py.VirtualSource(
+        str(Path(file.filename).with_name("secret.h5")), "images", item.shape
+    )
     del file[name]
     file.create_virtual_dataset(name, layout)
 
 
 def _chunks(file: h5py.File, name: str, chance: random.Random) -> None:
     item = file[name]
-    if item.is_virtual or item.external or not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise TypeError("it would copy the secret into the file itself, where reading it is no leak")
+    if (
+        item.is_virtual
+        or item.external
+        or not isinstance(file.get(name, getlink=True), h5py.HardLink)
+    ):
+        raise TypeError(
+            "it would copy the secret into the file itself, where reading it is no leak"
+        )
     values = item[()]
     del file[name]
     chunk = tuple(chance.choice((1, 3, 2**12, 2**20)) for _ in values.shape)
@@ -244,7 +268,16 @@ def _turn_into_group(file: h5py.File, name: str, chance: random.Random) -> None:
 
 def _attribute(file: h5py.File, name: str, chance: random.Random) -> None:
     holder = chance.choice((file, file[name], *file.values()))
-    known = [*holder.attrs, "format", "version", "keypoint_names", "edges", "symmetries", "json", "height"]
+    known = [
+        *holder.attrs,
+        "format",
+        "version",
+        "keypoint_names",
+        "edges",
+        "symmetries",
+        "json",
+        "height",
+    ]
     attribute = chance.choice(known)
     with suppress(KeyError):
         del holder.attrs[attribute]
@@ -270,7 +303,10 @@ STRUCTURE = (
 
 def _mutate_structure(path: Path, chance: random.Random) -> None:
     for _ in range(chance.randint(1, 3)):
-        with suppress(Exception), h5py.File(path, "r+") as file:  # What HDF5 itself refuses is no case.
+        with (
+            suppress(Exception),
+            h5py.File(path, "r+") as file,
+        ):  # What HDF5 itself refuses is no case.
             names: list[str] = []
             file.visit(names.append)
             chance.choice(STRUCTURE)(file, chance.choice(names), chance)

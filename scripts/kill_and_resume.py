@@ -32,8 +32,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import h5py
 import numpy as np
 
-from hgtrain.data.dataset import Skeleton
-from hgtrain.data.native import write_dataset
+from hgtrain.data.formats.hgtrain_writer import write_dataset
+from hgtrain.skeleton import Skeleton
 
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "hgtrain")
 INTERVAL = 3
@@ -65,7 +65,8 @@ class Kill(NamedTuple):
 class Outcome(NamedTuple):
     """What became of one `fit`.
 
-    status: None when it was killed. reached: the step it was seen at; resumed: it began at; newest: checkpoint it left.
+    status: None when it was killed. reached: the step it was seen at; resumed: it began at; newest:
+    checkpoint it left.
     """
 
     status: int | None
@@ -107,7 +108,9 @@ class Fit:
         reached = max(map(int, PROGRESS.findall(text)), default=NOT_BEGUN)
         # Without any checkpoint it starts over, at step 0.
         resumed = int(found[1]) if found else (0 if reached != NOT_BEGUN else NOT_BEGUN)
-        return Outcome(None if is_killed else status, reached, resumed, self._newest(), was_writing, text)
+        return Outcome(
+            None if is_killed else status, reached, resumed, self._newest(), was_writing, text
+        )
 
     def _comes_to(self, kill: Kill) -> bool:
         """Wait for the moment to kill; return False when the process has ended before."""
@@ -145,7 +148,10 @@ class Fit:
         return any(self._checkpoints.glob(".partial*"))
 
     def _newest(self) -> int:
-        return max((int(path.stem.rpartition("-")[2]) for path in self._checkpoints.glob("step-*.index")), default=0)
+        return max(
+            (int(path.stem.rpartition("-")[2]) for path in self._checkpoints.glob("step-*.index")),
+            default=0,
+        )
 
 
 class Kills:
@@ -184,7 +190,9 @@ class Kills:
                 self._compare(folder)
                 return
             # A process that was killed before its first step lost none.
-            before = outcome if outcome.reached != NOT_BEGUN else before._replace(newest=outcome.newest)
+            before = (
+                outcome if outcome.reached != NOT_BEGUN else before._replace(newest=outcome.newest)
+            )
 
     def _next_kill(self) -> Kill:
         number = self.figures["kills"] % 3
@@ -199,21 +207,35 @@ class Kills:
             lost = max(before.reached, before.resumed, 0) - outcome.resumed
             figures["most_steps_lost"] = max(figures["most_steps_lost"], lost)
             if lost > INTERVAL:
-                figures["failures"].append(f"{lost} steps were lost, an interval has {INTERVAL}\n{outcome.log}")
+                figures["failures"].append(
+                    f"{lost} steps were lost, an interval has {INTERVAL}\n{outcome.log}"
+                )
             if outcome.resumed != before.newest:
-                figures["failures"].append(f"did not go on from {before.newest}, the newest checkpoint\n{outcome.log}")
+                figures["failures"].append(
+                    f"did not go on from {before.newest}, the newest checkpoint\n{outcome.log}"
+                )
         if outcome.status is None:
             figures["kills"] += 1
             figures["while_writing"] += outcome.was_writing
-            where = "before training" if outcome.reached == NOT_BEGUN else f"at step {outcome.reached}"
+            where = (
+                "before training" if outcome.reached == NOT_BEGUN else f"at step {outcome.reached}"
+            )
             print(f"kill {figures['kills']}: {where}", file=sys.stderr, flush=True)
         elif outcome.status != 0:
-            figures["failures"].append(f"did not go on: exit status {outcome.status}\n{outcome.log}")
+            figures["failures"].append(
+                f"did not go on: exit status {outcome.status}\n{outcome.log}"
+            )
 
     def _compare(self, folder: Path) -> None:
-        for what, read in (("weights", weights_of), ("metrics.jsonl", rows_of), ("checkpoint", last_checkpoint_of)):
+        for what, read in (
+            ("weights", weights_of),
+            ("metrics.jsonl", rows_of),
+            ("checkpoint", last_checkpoint_of),
+        ):
             if read(folder) != read(self._folder / "undisturbed"):
-                self.figures["failures"].append(f"{folder}: {what} differ from the undisturbed run's")
+                self.figures["failures"].append(
+                    f"{folder}: {what} differ from the undisturbed run's"
+                )
 
     def _fit(self, folder: Path, kill: Kill | None) -> Outcome:
         return Fit(self._folder / "tiny.yaml", folder).outcome(kill)
@@ -223,7 +245,12 @@ def write_data(folder: Path) -> None:
     """Write a dataset of 12 small frames and a config."""
     random_ = np.random.default_rng(0)
     frames = [
-        (random_.integers(0, 256, (32, 32, 1), np.uint8), random_.uniform(6, 26, (3, 2)).astype(np.float32), None, None)
+        (
+            random_.integers(0, 256, (32, 32, 1), np.uint8),
+            random_.uniform(6, 26, (3, 2)).astype(np.float32),
+            None,
+            None,
+        )
         for _ in range(12)
     ]
     write_dataset(folder / "flies.h5", Skeleton(("nose", "left", "right"), (), ((1, 2),)), frames)
@@ -246,10 +273,16 @@ def weights_of(folder: Path) -> dict[str, bytes]:
 
 
 def last_checkpoint_of(folder: Path) -> dict[str, bytes]:
-    """Return every variable of the newest checkpoint as bytes: weights, moving average, optimizer, best."""
+    """Return every variable of the newest checkpoint as bytes.
+
+    Weights, moving average, optimizer, best.
+    """
     import tensorflow as tf
 
-    newest = max((folder / "checkpoints").glob("step-*.index"), key=lambda path: int(path.stem.rpartition("-")[2]))
+    newest = max(
+        (folder / "checkpoints").glob("step-*.index"),
+        key=lambda path: int(path.stem.rpartition("-")[2]),
+    )
     reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
     names = [
         name

@@ -20,7 +20,12 @@ FINE = {**SMALL, "stem_stride": 2, "output_stride": 2}
 CASES: dict[str, tuple[dict[str, int], int, int, dict[str, Any]]] = {
     "small, batch 8 of 128x128": (SMALL, 128, 8, {}),
     "medium, two stacks, batch 8 of 192x192": (MEDIUM, 192, 8, {}),
-    "medium, two stacks, batch 16 of 256x256, bfloat16": (MEDIUM, 256, 16, {"precision": "mixed_bfloat16"}),
+    "medium, two stacks, batch 16 of 256x256, bfloat16": (
+        MEDIUM,
+        256,
+        16,
+        {"precision": "mixed_bfloat16"},
+    ),
     "large, batch 4 of 256x256": (LARGE, 256, 4, {}),
     "stride 2, batch 8 of 256x256": (FINE, 256, 8, {}),
     "three stacks, batch 8 of 256x256": ({**SMALL, "stacks": 3, "max_stride": 64}, 256, 8, {}),
@@ -44,24 +49,34 @@ def main() -> None:
         expected, measured = json.loads(done.stdout.splitlines()[-1])
         off = expected / measured - 1
         worst = max(worst, abs(off))
-        print(f"{name:<52} expected {expected / 2**20:6.0f} MiB, measured {measured / 2**20:6.0f} MiB, {off:+.0%}")
+        print(
+            f"{name:<52} expected {expected / 2**20:6.0f} MiB, measured {measured / 2**20:6.0f} "
+            f"MiB, {off:+.0%}"
+        )
     sys.exit(worst > TOLERANCE)
 
 
 def measure(name: str) -> tuple[int, int]:
     """Return the expected and the measured bytes of a case."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    from hgtrain.device import import_tensorflow
+    from hgtrain.tensorflow_setup import import_tensorflow
 
     backbone, size, batch_size, options = CASES[name]
-    # As fit does, before any module imports TensorFlow itself: afterwards it cannot be told to give memory back.
+    # As fit does, before any module imports TensorFlow itself: afterwards it cannot be told to give
+    # memory back.
     import_tensorflow(options.get("recompute", False))
-    from hgtrain.config import BackboneConfig, Config, DataConfig, ModelConfig, TrainingConfig
-    from hgtrain.described import Described
-    from hgtrain.device import set_up
-    from hgtrain.memory import Device
-    from hgtrain.summary import InputSize, summarize
-    from hgtrain.trial_steps import TrialSteps
+    from hgtrain.config.schema import (
+        BackboneConfig,
+        Config,
+        DataConfig,
+        ModelConfig,
+        TrainingConfig,
+    )
+    from hgtrain.planning.input_spec import InputSpec
+    from hgtrain.planning.memory import Device
+    from hgtrain.planning.summary import InputSize, summarize
+    from hgtrain.train.benchmark import StepBenchmark
+    from hgtrain.train.distributed.devices import set_up
 
     config = Config(
         data=DataConfig(train="none.h5"),
@@ -70,13 +85,13 @@ def measure(name: str) -> tuple[int, int]:
     )
     compute = set_up(config.training)
     before = resident("VmRSS")
-    trial = TrialSteps(config, InputSize(size, size, 1), KEYPOINTS, compute)
+    trial = StepBenchmark(config, InputSize(size, size, 1), KEYPOINTS, compute)
     # As after a validation, from which on there is a copy of the best weights.
     trial.networks.keep_best()
     for _ in range(3):
         trial.run()
     measured = resident("VmHWM") - before
-    summary = summarize(Described(config, (size, size, 1), KEYPOINTS, None), Device("CPU", 2**33))
+    summary = summarize(InputSpec(config, (size, size, 1), KEYPOINTS, None), Device("CPU", 2**33))
     return summary["memory"]["total"], measured
 
 

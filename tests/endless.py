@@ -2,7 +2,9 @@
 
 
 def make_endless(path):
-    """Damage a dataset in the hgtrain format: free space of no size in the heap that holds its names.
+    """Damage a dataset in the hgtrain format.
+
+    Free space of no size in the heap that holds its names.
 
     The library looks for a text behind it, goes on by its size, and so for ever.
     """

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 import pytest
 from test_parity import fit
 
-from hgtrain import run
+from hgtrain.commands import fit as fit_module
 from hgtrain.train import loop
 
 
 def make_quick(patch):
     """Let runs do one step a call, and leave the evaluation out."""
     patch.setattr(loop, "SECONDS_A_CALL", 0.0)
-    patch.setattr(run, "_evaluate_best", lambda config, folder, split: {})
+    patch.setattr(fit_module, "_evaluate_best", lambda config, folder, split: {})
 
 
 def undisturbed(config_file, folder):

@@ -20,10 +20,17 @@ class FakeClock:
 
 
 class FakeInner:
-    """Remembers what it is asked for; step n has the losses `losses[n]`, one a stack, and epoch e the `errors[e]`."""
+    """Remembers what it is asked for.
+
+    Step n has the losses `losses[n]`, one a stack, and epoch e the `errors[e]`.
+    """
 
     def __init__(self, losses, errors, steps_per_epoch, position=0):
-        self.losses, self.errors, self.steps_per_epoch = np.asarray(losses, np.float32), errors, steps_per_epoch
+        self.losses, self.errors, self.steps_per_epoch = (
+            np.asarray(losses, np.float32),
+            errors,
+            steps_per_epoch,
+        )
         self.position = position
         self.rates, self.calls, self.saved, self.best_at = [], [], [], []
         self.validating = False
@@ -64,14 +71,20 @@ class FakeObserver:
 
 
 def make_plan(epochs=2, steps_per_epoch=4, **others):
-    common = {"batch_size": 8, "checkpoint_steps": steps_per_epoch, "learning_rate": lambda step, factor: 0.25 * factor}
+    common = {
+        "batch_size": 8,
+        "checkpoint_steps": steps_per_epoch,
+        "learning_rate": lambda step, factor: 0.25 * factor,
+    }
     return Plan(epochs, steps_per_epoch, **common | others)
 
 
 def make_inner(plan, errors=None, position=0):
     steps = plan.epochs * plan.steps_per_epoch
     losses = np.random.default_rng(0).uniform(0.1, 9, (steps, 2))
-    return FakeInner(losses, errors or [9.0 - i for i in range(plan.epochs)], plan.steps_per_epoch, position)
+    return FakeInner(
+        losses, errors or [9.0 - i for i in range(plan.epochs)], plan.steps_per_epoch, position
+    )
 
 
 def run(plan, errors=None, state=None):
@@ -83,5 +96,7 @@ def without_times(state):
     document = state.to_json()
     document.pop("elapsed_s")
     document.pop("checkpoint_s")
-    document["history"] = [{k: v for k, v in row.items() if k not in TIMES} for row in document["history"]]
+    document["history"] = [
+        {k: v for k, v in row.items() if k not in TIMES} for row in document["history"]
+    ]
     return document

@@ -13,7 +13,8 @@ GOOD_DATA = "data: {train: a.h5}\n"
 class Mistake(NamedTuple):
     """A wrong config or dataset.
 
-    message: parts of it, in their order; `{dir}` is the folder of the config a.yaml, which is the working directory.
+    message: parts of it, in their order; `{dir}` is the folder of the config a.yaml, which is the
+    working directory.
     prepare: makes the files beside the config. arguments: after `fit a.yaml`.
     """
 
@@ -24,11 +25,17 @@ class Mistake(NamedTuple):
     arguments: tuple[str, ...] = ()
 
 
-def native(path, attributes=None, count=4, size=(32, 32), channels=1, names=("head", "tail"), **changes):
+def native(
+    path, attributes=None, count=4, size=(32, 32), channels=1, names=("head", "tail"), **changes
+):
     """Write a dataset in the hgtrain format; `changes` replace datasets, None leaves one out."""
-    keypoints = np.tile(np.array([[5.0, 6.0], [20.0, 25.0]], np.float32)[: len(names)], (count, 1, 1))
+    keypoints = np.tile(
+        np.array([[5.0, 6.0], [20.0, 25.0]], np.float32)[: len(names)], (count, 1, 1)
+    )
     good = {"images": np.zeros((count, *size, channels), np.uint8), "keypoints": keypoints}
-    attributes = {"format": "hgtrain", "keypoint_names": list(names), "version": 1} | (attributes or {})
+    attributes = {"format": "hgtrain", "keypoint_names": list(names), "version": 1} | (
+        attributes or {}
+    )
     with h5py.File(path, "w") as file:
         for name, value in (good | changes).items():
             if value is not None:
@@ -100,35 +107,62 @@ def training(text):
 
 
 CONFIGS = [
-    Mistake("unknown key", ("a.yaml:3: unknown key training.epoch", "training.epochs?"), training("epoch: 3")),
-    Mistake("unknown section", ("a.yaml:2: unknown key modell", "model?"), GOOD_DATA + "modell: {}\n"),
-    Mistake("key twice", ("a.yaml:4: ", "training.epochs", "line 3"), training("epochs: 3\n  epochs: 4")),
+    Mistake(
+        "unknown key",
+        ("a.yaml:3: unknown key training.epoch", "training.epochs?"),
+        training("epoch: 3"),
+    ),
+    Mistake(
+        "unknown section", ("a.yaml:2: unknown key modell", "model?"), GOOD_DATA + "modell: {}\n"
+    ),
+    Mistake(
+        "key twice", ("a.yaml:4: ", "training.epochs", "line 3"), training("epochs: 3\n  epochs: 4")
+    ),
     Mistake(
         "quoted number",
         ('a.yaml:3: training.epochs must be a whole number, got "3"', "quotes"),
         training("epochs: '3'"),
     ),
-    Mistake("zero", ("a.yaml:3: training.batch_size must be at least 1, got 0",), training("batch_size: 0")),
     Mistake(
-        "unknown choice", ("a.yaml:3: training.optimizer", '"adm"', "did you mean adam?"), training("optimizer: adm")
+        "zero",
+        ("a.yaml:3: training.batch_size must be at least 1, got 0",),
+        training("batch_size: 0"),
     ),
-    Mistake("boolean for a choice", ("a.yaml:3: training.xla", "got true", "write on"), training("xla: true")),
+    Mistake(
+        "unknown choice",
+        ("a.yaml:3: training.optimizer", '"adm"', "did you mean adam?"),
+        training("optimizer: adm"),
+    ),
+    Mistake(
+        "boolean for a choice",
+        ("a.yaml:3: training.xla", "got true", "write on"),
+        training("xla: true"),
+    ),
     Mistake(
         "no power of two",
         ("a.yaml:3: model.backbone.max_stride must be a power of two, got 48 (nearest: 32, 64)",),
         backbone("max_stride: 48"),
     ),
     Mistake(
-        "stem stride", ("a.yaml:3: model.backbone.stem_stride must be 1, 2 or 4, got 8",), backbone("stem_stride: 8")
+        "stem stride",
+        ("a.yaml:3: model.backbone.stem_stride must be 1, 2 or 4, got 8",),
+        backbone("stem_stride: 8"),
     ),
     Mistake(
         "output below stem",
-        ("a.yaml:3: model.backbone.output_stride must be at least stem_stride (4), got 2", "set output_stride to 4"),
+        (
+            "a.yaml:3: model.backbone.output_stride must be at least stem_stride (4), got 2",
+            "set output_stride to 4",
+        ),
         backbone("output_stride: 2"),
     ),
     Mistake(
         "stacks of another stride",
-        ("a.yaml:3: model.backbone.output_stride must equal stem_stride (4) when stacks is 2, got 8", "stacks to 1"),
+        (
+            "a.yaml:3: model.backbone.output_stride must equal stem_stride (4) when stacks is 2, "
+            "got 8",
+            "stacks to 1",
+        ),
         backbone("output_stride: 8, stacks: 2"),
     ),
     Mistake(
@@ -146,7 +180,11 @@ CONFIGS = [
         ("a.yaml:3: training.min_learning_rate must be at most learning_rate (0.001), got 0.1",),
         training("min_learning_rate: 0.1"),
     ),
-    Mistake("no training data", ("a.yaml:1: data.train is required", "builtin:flies"), "data: {validation: 0.1}\n"),
+    Mistake(
+        "no training data",
+        ("a.yaml:1: data.train is required", "builtin:flies"),
+        "data: {validation: 0.1}\n",
+    ),
     Mistake(
         "fraction of all",
         ("a.yaml:1: data.validation", "less than 1, got 1.5"),
@@ -158,7 +196,9 @@ CONFIGS = [
         "data: {train: a.h5, validation: a.h5}\n",
     ),
     Mistake(
-        "unknown builtin", ("a.yaml:1: data.train", "builtin:fly", "builtin:flies?"), "data: {train: builtin:fly}\n"
+        "unknown builtin",
+        ("a.yaml:1: data.train", "builtin:fly", "builtin:flies?"),
+        "data: {train: builtin:fly}\n",
     ),
     Mistake("empty config", ("a.yaml: data.train is required", "builtin:flies"), ""),
     Mistake("no sections", ("a.yaml:1: a config must be sections", '"hello"'), "hello\n"),
@@ -177,7 +217,10 @@ CONFIGS = [
     ),
     Mistake(
         "two mistakes",
-        ("a.yaml:3: training.epochs must be at least 1, got 0\n", "a.yaml:4: unknown key training.optimiser"),
+        (
+            "a.yaml:3: training.epochs must be at least 1, got 0\n",
+            "a.yaml:4: unknown key training.optimiser",
+        ),
         training("epochs: 0\n  optimiser: adam"),
     ),
     Mistake(
@@ -186,10 +229,17 @@ CONFIGS = [
         "data: {train: nowhere.h5}\noutput: {run_dir: run}\n",
         run_of(GOOD_DATA),
     ),
-    Mistake("nothing to resume", ("--resume needs the run to continue", "give --run-dir"), arguments=("--resume",)),
+    Mistake(
+        "nothing to resume",
+        ("--resume needs the run to continue", "give --run-dir"),
+        arguments=("--resume",),
+    ),
     Mistake(
         "resumed with another config",
-        ("run cannot be resumed with another config: training.batch_size was 8, is 4;", "run/config.yaml"),
+        (
+            "run cannot be resumed with another config: training.batch_size was 8, is 4;",
+            "run/config.yaml",
+        ),
         training("batch_size: 4"),
         run_of("data: {train: {dir}/a.h5}\n"),
         ("--resume", "--run-dir", "run"),
@@ -219,20 +269,46 @@ DATASETS = [
         "data: {train: a.h5, validation: b.h5}\n",
     ),
     Mistake(
-        "name too long", ("a.yaml:1: data.train: File name too long: {dir}/aaaa",), f"data: {{train: {'a' * 300}}}\n"
+        "name too long",
+        ("a.yaml:1: data.train: File name too long: {dir}/aaaa",),
+        f"data: {{train: {'a' * 300}}}\n",
     ),
     Mistake(
-        "folder", ("a.yaml:1: data.train: {dir}/a.h5 is a directory, expected an HDF5 file",), prepare=data(Path.mkdir)
+        "folder",
+        ("a.yaml:1: data.train: {dir}/a.h5 is a directory, expected an HDF5 file",),
+        prepare=data(Path.mkdir),
     ),
-    Mistake("no HDF5", ("{dir}/a.h5 is not an HDF5 file",), prepare=data(lambda path: path.write_text("x" * 4096))),
+    Mistake(
+        "no HDF5",
+        ("{dir}/a.h5 is not an HDF5 file",),
+        prepare=data(lambda path: path.write_text("x" * 4096)),
+    ),
     Mistake("empty file", ("{dir}/a.h5 is not an HDF5 file",), prepare=data(Path.touch)),
-    Mistake("truncated", ("{dir}/a.h5 is truncated", "copy or write it again"), prepare=data(truncated)),
-    Mistake("never written", ("{dir}/a.h5:/images declares 4,194,304 bytes", "stores 0"), prepare=data(never_written)),
-    Mistake("external link", ("{dir}/a.h5:/images is an external link", "in the file itself"), prepare=data(linked)),
+    Mistake(
+        "truncated", ("{dir}/a.h5 is truncated", "copy or write it again"), prepare=data(truncated)
+    ),
+    Mistake(
+        "never written",
+        ("{dir}/a.h5:/images declares 4,194,304 bytes", "stores 0"),
+        prepare=data(never_written),
+    ),
+    Mistake(
+        "external link",
+        ("{dir}/a.h5:/images is an external link", "in the file itself"),
+        prepare=data(linked),
+    ),
     Mistake(
         "unknown format",
-        ("{dir}/a.h5 is of no known format: it holds /frames", "/images and /keypoints", "hgtrain convert"),
-        prepare=data(lambda path: native(path, {"format": "x"}, images=None, keypoints=None, frames=np.zeros(3))),
+        (
+            "{dir}/a.h5 is of no known format: it holds /frames",
+            "/images and /keypoints",
+            "hgtrain convert",
+        ),
+        prepare=data(
+            lambda path: native(
+                path, {"format": "x"}, images=None, keypoints=None, frames=np.zeros(3)
+            )
+        ),
     ),
     Mistake(
         "no keypoints",
@@ -246,7 +322,10 @@ DATASETS = [
     ),
     Mistake(
         "images have no channels",
-        ("{dir}/a.h5:/images has shape (4, 32, 32), expected (frames, height, width, 1 or 3) uint8",),
+        (
+            "{dir}/a.h5:/images has shape (4, 32, 32), expected (frames, height, width, 1 or 3) "
+            "uint8",
+        ),
         prepare=data(lambda path: native(path, images=np.zeros((4, 32, 32), np.uint8))),
     ),
     Mistake(
@@ -266,7 +345,11 @@ DATASETS = [
     ),
     Mistake(
         "fewer points than images",
-        ("{dir}/a.h5:/images has 4 frames", "{dir}/a.h5:/keypoints has 3", "one entry for each image"),
+        (
+            "{dir}/a.h5:/images has 4 frames",
+            "{dir}/a.h5:/keypoints has 3",
+            "one entry for each image",
+        ),
         prepare=data(lambda path: native(path, keypoints=np.zeros((3, 2, 2)))),
     ),
     Mistake(
@@ -281,7 +364,10 @@ DATASETS = [
     ),
     Mistake(
         "too few names",
-        ("{dir}/a.h5: attribute keypoint_names of / has 1 names", "{dir}/a.h5:/keypoints has 2 keypoints"),
+        (
+            "{dir}/a.h5: attribute keypoint_names of / has 1 names",
+            "{dir}/a.h5:/keypoints has 2 keypoints",
+        ),
         prepare=data(lambda path: native(path, {"keypoint_names": ["head"]})),
     ),
     Mistake(
@@ -291,7 +377,10 @@ DATASETS = [
     ),
     Mistake(
         "partner that is not there",
-        ("{dir}/a.h5: attributes of /: symmetry (0, 9) must join two different keypoints out of 0 to 1",),
+        (
+            "{dir}/a.h5: attributes of /: symmetry (0, 9) must join two different keypoints out "
+            "of 0 to 1",
+        ),
         prepare=data(lambda path: native(path, {"symmetries": np.array([[0, 9]])})),
     ),
     Mistake(
@@ -311,7 +400,10 @@ DATASETS = [
     ),
     Mistake(
         "nothing annotated",
-        ("{dir}/a.h5:/annotated marks every keypoint as not annotated, although 8 of", "data.annotated_only: false"),
+        (
+            "{dir}/a.h5:/annotated marks every keypoint as not annotated, although 8 of",
+            "data.annotated_only: false",
+        ),
         prepare=data(lambda path: deepposekit(path, annotated=False)),
     ),
     Mistake(
@@ -326,7 +418,10 @@ DATASETS = [
     ),
     Mistake(
         "frames of two sizes",
-        ("a.yaml:1: data.train: images of {dir}/a.h5 have shape (32, 32, 1) but those of {dir}/b.h5 (32, 48, 1)",),
+        (
+            "a.yaml:1: data.train: images of {dir}/a.h5 have shape (32, 32, 1) but those of "
+            "{dir}/b.h5 (32, 48, 1)",
+        ),
         "data: {train: [a.h5, b.h5]}\n",
         two(second={"size": (32, 48)}),
     ),
@@ -347,18 +442,28 @@ DATASETS = [
     ),
     Mistake(
         "fewer keypoints to validate on",
-        ("{dir}/a.h5 has 2 keypoints (head, tail) but {dir}/b.h5 has 1 (head)", "in the same order"),
+        (
+            "{dir}/a.h5 has 2 keypoints (head, tail) but {dir}/b.h5 has 1 (head)",
+            "in the same order",
+        ),
         "data: {train: a.h5, validation: b.h5}\n",
         two(second={"names": ("head",)}),
     ),
     Mistake(
         "no groups",
-        ("data.group_by needs the group of each frame, and {dir}/a.h5 (hgtrain) has none: add /group", "null"),
+        (
+            "data.group_by needs the group of each frame, and {dir}/a.h5 (hgtrain) has none: add "
+            "/group",
+            "null",
+        ),
         "data: {train: a.h5, group_by: group}\n",
     ),
     Mistake(
         "one group",
-        ("data.group_by needs two or more groups, but all 4 frames of {dir}/a.h5 are of '7'", "group_by: null"),
+        (
+            "data.group_by needs two or more groups, but all 4 frames of {dir}/a.h5 are of '7'",
+            "group_by: null",
+        ),
         "data: {train: a.h5, group_by: group}\n",
         data(lambda path: native(path, group=np.full(4, 7))),
     ),
@@ -369,7 +474,11 @@ DATASETS = [
     ),
     Mistake(
         "nobody to train with",
-        ("training.strategy is multi_worker, but nothing says which", "srun (SLURM_STEP_NODELIST", "TF_CONFIG='"),
+        (
+            "training.strategy is multi_worker, but nothing says which",
+            "srun (SLURM_STEP_NODELIST",
+            "TF_CONFIG='",
+        ),
         arguments=("--set", "training.strategy=multi_worker"),
     ),
 ]

@@ -1,7 +1,10 @@
-"""One of several processes that train together, as a program: the command line of hgtrain after some hooks.
+"""One of several processes that train together, as a program.
 
-WEIGHTS: a file to write the trained weights to at the end; those of the start go to one beside. DIES_AT, STOPS_AT:
-kills itself, or sends itself SIGTERM, before the call that would start with this step or a later one.
+The command line of hgtrain after some hooks.
+
+WEIGHTS: a file to write the trained weights to at the end; those of the start go to one beside.
+DIES_AT, STOPS_AT: kills itself, or sends itself SIGTERM, before the call that would start with this
+step or a later one.
 """
 
 import os
@@ -9,16 +12,20 @@ import signal
 
 import numpy as np
 
-from hgtrain import cli, report
+from hgtrain import cli
+from hgtrain.report import page
 from hgtrain.train import loop
-from hgtrain.trainer import Trainer
+from hgtrain.train.trainer import Trainer
 
 close, steps = Trainer.close, Trainer.steps
 
 
 def note(trainer: Trainer, name: str) -> None:
     np.savez(name, *(variable.numpy() for variable in trainer.networks.trained.trainable_variables))
-    np.savez(f"{name}-statistics", *(variable.numpy() for variable in trainer.networks.trained.non_trainable_variables))
+    np.savez(
+        f"{name}-statistics",
+        *(variable.numpy() for variable in trainer.networks.trained.non_trainable_variables),
+    )
 
 
 def noting(self: Trainer) -> None:
@@ -37,6 +44,6 @@ def dying(self: Trainer, first_step: int, learning_rates: np.ndarray) -> tuple[n
 
 loop.SECONDS_A_CALL = 0.0
 # It takes longer than all else after the training, and is the same whoever trains.
-report.write_report = lambda results: None
+page.write_report = lambda results: None
 Trainer.close, Trainer.steps = noting, dying
 cli.main()

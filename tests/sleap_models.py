@@ -25,11 +25,15 @@ VARIABLES = {
 
 def training_config(**changes: Any) -> dict[str, Any]:
     """Return a training_config.json; keys of `changes` are paths with __ for a dot."""
-    node = [{"py/object": "sleap.skeleton.Node", "py/state": {"py/tuple": [name, 1.0]}} for name in NAMES]
+    node = [
+        {"py/object": "sleap.skeleton.Node", "py/state": {"py/tuple": [name, 1.0]}}
+        for name in NAMES
+    ]
     kind = {"py/reduce": [{"py/type": "sleap.skeleton.EdgeType"}, {"py/tuple": [1]}]}
     mirrored = {"py/reduce": [{"py/type": "sleap.skeleton.EdgeType"}, {"py/tuple": [2]}]}
     links = [
-        # Objects by the order in which they come: head 1, ear_left 2, the type of an edge 3, ear_right 4, symmetry 5.
+        # Objects by the order in which they come: head 1, ear_left 2, the type of an edge 3,
+        # ear_right 4, symmetry 5.
         {"source": node[0], "target": node[1], "type": kind},
         {"source": {"py/id": 1}, "target": node[2], "type": {"py/id": 3}},
         {"source": {"py/id": 2}, "target": {"py/id": 4}, "type": mirrored},
@@ -44,7 +48,12 @@ def training_config(**changes: Any) -> dict[str, Any]:
                 "validation_fraction": 0.25,
                 "skeletons": [skeleton],
             },
-            "preprocessing": {"input_scaling": 1.0, "imagenet_mode": None, "target_height": 32, "target_width": 32},
+            "preprocessing": {
+                "input_scaling": 1.0,
+                "imagenet_mode": None,
+                "target_height": 32,
+                "target_width": 32,
+            },
         },
         "model": {
             "backbone": {"unet": None, "hourglass": {**BACKBONE, "stacks": 1}},
@@ -109,7 +118,10 @@ def described(network: keras.Model) -> list[dict[str, Any]]:
     for layer in network.layers:
         kind = type(layer).__name__
         if kind == "InputLayer":
-            config = {"name": layer.name, "batch_input_shape": [None, 32, 32, layer.output.shape[-1]]}
+            config = {
+                "name": layer.name,
+                "batch_input_shape": [None, 32, 32, layer.output.shape[-1]],
+            }
         elif kind == "Rescaling":
             continue
         else:
@@ -125,10 +137,16 @@ def write_model(folder: Path, network: keras.Model, document: dict[str, Any] | N
     with h5py.File(folder / "best_model.h5", "w") as file:
         set_layers(file, described(network))
         for layer in network.layers:
-            for name, variable in zip(VARIABLES.get(type(layer).__name__, ()), layer.variables, strict=True):
-                file[f"model_weights/{layer.name}/{layer.name}/{name}"] = np.asarray(variable.numpy())
+            for name, variable in zip(
+                VARIABLES.get(type(layer).__name__, ()), layer.variables, strict=True
+            ):
+                file[f"model_weights/{layer.name}/{layer.name}/{name}"] = np.asarray(
+                    variable.numpy()
+                )
     return folder
 
 
 def set_layers(file: h5py.File, layers: list[dict[str, Any]]) -> None:
-    file.attrs["model_config"] = json.dumps({"class_name": "Functional", "config": {"layers": layers}}, default=str)
+    file.attrs["model_config"] = json.dumps(
+        {"class_name": "Functional", "config": {"layers": layers}}, default=str
+    )

@@ -5,9 +5,10 @@ import sys
 import pytest
 
 import hgtrain
-from hgtrain import cli, run
+from hgtrain import cli
+from hgtrain.commands import fit as fit_module
 from hgtrain.errors import ConfigError, DatasetError, HgtrainError, RunError
-from hgtrain.stopping import StoppedError
+from hgtrain.signals import StoppedError
 
 HEAVY = ["tensorflow", "keras", "numpy", "h5py", "pydantic", "yaml"]
 
@@ -58,7 +59,10 @@ def config(tmp_path):
 
 @pytest.fixture
 def fit(monkeypatch):
-    """Return a function that replaces what fit does: `raises` or `returns`; `.calls` is what it was given."""
+    """Return a function that replaces what fit does: `raises` or `returns`.
+
+    `.calls` is what it was given.
+    """
 
     def replace(raises=None, returns=("runs/a", EVALUATION)):
         replace.calls = []
@@ -69,7 +73,7 @@ def fit(monkeypatch):
                 raise raises
             return returns
 
-        monkeypatch.setattr(run, "fit", fake)
+        monkeypatch.setattr(fit_module, "fit", fake)
         return replace.calls
 
     return replace
@@ -104,7 +108,11 @@ for arguments in all_arguments:
 def test_help_version_and_wrong_commands_import_nothing_heavy():
     program = [sys.executable, "-c", IMPORTED_BY, json.dumps(LIGHT), json.dumps(HEAVY)]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
-    lines = [line.removeprefix("imported ") for line in done.stdout.splitlines() if line.startswith("imported ")]
+    lines = [
+        line.removeprefix("imported ")
+        for line in done.stdout.splitlines()
+        if line.startswith("imported ")
+    ]
     assert [json.loads(line) for line in lines] == [[arguments, []] for arguments in LIGHT]
 
 
@@ -120,7 +128,9 @@ def test_the_version_is_the_packages(command):
 
 
 def test_the_package_is_a_program():
-    done = subprocess.run([sys.executable, "-m", "hgtrain", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "hgtrain", "--version"], capture_output=True, text=True, check=True
+    )
     assert done.stdout == f"hgtrain, version {hgtrain.__version__}\n"
 
 
@@ -143,7 +153,10 @@ def test_importing_the_program_runs_nothing():
         (["fit", "a.yaml", "--set"], "requires an argument"),
         (["trian"], "No such command 'trian'"),
         (["init"], "give DATA and -o CONFIG, or --schema"),
-        (["export", "a", "-o", "b", "--size", "64"], "'64' is not a height and a width such as 192x256"),
+        (
+            ["export", "a", "-o", "b", "--size", "64"],
+            "'64' is not a height and a width such as 192x256",
+        ),
     ],
 )
 def test_a_wrong_command_line_is_status_2_on_stderr(command, arguments, message):
@@ -168,7 +181,9 @@ def test_all_mistakes_of_a_config_come_at_once(command, config):
     )
 
 
-@pytest.mark.parametrize("defect", [ZeroDivisionError("a defect"), OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    "defect", [ZeroDivisionError("a defect"), OSError(28, "No space left on device")]
+)
 def test_any_other_failure_shows_its_traceback(command, config, fit, defect):
     fit(raises=defect)
     with pytest.raises(type(defect)) as caught:
@@ -177,7 +192,8 @@ def test_any_other_failure_shows_its_traceback(command, config, fit, defect):
 
 
 @pytest.mark.parametrize(
-    ("stopped", "status"), [(StoppedError(2), 130), (StoppedError(15), 143), (KeyboardInterrupt(), 130)]
+    ("stopped", "status"),
+    [(StoppedError(2), 130), (StoppedError(15), 143), (KeyboardInterrupt(), 130)],
 )
 def test_a_signal_has_its_status_and_no_message(command, config, fit, stopped, status):
     fit(raises=stopped)
@@ -230,7 +246,9 @@ def test_the_schema_is_a_schema_and_takes_a_config(command):
 
 def test_a_reader_that_leaves_early_gets_no_traceback():
     program = subprocess.Popen(
-        [sys.executable, "-m", "hgtrain", "init", "--schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "hgtrain", "init", "--schema"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     with program:
         program.stdout.close()
@@ -239,6 +257,8 @@ def test_a_reader_that_leaves_early_gets_no_traceback():
 
 def test_a_closed_stderr_is_no_failure():
     shell = 'exec "$0" -m hgtrain doctor --json 2>&-'
-    done = subprocess.run(["sh", "-c", shell, sys.executable], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", shell, sys.executable], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0
     assert "versions" in json.loads(done.stdout)

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hgtrain.coords import cells_to_pixels, original_points, padded_length, resized_length, resized_points
+from hgtrain.coords import (
+    cells_to_pixels,
+    original_points,
+    padded_length,
+    resized_length,
+    resized_points,
+)
 
 SETTINGS = settings(max_examples=60)
 SCALES = st.floats(0.05, 4)
@@ -40,7 +46,15 @@ def test_missing_points_stay_missing() -> None:
 
 @pytest.mark.parametrize(
     ("length", "scale", "expected"),
-    [(100, 1.0, 100), (100, 0.37, 37), (101, 0.5, 51), (300, 1 / 3, 100), (7, 1.5, 11), (3, 0.1, 1), (1, 0.001, 1)],
+    [
+        (100, 1.0, 100),
+        (100, 0.37, 37),
+        (101, 0.5, 51),
+        (300, 1 / 3, 100),
+        (7, 1.5, 11),
+        (3, 0.1, 1),
+        (1, 0.001, 1),
+    ],
 )
 def test_resized_length_holds_the_whole_image(length: int, scale: float, expected: int) -> None:
     assert resized_length(length, scale) == expected
@@ -49,11 +63,15 @@ def test_resized_length_holds_the_whole_image(length: int, scale: float, expecte
 @SETTINGS
 @given(st.integers(1, 5000), SCALES)
 def test_resized_length_is_within_a_pixel_of_the_content(length: int, scale: float) -> None:
-    assert -0.0101 <= resized_length(length, scale) - length * scale < 1 or resized_length(length, scale) == 1
+    assert (
+        -0.0101 <= resized_length(length, scale) - length * scale < 1
+        or resized_length(length, scale) == 1
+    )
 
 
 @pytest.mark.parametrize(
-    ("length", "multiple", "expected"), [(64, 16, 64), (65, 16, 80), (1, 64, 64), (63, 1, 63), (192, 64, 192)]
+    ("length", "multiple", "expected"),
+    [(64, 16, 64), (65, 16, 80), (1, 64, 64), (63, 1, 63), (192, 64, 192)],
 )
 def test_padded_length_is_the_next_multiple(length: int, multiple: int, expected: int) -> None:
     assert padded_length(length, multiple) == expected

@@ -3,8 +3,9 @@ import io
 import numpy as np
 import pytest
 
-from hgtrain.train import log
-from hgtrain.train.log import EventFile, Reporter, format_seconds, progress, say
+from hgtrain import log
+from hgtrain.log import Reporter, format_seconds, progress, say
+from hgtrain.train.observer import EventFile
 
 
 class FakeClock:
@@ -43,7 +44,14 @@ def test_a_line_goes_to_stderr_alone(capsys):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0:00"), (59.4, "0:59"), (59.6, "1:00"), (123, "2:03"), (3723, "1:02:03"), (90000, "25:00:00")],
+    [
+        (0, "0:00"),
+        (59.4, "0:59"),
+        (59.6, "1:00"),
+        (123, "2:03"),
+        (3723, "1:02:03"),
+        (90000, "25:00:00"),
+    ],
 )
 def test_seconds_are_written_as_clocks_do(seconds, text):
     assert format_seconds(seconds) == text
@@ -127,7 +135,10 @@ def events_of(folder):
     import tensorflow as tf
 
     (path,) = folder.glob("events.out.tfevents.*")
-    return [tf.compat.v1.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+    return [
+        tf.compat.v1.Event.FromString(record.numpy())
+        for record in tf.data.TFRecordDataset(str(path))
+    ]
 
 
 def test_an_event_file_begins_with_its_version(tmp_path):
@@ -142,7 +153,10 @@ def test_scalars_are_points_of_curves(tmp_path):
     events.close()
     event = events_of(tmp_path)[1]
     assert event.step == 7
-    assert {value.tag: value.simple_value for value in event.summary.value} == {"loss": 0.5, "val_loss": 0.25}
+    assert {value.tag: value.simple_value for value in event.summary.value} == {
+        "loss": 0.5,
+        "val_loss": 0.25,
+    }
 
 
 def test_images_come_back_as_they_were(tmp_path):
@@ -155,7 +169,9 @@ def test_images_come_back_as_they_were(tmp_path):
     values = events_of(tmp_path)[1].summary.value
     assert [value.tag for value in values] == ["validation/0", "validation/1"]
     assert [(value.image.height, value.image.width) for value in values] == [(5, 8)] * 2
-    assert np.array_equal([tf.io.decode_png(value.image.encoded_image_string) for value in values], images)
+    assert np.array_equal(
+        [tf.io.decode_png(value.image.encoded_image_string) for value in values], images
+    )
 
 
 def test_what_is_written_can_be_read_while_the_run_goes_on(tmp_path):

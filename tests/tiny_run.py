@@ -7,11 +7,11 @@ from io import BytesIO
 import h5py
 import numpy as np
 
-from hgtrain import run
-from hgtrain.config import load_config
-from hgtrain.data.dataset import Skeleton
-from hgtrain.data.native import write_dataset
-from hgtrain.stopping import StopRequest
+from hgtrain.commands import fit as fit_module
+from hgtrain.config.load import load_config
+from hgtrain.data.formats.hgtrain_writer import write_dataset
+from hgtrain.signals import StopRequest
+from hgtrain.skeleton import Skeleton
 
 CONFIG = """\
 data: {train: flies.h5, validation: 0.25}
@@ -42,7 +42,9 @@ def make_frames(count=12, size=32):
     for _ in range(count):
         points = random.uniform(6, size - 6, (len(NAMES), 2)).astype(np.float32)
         squared = (columns - points[:, 0, None, None]) ** 2 + (rows - points[:, 1, None, None]) ** 2
-        spots = np.array([240, 160, 80])[:, None, None] * np.exp(-squared / np.array([4, 8, 16])[:, None, None])
+        spots = np.array([240, 160, 80])[:, None, None] * np.exp(
+            -squared / np.array([4, 8, 16])[:, None, None]
+        )
         yield spots.max(0).astype(np.uint8)[..., None], points, None, None
 
 
@@ -54,7 +56,7 @@ def write_data(folder):
 
 
 def fit(config_file, folder, *overrides, resume=False):
-    return run.fit(load_config(config_file, overrides), folder, resume, StopRequest())
+    return fit_module.fit(load_config(config_file, overrides), folder, resume, StopRequest())
 
 
 def rows_of(folder):
@@ -68,8 +70,15 @@ def without_times(rows):
 def weights_of(path):
     """Return every array in a .keras file by its path, as bytes."""
     arrays = {}
-    with zipfile.ZipFile(path) as archive, h5py.File(BytesIO(archive.read("model.weights.h5"))) as file:
-        file.visititems(lambda name, item: arrays.update({name: item[()].tobytes()} if hasattr(item, "dtype") else {}))
+    with (
+        zipfile.ZipFile(path) as archive,
+        h5py.File(BytesIO(archive.read("model.weights.h5"))) as file,
+    ):
+        file.visititems(
+            lambda name, item: arrays.update(
+                {name: item[()].tobytes()} if hasattr(item, "dtype") else {}
+            )
+        )
     return arrays
 
 

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from hgtrain.data.dataset import NOT_LABELLED, Frame, ImageSource, PoseDataset
-from hgtrain.data.images import ConcatenatedImages
+from hgtrain.data.formats.stored_images import ConcatenatedImages
 
 
 class Concatenated:
-    """Several datasets with the same keypoints and image shape as one `PoseDataset`; `paths` are their files."""
+    """Several datasets with the same keypoints and image shape as one `PoseDataset`.
+
+    `paths` are their files.
+    """
 
     def __init__(self, parts: Sequence[PoseDataset]) -> None:
         self._parts = list(parts)
@@ -22,18 +25,25 @@ class Concatenated:
         self.edges, self.symmetries = first.edges, first.symmetries
         instances = max(part.points.shape[1] for part in parts)
         self.points = np.concatenate([_padded(part.points, instances, np.nan) for part in parts])
-        self.visibility = np.concatenate([_padded(part.visibility, instances, NOT_LABELLED) for part in parts])
+        self.visibility = np.concatenate(
+            [_padded(part.visibility, instances, NOT_LABELLED) for part in parts]
+        )
         for part, start in zip(parts, self._starts[:-1], strict=True):
             # One copy of the labels in all.
             mine = slice(start, start + len(part)), slice(part.points.shape[1])
             part.points, part.visibility = self.points[mine], self.visibility[mine]
-        self.images: ImageSource = ConcatenatedImages([part.images for part in parts], [len(part) for part in parts])
+        self.images: ImageSource = ConcatenatedImages(
+            [part.images for part in parts], [len(part) for part in parts]
+        )
         self.notes = tuple(note for part in parts for note in part.notes)
         self.flags_path: str | None = next(filter(None, map(flags_path, parts)), None)
 
     @property
     def groups(self) -> np.ndarray | None:
-        """Return the group of each frame, its file before it; made anew each time, as it takes more than the points."""
+        """Return the group of each frame, its file before it.
+
+        Made anew each time, as it takes more than the points.
+        """
         return np.concatenate([_prefixed_groups(part) for part in self._parts])
 
     def __len__(self) -> int:
@@ -44,7 +54,10 @@ class Concatenated:
         return Frame(part[row].image, self.points[index])
 
     def read_images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return images `(n, H, W, C)` uint8 in the order asked for; negative indices count from the end."""
+        """Return images `(n, H, W, C)` uint8 in the order asked for.
+
+        Negative indices count from the end.
+        """
         wanted = np.asarray(indices, dtype=np.int64)
         for index in wanted[(wanted < -len(self)) | (wanted >= len(self))]:
             self._find(int(index))
@@ -79,10 +92,17 @@ def _padded(values: np.ndarray, instances: int, fill: float) -> np.ndarray:
 
 
 def _prefixed_groups(part: PoseDataset) -> np.ndarray:
-    groups = [part.path] * len(part) if part.groups is None else [f"{part.path}/{group}" for group in part.groups]
+    groups = (
+        [part.path] * len(part)
+        if part.groups is None
+        else [f"{part.path}/{group}" for group in part.groups]
+    )
     return np.array(groups, dtype=str)
 
 
 def flags_path(dataset: PoseDataset) -> str | None:
-    """Return file and HDF5 path of what marks keypoints as not annotated; None where the format has no such marks."""
+    """Return file and HDF5 path of what marks keypoints as not annotated.
+
+    None where the format has no such marks.
+    """
     return getattr(dataset, "flags_path", None)

@@ -1,4 +1,7 @@
-"""What a pose dataset is: the protocol every format fulfils and every user of datasets relies on."""
+"""What a pose dataset is.
+
+The protocol every format fulfils and every user of datasets relies on.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -13,25 +16,19 @@ class Frame(NamedTuple):
     """One labelled image.
 
     image: `(H, W, C)` uint8, C 1 or 3.
-    keypoints: `(I, K, 2)` float32, x then y in pixels, pixel centres at integers, NaN where missing.
+    keypoints: `(I, K, 2)` float32, x then y in pixels, pixel centres at integers, NaN where
+    missing.
     """
 
     image: np.ndarray
     keypoints: np.ndarray
 
 
-class Skeleton(NamedTuple):
-    """Names of the keypoints, edges as `(from, to)` and left/right partners as `(left, right)`, both by index."""
-
-    keypoint_names: tuple[str, ...]
-    edges: tuple[tuple[int, int], ...] = ()
-    symmetries: tuple[tuple[int, int], ...] = ()
-
-
 class ImageSource(Protocol):
     """Where a dataset's images come from, without its labels.
 
-    Pickled it is only where they lie; the file is opened again, with the same checks, where it is unpickled.
+    Pickled it is only where they lie; the file is opened again, with the same checks, where it is
+    unpickled.
     shape: `(H, W, C)` of every image. frames_a_chunk: how many are unpacked, at most, to read one.
     """
 
@@ -48,7 +45,10 @@ class ImageSource(Protocol):
 
 
 def read_in_order(images: ImageSource, rows: np.ndarray) -> np.ndarray:
-    """Return images `(n, H, W, C)` uint8 of rows in any order, repeats allowed; each is read once."""
+    """Return images `(n, H, W, C)` uint8 of rows in any order, repeats allowed.
+
+    Each is read once.
+    """
     rising, order = np.unique(rows, return_inverse=True)
     found = images.read(rising)
     return found if np.array_equal(order, np.arange(len(rising))) else found[order]
@@ -56,13 +56,17 @@ def read_in_order(images: ImageSource, rows: np.ndarray) -> np.ndarray:
 
 @runtime_checkable
 class PoseDataset(Protocol):
-    """Frames with the keypoints of up to I animals each; labels are in memory, images are read on demand.
+    """Frames with the keypoints of up to I animals each.
+
+    Labels are in memory, images are read on demand.
 
     path: the file, as messages name it.
     format: name of the layout, for messages.
     image_shape: `(H, W, C)` of every frame.
-    points: `(N, I, K, 2)` float32, x then y in pixels, pixel centres at integers, NaN where missing.
-    visibility: `(N, I, K)` uint8, one of NOT_LABELLED, HIDDEN, VISIBLE. What is labelled (not NOT_LABELLED) and has a
+    points: `(N, I, K, 2)` float32, x then y in pixels, pixel centres at integers, NaN where
+    missing.
+    visibility: `(N, I, K)` uint8, one of NOT_LABELLED, HIDDEN, VISIBLE. What is labelled (not
+    NOT_LABELLED) and has a
         NaN point is marked as absent.
     groups: `(N,)` strings, e.g. the video of a frame; None where the format has no such thing.
     notes: what was left out when opening and why, one sentence each, for the log.
@@ -94,7 +98,10 @@ class PoseDataset(Protocol):
         ...
 
     def read_images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return images `(n, H, W, C)` uint8 in the order asked for, repeats allowed; `(0, H, W, C)` for none."""
+        """Return images `(n, H, W, C)` uint8 in the order asked for, repeats allowed.
+
+        `(0, H, W, C)` for none.
+        """
         ...
 
     def location(self, index: int) -> str:

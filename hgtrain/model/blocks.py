@@ -1,8 +1,8 @@
 """The building blocks of the hourglass: convolution, stem, downsampling, upsampling.
 
-Newell, Yang and Deng 2016 (arXiv:1603.06937) with the plain convolutions of Newell, Huang and Deng 2017 (Associative
-Embedding, arXiv:1611.05424). Attributes, defaults and layer names are those of `sleap.nn.architectures.hourglass`, so
-that weights trained there fit by name.
+Newell, Yang and Deng 2016 (arXiv:1603.06937) with the plain convolutions of Newell, Huang and Deng
+2017 (Associative Embedding, arXiv:1611.05424). Attributes, defaults and layer names are those of
+`sleap.nn.architectures.hourglass`, so that weights trained there fit by name.
 """
 
 from dataclasses import dataclass
@@ -10,23 +10,38 @@ from typing import Literal
 
 from keras import KerasTensor, layers
 
-# With Keras's own 0.99 the statistics lag hundreds of steps behind, and validation is worse than training by a factor.
+# With Keras's own 0.99 the statistics lag hundreds of steps behind, and validation is worse than
+# training by a factor.
 BATCH_NORM_MOMENTUM = 0.9
 
 
-def conv(x: KerasTensor, filters: int, kernel_size: int = 3, stride: int = 1, prefix: str = "conv") -> KerasTensor:
+def conv(
+    x: KerasTensor, filters: int, kernel_size: int = 3, stride: int = 1, prefix: str = "conv"
+) -> KerasTensor:
     """Return `x` after convolution, ReLU and batch normalisation, in this order.
 
-    x: `(B, H, W, C)`; the result is `(B, ceil(H / stride), ceil(W / stride), filters)`. The layers are named
-    `<prefix>_conv` and `<prefix>_bn`.
+    x: `(B, H, W, C)`; the result is `(B, ceil(H / stride), ceil(W / stride), filters)`. The layers
+    are named `<prefix>_conv` and `<prefix>_bn`.
     """
-    x = layers.Conv2D(filters, kernel_size, strides=stride, padding="same", activation="relu", name=f"{prefix}_conv")(x)
+    x = layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=stride,
+        padding="same",
+        activation="relu",
+        name=f"{prefix}_conv",
+    )(x)
     return layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{prefix}_bn")(x)
 
 
 def max_pool(x: KerasTensor, stride: int, name: str) -> KerasTensor:
-    """Return the maximum over windows of `stride` pixels, 2 at least: with stride 1 the reference pools 2 by 2 too."""
-    return layers.MaxPooling2D(pool_size=max(2, stride), strides=stride, padding="same", name=name)(x)
+    """Return the maximum over windows of `stride` pixels, 2 at least.
+
+    With stride 1 the reference pools 2 by 2 too.
+    """
+    return layers.MaxPooling2D(pool_size=max(2, stride), strides=stride, padding="same", name=name)(
+        x
+    )
 
 
 @dataclass(frozen=True)
@@ -36,7 +51,8 @@ class StemBlock:
     Conv(7x7, filters) -> Conv(3x3, 2 * filters) -> MaxPool(2x2) -> Conv(3x3, output_filters).
 
     pool: False leaves every stride at 1 and the pooling out.
-    pooling_stride: 1, 2 or 4. With 2 the pooling has a stride of 2, with 4 the first convolution has one as well. With
+    pooling_stride: 1, 2 or 4. With 2 the pooling has a stride of 2, with 4 the first convolution
+    has one as well. With
         1 the pooling layer stays, with a stride of 1.
     filters: channels of the first convolution.
     output_filters: channels of the result.
@@ -50,7 +66,9 @@ class StemBlock:
 
     def __post_init__(self) -> None:
         if self.pooling_stride not in (1, 2, 4):
-            raise ValueError(f"StemBlock.pooling_stride must be 1, 2 or 4, got {self.pooling_stride}")
+            raise ValueError(
+                f"StemBlock.pooling_stride must be 1, 2 or 4, got {self.pooling_stride}"
+            )
         require_positive(self, "filters", "output_filters")
 
     @property
@@ -60,7 +78,13 @@ class StemBlock:
 
     def make_block(self, x_in: KerasTensor, prefix: str = "stem") -> KerasTensor:
         """Return `x_in` `(B, H, W, C)` after the stem; every layer's name starts with `prefix`."""
-        x = conv(x_in, self.filters, kernel_size=7, stride=self.first_conv_stride, prefix=f"{prefix}_conv7x7")
+        x = conv(
+            x_in,
+            self.filters,
+            kernel_size=7,
+            stride=self.first_conv_stride,
+            prefix=f"{prefix}_conv7x7",
+        )
         x = conv(x, 2 * self.filters, prefix=f"{prefix}_conv3x3")
         if self.pool:
             x = max_pool(x, self.pooling_stride // self.first_conv_stride, name=f"{prefix}_pool")
@@ -126,14 +150,17 @@ class UpsamplingBlock:
         """
         x = conv(x, self.filters, prefix=f"{prefix}_conv")
         x = layers.UpSampling2D(
-            self.upsampling_stride, interpolation=self.interp_method, name=f"{prefix}_{self.interp_method}"
+            self.upsampling_stride,
+            interpolation=self.interp_method,
+            name=f"{prefix}_{self.interp_method}",
         )(x)
         if skip_source is None:
             return x
         if x.shape[1:3] != skip_source.shape[1:3]:
             at = "" if current_stride is None else f" at stride {current_stride}"
             raise ValueError(
-                f"{prefix}{at}: the skip connection is {skip_source.shape[1:3]}, the upsampled input {x.shape[1:3]}; "
+                f"{prefix}{at}: the skip connection is {skip_source.shape[1:3]}, the upsampled "
+                f"input {x.shape[1:3]}; "
                 "pad the image to a multiple of the maximum stride"
             )
         skip = conv(skip_source, self.filters, prefix=f"{prefix}_skip")
@@ -145,4 +172,7 @@ def require_positive(block: object, *attributes: str) -> None:
     for attribute in attributes:
         value = getattr(block, attribute)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{type(block).__name__}.{attribute} must be a whole number of 1 or more, got {value!r}")
+            raise ValueError(
+                f"{type(block).__name__}.{attribute} must be a whole number of 1 or more, got "
+                f"{value!r}"
+            )

@@ -9,7 +9,10 @@ from hgtrain.model.blocks import DownsamplingBlock, StemBlock, UpsamplingBlock, 
 
 
 class HourglassConfig(Protocol):
-    """What `Hourglass.from_config` reads: strides in pixels of the network's input, powers of two."""
+    """What `Hourglass.from_config` reads.
+
+    Strides in pixels of the network's input, powers of two.
+    """
 
     # Read-only, so that frozen sections and narrower types fulfil it.
     @property
@@ -34,10 +37,12 @@ class HourglassConfig(Protocol):
 class Hourglass:
     """Encoder and decoder, repeated: x_in -> stem -> (encoder_stack -> decoder_stack) x stacks.
 
-    down_blocks, up_blocks: steps down and up in every stack; equal when there is more than one stack.
+    down_blocks, up_blocks: steps down and up in every stack; equal when there is more than one
+    stack.
     stem_filters: channels of the stem's first convolution.
     stem_stride: 1, 2 or 4.
-    filters: channels of the first downsampling block; each further one has `filter_increase` more, and an upsampling
+    filters: channels of the first downsampling block; each further one has `filter_increase` more,
+    and an upsampling
         block as many as the downsampling block whose input has its output's stride.
     interp_method: "nearest" or "bilinear".
     stacks: repetitions, 1 or more; the output of each can be supervised.
@@ -57,30 +62,42 @@ class Hourglass:
         require_positive(self, "down_blocks", "stem_filters", "filters", "stacks")
         if not 0 <= self.up_blocks <= self.down_blocks:
             raise ValueError(
-                f"Hourglass.up_blocks must be from 0 to down_blocks ({self.down_blocks}), got {self.up_blocks}"
+                f"Hourglass.up_blocks must be from 0 to down_blocks ({self.down_blocks}), got "
+                f"{self.up_blocks}"
             )
         if self.stacks > 1 and self.up_blocks != self.down_blocks:
             raise ValueError(
-                f"Hourglass.up_blocks must equal down_blocks ({self.down_blocks}) with {self.stacks} stacks, "
+                f"Hourglass.up_blocks must equal down_blocks ({self.down_blocks}) with "
+                f"{self.stacks} stacks, "
                 f"got {self.up_blocks}"
             )
         if self.filter_increase < 0:
-            raise ValueError(f"Hourglass.filter_increase must be 0 or more, got {self.filter_increase}")
+            raise ValueError(
+                f"Hourglass.filter_increase must be 0 or more, got {self.filter_increase}"
+            )
 
     @classmethod
     def from_config(cls, config: HourglassConfig) -> "Hourglass":
         """Return the hourglass of a `model.backbone` section.
 
-        Raises ValueError for strides that are not powers of two or not in the order stem, output, maximum.
+        Raises ValueError for strides that are not powers of two or not in the order stem, output,
+        maximum.
         """
         stem, output, maximum = config.stem_stride, config.output_stride, config.max_stride
-        for name, stride in (("stem_stride", stem), ("output_stride", output), ("max_stride", maximum)):
+        for name, stride in (
+            ("stem_stride", stem),
+            ("output_stride", output),
+            ("max_stride", maximum),
+        ):
             if stride < 1 or stride & (stride - 1):
                 raise ValueError(f"{name} must be a power of two, got {stride}")
         if not stem <= output <= maximum:
-            raise ValueError(f"strides must be stem <= output <= max, got {stem}, {output}, {maximum}")
+            raise ValueError(
+                f"strides must be stem <= output <= max, got {stem}, {output}, {maximum}"
+            )
         return cls(
-            # Powers of two: the difference of the exponents is the number of halvings between two strides.
+            # Powers of two: the difference of the exponents is the number of halvings between two
+            # strides.
             down_blocks=maximum.bit_length() - stem.bit_length(),
             up_blocks=maximum.bit_length() - output.bit_length(),
             stem_filters=config.stem_filters,
@@ -93,7 +110,10 @@ class Hourglass:
 
     @property
     def maximum_stride(self) -> int:
-        """Return the stride of the deepest features, in pixels; image sides must be multiples of it."""
+        """Return the stride of the deepest features, in pixels.
+
+        Image sides must be multiples of it.
+        """
         return self.stem_stride * 2**self.down_blocks
 
     @property
@@ -104,18 +124,29 @@ class Hourglass:
     @property
     def stem_stack(self) -> list[StemBlock]:
         """Return the blocks before the stacks."""
-        return [StemBlock(pooling_stride=self.stem_stride, filters=self.stem_filters, output_filters=self.filters)]
+        return [
+            StemBlock(
+                pooling_stride=self.stem_stride,
+                filters=self.stem_filters,
+                output_filters=self.filters,
+            )
+        ]
 
     @property
     def encoder_stack(self) -> list[DownsamplingBlock]:
         """Return the downsampling blocks of one stack, finest first."""
-        return [DownsamplingBlock(filters=self._filters_at(level)) for level in range(self.down_blocks)]
+        return [
+            DownsamplingBlock(filters=self._filters_at(level)) for level in range(self.down_blocks)
+        ]
 
     @property
     def decoder_stack(self) -> list[UpsamplingBlock]:
         """Return the upsampling blocks of one stack, coarsest first."""
         levels = range(self.down_blocks - 1, self.down_blocks - 1 - self.up_blocks, -1)
-        return [UpsamplingBlock(filters=self._filters_at(level), interp_method=self.interp_method) for level in levels]
+        return [
+            UpsamplingBlock(filters=self._filters_at(level), interp_method=self.interp_method)
+            for level in levels
+        ]
 
     def _filters_at(self, level: int) -> int:
         return self.filters + self.filter_increase * level
@@ -129,7 +160,8 @@ class Hourglass:
         for side in x.shape[1:3]:
             if side is not None and side % self.maximum_stride:
                 raise ValueError(
-                    f"the image is {x.shape[1]} x {x.shape[2]}, its sides must be multiples of {self.maximum_stride}"
+                    f"the image is {x.shape[1]} x {x.shape[2]}, its sides must be multiples of "
+                    f"{self.maximum_stride}"
                 )
         for i, block in enumerate(self.stem_stack):
             x = block.make_block(x, prefix=f"stem{i}")
@@ -141,8 +173,8 @@ class Hourglass:
         return outputs
 
     def _make_stack(self, x: KerasTensor, stem: KerasTensor, prefix: str) -> KerasTensor:
-        # The finest skip connection is the stem's output in every stack, not the stack's own input: the reference is
-        # built so, and weights trained with it give other maps otherwise.
+        # The finest skip connection is the stem's output in every stack, not the stack's own input:
+        # the reference is built so, and weights trained with it give other maps otherwise.
         skips = [stem]
         for i, down in enumerate(self.encoder_stack):
             x = down.make_block(x, prefix=f"{prefix}_enc{i}")
@@ -150,6 +182,8 @@ class Hourglass:
         skips.pop()
         stride = self.maximum_stride
         for i, up in enumerate(self.decoder_stack):
-            x = up.make_block(x, current_stride=stride, skip_source=skips.pop(), prefix=f"{prefix}_dec{i}")
+            x = up.make_block(
+                x, current_stride=stride, skip_source=skips.pop(), prefix=f"{prefix}_dec{i}"
+            )
             stride //= up.upsampling_stride
         return x

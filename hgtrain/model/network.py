@@ -3,19 +3,26 @@
 import keras
 from keras import layers
 
-from hgtrain.config import ModelConfig
-from hgtrain.model.heads import HEADS
+from hgtrain.config.schema import ModelConfig
+from hgtrain.heads.single_instance import HEADS
 from hgtrain.model.hourglass import Hourglass
 
 
 def build_network(
-    config: ModelConfig, channels: int, keypoints: int, precision: str = "float32", all_stacks: bool = True
+    config: ModelConfig,
+    channels: int,
+    keypoints: int,
+    precision: str = "float32",
+    all_stacks: bool = True,
 ) -> keras.Model:
     """Return a model from images `(B, H, W, channels)`, uint8 or float 0..255, to confidence maps.
 
-    H and W are any multiples of `max_stride`. Outputs are `(B, H / output_stride, W / output_stride, keypoints)`
-    float32: a list with one tensor for each stack, or, with `all_stacks` False, the last stack's alone.
-    precision: a Keras dtype policy; inputs are rescaled and heads computed in float32 whatever it is.
+    H and W are any multiples of `max_stride`. Outputs are `(B, H / output_stride, W /
+    output_stride, keypoints)`
+    float32: a list with one tensor for each stack, or, with `all_stacks` False, the last stack's
+    alone.
+    precision: a Keras dtype policy; inputs are rescaled and heads computed in float32 whatever it
+    is.
     """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)

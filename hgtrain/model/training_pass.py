@@ -1,4 +1,7 @@
-"""The forward pass of training: the network's own layers and weights, in less time or less memory."""
+"""The forward pass of training.
+
+The network's own layers and weights, in less time or less memory.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -26,7 +29,10 @@ class TrainingPass:
         # In the order of depth, inputs first, which is an order of computation.
         wired = [layer for layer in network.layers if not isinstance(layer, layers.InputLayer)]
         blocks = [list(block) for _, block in groupby(wired, lambda layer: block_of(layer.name))]
-        self._segments = [_Segment(block, _needed_after(blocks[i + 1 :], network)) for i, block in enumerate(blocks)]
+        self._segments = [
+            _Segment(block, _needed_after(blocks[i + 1 :], network))
+            for i, block in enumerate(blocks)
+        ]
         self._recompute = recompute
 
     def __call__(self, images: tf.Tensor) -> list[tf.Tensor]:
@@ -42,8 +48,9 @@ class TrainingPass:
 class _Between(NamedTuple):
     """What passes from a block to others, as rows `(B * H * W, C)`.
 
-    Its gradient is a sum over blocks of the sums within each. If all had one shape, TensorFlow would add them up in one
-    go, but not where blocks are computed again: in the other order they round differently.
+    Its gradient is a sum over blocks of the sums within each. If all had one shape, TensorFlow
+    would add them up in one go, but not where blocks are computed again: in the other order they
+    round differently.
     """
 
     rows: tf.Tensor
@@ -64,7 +71,10 @@ def _rows(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def block_of(layer_name: str) -> str:
-    """Return the block of the network a layer belongs to: a stack, or one convolution of the stem, which are large."""
+    """Return the block of the network a layer belongs to.
+
+    A stack, or one convolution of the stem, which are large.
+    """
     block, *rest = layer_name.split("_")
     if not block.startswith("stem"):
         return block
@@ -82,7 +92,10 @@ def _inputs_of(layer: layers.Layer) -> Sequence[KerasTensor]:
 
 
 class _Segment:
-    """Layers computed one after the other; `inputs` come from outside, `outputs` are needed outside."""
+    """Layers computed one after the other.
+
+    `inputs` come from outside, `outputs` are needed outside.
+    """
 
     def __init__(self, block: Sequence[layers.Layer], needed_after: set[int]) -> None:
         self._layers = block
@@ -104,7 +117,8 @@ class _Segment:
 def _run(layer: layers.Layer, inputs: list[tf.Tensor], updates: bool) -> tf.Tensor:
     if isinstance(layer, layers.BatchNormalization) and layer.trainable and not layer.synchronized:
         return _normalised(layer, inputs[0], updates)
-    # In bfloat16 Keras's way is the faster one: oneDNN computes the gradient of the bias along with the kernel's.
+    # In bfloat16 Keras's way is the faster one: oneDNN computes the gradient of the bias along with
+    # the kernel's.
     if type(layer) is layers.Conv2D and layer.compute_dtype == "float32":
         return _convolved(layer, inputs[0])
     if isinstance(layer, layers.UpSampling2D) and layer.interpolation == "nearest":
@@ -113,7 +127,10 @@ def _run(layer: layers.Layer, inputs: list[tf.Tensor], updates: bool) -> tf.Tens
 
 
 def _repeated(x: tf.Tensor, times: tuple[int, int]) -> tf.Tensor:
-    """Return `x` `(B, H, W, C)` with each pixel that many times in height and width: two operations, Keras has ten."""
+    """Return `x` `(B, H, W, C)` with each pixel that many times in height and width.
+
+    Two operations, Keras has ten.
+    """
 
     @tf.custom_gradient
     def repeated(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
@@ -128,16 +145,21 @@ def _repeated(x: tf.Tensor, times: tuple[int, int]) -> tf.Tensor:
 
 
 def _convolved(layer: layers.Conv2D, x: tf.Tensor) -> tf.Tensor:
-    """Return what the float32 layer makes of `x`; only the gradient of its bias is another operation."""
+    """Return what the float32 layer makes of `x`.
+
+    Only the gradient of its bias is another operation.
+    """
     convolved = layer.convolution_op(tf.cast(x, tf.float32), layer.kernel.value)
     return layer.activation(_biased(convolved, layer.bias.value))
 
 
 @tf.custom_gradient
-def _biased(x: tf.Tensor, bias: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
+def _biased(
+    x: tf.Tensor, bias: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # As rows: of the convolution's shape TensorFlow would have oneDNN compute it along with the kernel's gradient,
-        # which takes three times as long, and with it a step on a CPU 3% longer.
+        # As rows: of the convolution's shape TensorFlow would have oneDNN compute it along with the
+        # kernel's gradient, which takes three times as long, and with it a step on a CPU 3% longer.
         return upstream, tf.raw_ops.BiasAddGrad(out_backprop=_rows(upstream))
 
     return tf.nn.bias_add(x, bias), gradient
@@ -157,7 +179,10 @@ def _normalised(layer: layers.BatchNormalization, x: tf.Tensor, updates: bool) -
     if updates:
         # The operation gives the unbiased variance, Keras keeps the biased one.
         count = tf.cast(tf.size(x) // x.shape[-1], tf.float32)
-        for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance * ((count - 1) / count))):
+        for moving, value in (
+            (layer.moving_mean, mean),
+            (layer.moving_variance, variance * ((count - 1) / count)),
+        ):
             # The variable itself, which is assigned to in Keras's stateless scope too.
             moving.value.assign(moving.value * layer.momentum + value * (1 - layer.momentum))
     return y
@@ -175,7 +200,8 @@ def _computed_again(segment: _Segment) -> Callable[[Sequence[tf.Tensor]], list[t
     @tf.custom_gradient
     def run(*tensors: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., list[tf.Tensor]]]:
         def gradient(*upstream: tf.Tensor) -> list[tf.Tensor]:
-            # Not before the gradient is here: started earlier, it would fill the memory it is to save.
+            # Not before the gradient is here: started earlier, it would fill the memory it is to
+            # save.
             with tf.control_dependencies(upstream), tf.GradientTape() as tape:
                 again = [tf.identity(tensor) for tensor in tensors]
                 tape.watch(again)
@@ -184,6 +210,9 @@ def _computed_again(segment: _Segment) -> Callable[[Sequence[tf.Tensor]], list[t
 
         return given(tensors, updates=True), gradient
 
-    # The weights' values are given too. Where the segment read its variables itself, TensorFlow's optimizer of graphs
-    # fused other operations in one process than in the next, which round differently.
-    return lambda inputs: run(*inputs, *(tf.convert_to_tensor(weight.value) for weight in segment.weights))
+    # The weights' values are given too. Where the segment read its variables itself, TensorFlow's
+    # optimizer of graphs fused other operations in one process than in the next, which round
+    # differently.
+    return lambda inputs: run(
+        *inputs, *(tf.convert_to_tensor(weight.value) for weight in segment.weights)
+    )

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from hgtrain.errors import RunError
-from hgtrain.train.log import say
+from hgtrain.log import say
 
 NAME = "step"
 PARTIAL = ".partial"
@@ -29,12 +29,15 @@ SETTLED_S = 10.0
 class Checkpoints:
     """The newest `keep` checkpoints of a run in one folder.
 
-    TensorFlow writes a bundle with a checksum for each tensor; the loop's state travels in it as a JSON string. It is
-    written beside, synced to the disk and renamed, the index last, because it makes a checkpoint of the two files.
+    TensorFlow writes a bundle with a checksum for each tensor; the loop's state travels in it as a
+    JSON string. It is written beside, synced to the disk and renamed, the index last, because it
+    makes a checkpoint of the two files.
     variables: gives them, by what they belong to, when there is something to write or to restore.
     """
 
-    def __init__(self, folder: Path, keep: int, variables: Callable[[], Mapping[str, Sequence[tf.Variable]]]) -> None:
+    def __init__(
+        self, folder: Path, keep: int, variables: Callable[[], Mapping[str, Sequence[tf.Variable]]]
+    ) -> None:
         self._folder, self._keep, self._variables_of = folder, keep, variables
         _remove_partial(folder)
         self._state = tf.Variable("{}", dtype=tf.string, trainable=False)
@@ -45,10 +48,12 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write variables and state as the checkpoint of `step`; the oldest beyond `keep` is removed after it.
+        """Write variables and state as the checkpoint of `step`.
 
-        The writing may go on in the background; `wait` is for its end. Raises RunError when it cannot be written, then
-        or at the next call; what was written before stays.
+        The oldest beyond `keep` is removed after it.
+
+        The writing may go on in the background; `wait` is for its end. Raises RunError when it
+        cannot be written, then or at the next call; what was written before stays.
         """
         before = time.monotonic()
         _finish(self._pending)
@@ -93,7 +98,9 @@ class Checkpoints:
 
     def _is_slow(self) -> bool:
         elapsed = time.monotonic() - self._started
-        return self._copy is not None or (elapsed > SETTLED_S and self._seconds > TOLERABLE_PART * elapsed)
+        return self._copy is not None or (
+            elapsed > SETTLED_S and self._seconds > TOLERABLE_PART * elapsed
+        )
 
     def _write(self, bundle: tf.train.Checkpoint, step: int) -> None:
         beside, path = self._folder / PARTIAL, self._folder / f"{NAME}-{step}"
@@ -107,9 +114,12 @@ class Checkpoints:
             _sync(self._folder)
             self._remove_oldest()
         except (OSError, tf.errors.OpError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error.message).splitlines()[0]
+            reason = (
+                error.strerror if isinstance(error, OSError) else str(error.message).splitlines()[0]
+            )
             raise RunError(
-                f"the checkpoint {path} cannot be written: {reason}; {self._what_is_left()}: make room or mend the "
+                f"the checkpoint {path} cannot be written: {reason}; {self._what_is_left()}: make "
+                "room or mend the "
                 "folder, then go on with --resume"
             ) from error
 
@@ -130,9 +140,12 @@ class Checkpoints:
         return f"{left[-1].name} is the newest left" if left else "there is none yet"
 
     def restore_newest(self) -> dict[str, Any] | None:
-        """Restore the variables of the newest checkpoint and return its state; None where there is none.
+        """Restore the variables of the newest checkpoint and return its state.
 
-        A damaged checkpoint is passed over, and said so, for the one before. RunError when all are damaged.
+        None where there is none.
+
+        A damaged checkpoint is passed over, and said so, for the one before. RunError when all are
+        damaged.
         """
         self.wait()
         problem = ""
@@ -169,8 +182,12 @@ class _Copy:
                 copy.assign(variable.read_value())
 
 
-def _bundle(state: tf.Variable, variables: Mapping[str, Sequence[tf.Variable]]) -> tf.train.Checkpoint:
-    return tf.train.Checkpoint(state=state, **{name: list(group) for name, group in variables.items()})
+def _bundle(
+    state: tf.Variable, variables: Mapping[str, Sequence[tf.Variable]]
+) -> tf.train.Checkpoint:
+    return tf.train.Checkpoint(
+        state=state, **{name: list(group) for name, group in variables.items()}
+    )
 
 
 def _finish(writing: Future[None] | None) -> None:

@@ -1,4 +1,7 @@
-"""The outer loop in plain Python: epochs, intervals, validation, the best, stopping early, being interrupted."""
+"""The outer loop in plain Python.
+
+Epochs, intervals, validation, the best, stopping early, being interrupted.
+"""
 
 import math
 import time
@@ -9,7 +12,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 SECONDS_A_CALL = 0.5
-"""Steps are run in calls of about this length: long enough to cost nothing, short enough to react to a signal."""
+"""Steps are run in calls of about this length.
+
+Long enough to cost nothing, short enough to react to a signal.
+"""
 
 MOST_SKIPPED = 10
 """Steps of a run that may be left out; more of them are no accident."""
@@ -18,9 +24,11 @@ MOST_SKIPPED = 10
 class Plan(NamedTuple):
     """What a run is to do.
 
-    checkpoint_steps: a checkpoint is due at its multiples, at the end and when the run is interrupted.
+    checkpoint_steps: a checkpoint is due at its multiples, at the end and when the run is
+    interrupted.
     learning_rate: (step, plateau factor) -> learning rate. early_stopping_epochs: None for never.
-    plateau_patience_epochs: None for no plateau. skips_nonfinite: a step whose loss is not finite is left out.
+    plateau_patience_epochs: None for no plateau. skips_nonfinite: a step whose loss is not finite
+    is left out.
     """
 
     epochs: int
@@ -36,10 +44,14 @@ class Plan(NamedTuple):
 
 @dataclass
 class State:
-    """Where a run stands, as plain JSON values; together with the variables it is all a checkpoint holds.
+    """Where a run stands, as plain JSON values.
 
-    step counts updates over the whole run. epoch_losses: the sum over the steps of the current epoch for each stack.
-    checkpoint_s: seconds spent on writing checkpoints and best.keras. skipped: the steps that were left out.
+    Together with the variables it is all a checkpoint holds.
+
+    step counts updates over the whole run. epoch_losses: the sum over the steps of the current
+    epoch for each stack.
+    checkpoint_s: seconds spent on writing checkpoints and best.keras. skipped: the steps that were
+    left out.
     """
 
     step: int = 0
@@ -86,7 +98,10 @@ class Observer(Protocol):
     """Who is told what happens: the progress bar, metrics.jsonl, TensorBoard."""
 
     def stepped(self, state: State, loss: float, images_per_s: float | None) -> None:
-        """Take note of some steps done; `loss` is the last one's. images_per_s: None until it can be measured."""
+        """Take note of some steps done; `loss` is the last one's.
+
+        images_per_s: None until it can be measured.
+        """
         ...
 
     def epoch_ended(self, state: State, row: dict[str, Any], validation: dict[str, Any]) -> None:
@@ -99,7 +114,10 @@ class Observer(Protocol):
 
 
 class Decision(NamedTuple):
-    """What is to be done after a call: whether to stop, to write a checkpoint, and the most steps of the next call."""
+    """What is to be done after a call.
+
+    Whether to stop, to write a checkpoint, and the most steps of the next call.
+    """
 
     stops: bool
     saves: bool
@@ -120,7 +138,10 @@ class InterruptedRunError(Exception):
 
 
 class NotFiniteError(Exception):
-    """The loss is NaN or infinite. step: where it was first seen; in_validation: after that many steps."""
+    """The loss is NaN or infinite.
+
+    step: where it was first seen; in_validation: after that many steps.
+    """
 
     def __init__(self, step: int, in_validation: bool = False) -> None:
         super().__init__(f"the loss is not finite at step {step}")
@@ -142,13 +163,18 @@ class _Clock:
         self._is_compiling_alone = False
 
     def add(self, steps: int, seconds: float, waited: float) -> None:
-        # The first call of a process traces and compiles: it counts only as long as there is no other.
+        # The first call of a process traces and compiles: it counts only as long as there is no
+        # other.
         if self._is_compiling_alone:
             self._seconds = self._waited = 0.0
             self._steps = 0
         self._is_compiling_alone = not self._is_compiled
         self._is_compiled = True
-        self._seconds, self._waited, self._steps = self._seconds + seconds, self._waited + waited, self._steps + steps
+        self._seconds, self._waited, self._steps = (
+            self._seconds + seconds,
+            self._waited + waited,
+            self._steps + steps,
+        )
         fitting = int(SECONDS_A_CALL * steps / max(seconds, 1e-6))
         self.steps_a_call = max(1, min(fitting, 4 * self.steps_a_call, 256))
 
@@ -162,12 +188,15 @@ class _Clock:
         return self._waited / max(self._seconds, 1e-9) if self._steps else None
 
 
-def train(plan: Plan, state: State, inner: Inner, observer: Observer, decide: Decide = decide_alone) -> State:
+def train(
+    plan: Plan, state: State, inner: Inner, observer: Observer, decide: Decide = decide_alone
+) -> State:
     """Return the state after the last epoch, or after stopping early.
 
-    What is done follows from plan, state, losses, validation and decisions alone, never from this process's clock: of
-    several that train together each does the same.
-    Raises InterruptedRunError, with a checkpoint written, once decided to stop; NotFiniteError, with none.
+    What is done follows from plan, state, losses, validation and decisions alone, never from this
+    process's clock: of several that train together each does the same.
+    Raises InterruptedRunError, with a checkpoint written, once decided to stop; NotFiniteError,
+    with none.
     """
     clock = _Clock(state.elapsed_s)
     if plan.skips_nonfinite and state.step == 0:
@@ -186,7 +215,9 @@ def train(plan: Plan, state: State, inner: Inner, observer: Observer, decide: De
     return state
 
 
-def _end_epoch(plan: Plan, state: State, inner: Inner, observer: Observer, clock: _Clock, decide: Decide) -> None:
+def _end_epoch(
+    plan: Plan, state: State, inner: Inner, observer: Observer, clock: _Clock, decide: Decide
+) -> None:
     validation = inner.validate()
     if not math.isfinite(validation["val_loss"]) or not state.epoch_losses:
         raise NotFiniteError(state.step, in_validation=True)
@@ -199,11 +230,20 @@ def _end_epoch(plan: Plan, state: State, inner: Inner, observer: Observer, clock
         state.checkpoint_s += time.monotonic() - before
     state.epoch_losses = []
     observer.epoch_ended(state, row, validation)
-    _decide(state, inner, clock, decide, is_finished(plan, state) or state.step % plan.checkpoint_steps == 0)
+    _decide(
+        state,
+        inner,
+        clock,
+        decide,
+        is_finished(plan, state) or state.step % plan.checkpoint_steps == 0,
+    )
 
 
 def _decide(state: State, inner: Inner, clock: _Clock, decide: Decide, is_due: bool) -> None:
-    """Write a checkpoint where one is due or wanted; InterruptedRunError after one where the run is to stop."""
+    """Write a checkpoint where one is due or wanted.
+
+    InterruptedRunError after one where the run is to stop.
+    """
     decision = decide(clock.steps_a_call)
     clock.steps_a_call = decision.steps
     if decision.saves or decision.stops or is_due:
@@ -230,10 +270,14 @@ def _go_back(state: State, inner: Inner, step: int) -> None:
 def is_finished(plan: Plan, state: State) -> bool:
     """Return whether all epochs are done or too many of them brought nothing."""
     patience = plan.early_stopping_epochs
-    return len(state.history) >= plan.epochs or (patience is not None and state.epochs_without_best >= patience)
+    return len(state.history) >= plan.epochs or (
+        patience is not None and state.epochs_without_best >= patience
+    )
 
 
-def _run_epoch(plan: Plan, state: State, inner: Inner, observer: Observer, clock: _Clock, decide: Decide) -> None:
+def _run_epoch(
+    plan: Plan, state: State, inner: Inner, observer: Observer, clock: _Clock, decide: Decide
+) -> None:
     # Not from the step: a run stopped after an epoch's last step has yet to validate it.
     end = (len(state.history) + 1) * plan.steps_per_epoch
     while state.step < end:
@@ -242,7 +286,13 @@ def _run_epoch(plan: Plan, state: State, inner: Inner, observer: Observer, clock
         else:
             loss = _run_call(plan, state, inner, clock, end)
             observer.stepped(state, loss, _images_per_s(plan, clock))
-        _decide(state, inner, clock, decide, state.step % plan.checkpoint_steps == 0 and state.step < end)
+        _decide(
+            state,
+            inner,
+            clock,
+            decide,
+            state.step % plan.checkpoint_steps == 0 and state.step < end,
+        )
 
 
 def _run_call(plan: Plan, state: State, inner: Inner, clock: _Clock, end: int) -> float:
@@ -261,7 +311,8 @@ def _run_call(plan: Plan, state: State, inner: Inner, clock: _Clock, end: int) -
 
 
 def _add_losses(state: State, losses: np.ndarray) -> None:
-    # One step after the other in float64, so that the sum does not depend on how steps were grouped into calls.
+    # One step after the other in float64, so that the sum does not depend on how steps were grouped
+    # into calls.
     sums = state.epoch_losses or [0.0] * losses.shape[1]
     for offset, row in enumerate(losses):
         if not np.isfinite(row).all():
@@ -270,7 +321,9 @@ def _add_losses(state: State, losses: np.ndarray) -> None:
     state.epoch_losses = sums
 
 
-def _epoch_row(plan: Plan, state: State, clock: _Clock, validation: dict[str, Any]) -> dict[str, Any]:
+def _epoch_row(
+    plan: Plan, state: State, clock: _Clock, validation: dict[str, Any]
+) -> dict[str, Any]:
     first = state.step - plan.steps_per_epoch
     steps = plan.steps_per_epoch - sum(first <= step < state.step for step in state.skipped)
     per_stack = [total / steps for total in state.epoch_losses]
@@ -304,7 +357,10 @@ def _judge(plan: Plan, state: State, row: dict[str, Any]) -> bool:
         return True
     state.epochs_without_best += 1
     state.epochs_on_plateau += 1
-    if plan.plateau_patience_epochs is not None and state.epochs_on_plateau >= plan.plateau_patience_epochs:
+    if (
+        plan.plateau_patience_epochs is not None
+        and state.epochs_on_plateau >= plan.plateau_patience_epochs
+    ):
         state.plateau_factor *= plan.plateau_factor
         state.epochs_on_plateau = 0
     return False

@@ -1,7 +1,8 @@
 """Optimizers: Keras's own, with Adam's update as the one fused operation TensorFlow has for it.
 
-They take gradients that are summed over the replicas already. Keras would sum them itself, but after it has clipped
-those of each replica on its own, and after each has decided on its own whether its float16 gradients are finite.
+They take gradients that are summed over the replicas already. Keras would sum them itself, but
+after it has clipped those of each replica on its own, and after each has decided on its own whether
+its float16 gradients are finite.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,11 +35,15 @@ class _Scalars(NamedTuple):
 class FusedAdam(_TakesSums, keras.optimizers.Adam):
     """Adam whose update of a variable is one `ResourceApplyAdam` instead of a dozen operations.
 
-    The same formula; a tenth off the step and half off the tracing of it, which is why it is worth a class.
+    The same formula; a tenth off the step and half off the tracing of it, which is why it is worth
+    a class.
     """
 
     def _backend_update_step(
-        self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[tf.Variable], learning_rate: tf.Tensor
+        self,
+        grads: Sequence[tf.Tensor],
+        trainable_variables: Sequence[tf.Variable],
+        learning_rate: tf.Tensor,
     ) -> None:
         # The same for all variables, so once and not for each of a hundred.
         step = tf.cast(self.iterations + 1, tf.float32)
@@ -52,7 +57,9 @@ class FusedAdam(_TakesSums, keras.optimizers.Adam):
         )
         super()._backend_update_step(grads, trainable_variables, scalars)
 
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: _Scalars) -> None:
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: _Scalars
+    ) -> None:
         """Apply one update in place."""
         index = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyAdam(
@@ -85,7 +92,8 @@ def build_optimizer(
 ) -> keras.optimizers.Optimizer:
     """Return an optimizer; with mixed_float16 its loss is scaled, or small gradients would vanish.
 
-    weight_decay: decoupled, a step's fraction of the learning rate; 0 for none. clip_norm: of all gradients together.
+    weight_decay: decoupled, a step's fraction of the learning rate; 0 for none. clip_norm: of all
+    gradients together.
     """
     optimizer = OPTIMIZERS[name](
         learning_rate=learning_rate, weight_decay=weight_decay or None, global_clipnorm=clip_norm

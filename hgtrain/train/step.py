@@ -14,7 +14,7 @@ _Summed = tuple[tf.Tensor, list[tf.Tensor]]
 """Loss of each stack `(stacks,)` and gradient of each trainable variable."""
 
 
-class Parts(NamedTuple):
+class StepComponents(NamedTuple):
     """What a step is made of.
 
     forward: images -> maps of every stack, as `network` computes them in training.
@@ -22,7 +22,8 @@ class Parts(NamedTuple):
     loss: (maps of a stack, targets, weights) -> loss of each example `(b,)`.
     optimizer: one of `train.optimizer`, which takes gradients that are summed over the replicas.
     batch_size: images of a step, over all replicas and passes.
-    passes: how often a replica goes forward and back for one update, each time with its part of the images.
+    passes: how often a replica goes forward and back for one update, each time with its part of the
+    images.
     """
 
     network: keras.Model
@@ -35,7 +36,9 @@ class Parts(NamedTuple):
 
 
 class WeightAverage(NamedTuple):
-    """An exponential moving average of all weights: a network of its own that follows the trained one.
+    """An exponential moving average of all weights.
+
+    A network of its own that follows the trained one.
 
     decay: of the average per step, reached gradually: min(decay, (1 + step) / (10 + step)).
     """
@@ -47,12 +50,17 @@ class WeightAverage(NamedTuple):
 class Steps:
     """Runs training steps.
 
-    Gradients are of the sum over examples divided by the global batch, so that the number of replicas changes nothing.
+    Gradients are of the sum over examples divided by the global batch, so that the number of
+    replicas changes nothing.
     jit: compile forward and backward pass with XLA; for one replica only.
     """
 
     def __init__(
-        self, strategy: tf.distribute.Strategy, parts: Parts, average: WeightAverage | None = None, jit: bool = False
+        self,
+        strategy: tf.distribute.Strategy,
+        parts: StepComponents,
+        average: WeightAverage | None = None,
+        jit: bool = False,
     ) -> None:
         self._strategy = strategy
         self._parts = parts
@@ -63,14 +71,16 @@ class Steps:
         # Built first: inside the first step it would make the step be traced twice.
         with strategy.scope():
             parts.optimizer.build(parts.network.trainable_variables)
-        # Loops are written out, because rewriting the Python of everything that is called takes as long as a trace.
+        # Loops are written out, because rewriting the Python of everything that is called takes as
+        # long as a trace.
         self._run = tf.function(self._run_steps, autograph=False)
         self._concrete: Callable[..., tf.Tensor] | None = None
 
     def __call__(self, element: Any, first_step: int, learning_rates: np.ndarray) -> np.ndarray:
         """Return the loss of each stack at each step, `(n, stacks)` float32, after n updates.
 
-        element: tensors with a leading n. first_step: the running number of the first step. learning_rates: `(n,)`.
+        element: tensors with a leading n. first_step: the running number of the first step.
+        learning_rates: `(n,)`.
         """
         arguments = (
             tf.nest.map_structure(tf.convert_to_tensor, element),
@@ -78,22 +88,31 @@ class Steps:
             tf.convert_to_tensor(learning_rates, tf.float32),
         )
         if self._concrete is None:
-            # One trace for every number of steps in a call: a trace takes as long as dozens of steps.
-            spec = tf.nest.map_structure(lambda t: tf.TensorSpec((None, *t.shape[1:]), t.dtype), arguments[0])
+            # One trace for every number of steps in a call: a trace takes as long as dozens of
+            # steps.
+            spec = tf.nest.map_structure(
+                lambda t: tf.TensorSpec((None, *t.shape[1:]), t.dtype), arguments[0]
+            )
             scalar, rates = tf.TensorSpec((), tf.int64), tf.TensorSpec((None,), tf.float32)
             self._concrete = self._run.get_concrete_function(spec, scalar, rates)
         return self._concrete(*arguments).numpy()
 
-    def _run_steps(self, element: Any, first_step: tf.Tensor, learning_rates: tf.Tensor) -> tf.Tensor:
+    def _run_steps(
+        self, element: Any, first_step: tf.Tensor, learning_rates: tf.Tensor
+    ) -> tf.Tensor:
         count = tf.shape(learning_rates)[0]
-        losses = tf.TensorArray(tf.float32, size=count, element_shape=(len(self._parts.network.outputs),))
+        losses = tf.TensorArray(
+            tf.float32, size=count, element_shape=(len(self._parts.network.outputs),)
+        )
 
         def one_step(i: tf.Tensor, losses: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             step = first_step + tf.cast(i, tf.int64)
             at_step = tf.nest.map_structure(lambda t: t[i], element)
             self._parts.optimizer.learning_rate.assign(learning_rates[i])
             per_replica = self._strategy.run(self._replica_step, args=(at_step, step))
-            losses = losses.write(i, self._strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None))
+            losses = losses.write(
+                i, self._strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
+            )
             if self._average is not None:
                 self._follow(self._average, step)
             return i + 1, losses
@@ -104,7 +123,8 @@ class Steps:
         context = tf.distribute.get_replica_context()
         losses, gradients = self._all_passes(element, step, context)
         if context.num_replicas_in_sync > 1:
-            # First of all: what clips them, or looks whether they are finite, must see those of the whole batch.
+            # First of all: what clips them, or looks whether they are finite, must see those of the
+            # whole batch.
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
             self._average_statistics(context)
         self._parts.optimizer.apply(gradients, self._parts.network.trainable_variables)
@@ -122,23 +142,37 @@ class Steps:
         for variable, mean in zip(variables, means, strict=True):
             variable.assign(tf.reshape(mean, variable.shape))
 
-    def _all_passes(self, element: Any, step: tf.Tensor, context: tf.distribute.ReplicaContext) -> _Summed:
+    def _all_passes(
+        self, element: Any, step: tf.Tensor, context: tf.distribute.ReplicaContext
+    ) -> _Summed:
         """Return losses and gradients, summed over the replica's passes."""
         passes = self._parts.passes
-        first, parts = context.replica_id_in_sync_group * passes, context.num_replicas_in_sync * passes
+        first, parts = (
+            context.replica_id_in_sync_group * passes,
+            context.num_replicas_in_sync * passes,
+        )
         if passes == 1:
             return self._pass(*self._parts.make_batch(element, step, first, parts))
 
         def one_pass(i: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
             losses, gradients = self._pass(*self._parts.make_batch(element, step, first + i, parts))
-            return i + 1, *(total + value for total, value in zip(sums, (losses, *gradients), strict=True))
+            return i + 1, *(
+                total + value for total, value in zip(sums, (losses, *gradients), strict=True)
+            )
 
-        zeros = [tf.zeros(variable.shape, variable.dtype) for variable in self._parts.network.trainable_variables]
+        zeros = [
+            tf.zeros(variable.shape, variable.dtype)
+            for variable in self._parts.network.trainable_variables
+        ]
         start = (0, tf.zeros((len(self._parts.network.outputs),)), *zeros)
-        _, losses, *gradients = tf.while_loop(lambda i, *sums: i < passes, one_pass, start, parallel_iterations=1)
+        _, losses, *gradients = tf.while_loop(
+            lambda i, *sums: i < passes, one_pass, start, parallel_iterations=1
+        )
         return losses, gradients
 
-    def _forward_and_back(self, images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> _Summed:
+    def _forward_and_back(
+        self, images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor
+    ) -> _Summed:
         with tf.GradientTape() as tape:
             losses = tf.stack(
                 [
@@ -147,10 +181,14 @@ class Steps:
                 ]
             )
             scaled = self._parts.optimizer.scale_loss(tf.reduce_sum(losses))
-        return losses, tape.gradient(scaled, [v.value for v in self._parts.network.trainable_variables])
+        return losses, tape.gradient(
+            scaled, [v.value for v in self._parts.network.trainable_variables]
+        )
 
     def _follow(self, average: WeightAverage, step: tf.Tensor) -> None:
         at = tf.cast(step, tf.float32)
         rest = 1 - tf.minimum(average.decay, (1 + at) / (10 + at))
-        for mine, theirs in zip(average.network.variables, self._parts.network.variables, strict=True):
+        for mine, theirs in zip(
+            average.network.variables, self._parts.network.variables, strict=True
+        ):
             mine.assign_add((theirs - mine) * tf.cast(rest, mine.dtype))

@@ -1,0 +1,34 @@
+"""`hgtrain evaluate`, top to bottom."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hgtrain.data.open_split import open_with_notes
+from hgtrain.data.selection import select_single_instance
+from hgtrain.data.split import Subset
+from hgtrain.log import blocks_progress, say
+from hgtrain.rundir.load import load_run, reopened_split
+
+
+def evaluate(folder: Path, files: Sequence[str], refinement: str) -> dict[str, Any]:
+    """Return the metrics of a run's best model on its own validation frames, or on all frames of `files`.
+
+    Raises HgtrainError when the run or the data cannot be used, or the keypoints differ in name or order.
+    """
+    run = load_run(folder, refinement)
+    from hgtrain.evaluate.predictions import check_keypoint_names, evaluate_side, predict_side
+
+    if not files:
+        with reopened_split(run) as split:
+            return evaluate_side(
+                predict_side(run.predictor, split.validation, blocks_progress("predicting")),
+                split.validation,
+            )
+    with open_with_notes(run.config, files) as dataset:
+        check_keypoint_names(dataset, run.skeleton.keypoint_names, f"the run {folder}")
+        selected = select_single_instance(dataset)
+        for note in selected.notes:
+            say(note)
+        side = Subset(dataset, selected.frames)
+        return evaluate_side(predict_side(run.predictor, side, blocks_progress("predicting")), side)

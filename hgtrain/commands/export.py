@@ -1,0 +1,100 @@
+"""`hgtrain export`, top to bottom."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hgtrain import files
+from hgtrain.data.sandbox.open import open_all
+from hgtrain.data.selection import select_single_instance, single_instance_labels
+from hgtrain.data.split import Subset
+from hgtrain.errors import RunError
+from hgtrain.log import say
+from hgtrain.rundir import layout
+from hgtrain.rundir.load import Run, load_run, reopened_split
+
+if TYPE_CHECKING:
+    from hgtrain.export.check import Sample
+
+CHECKED_FRAMES = CALIBRATION_FRAMES = 100
+
+
+def export(
+    folder: Path, out: Path, format_name: str, size: tuple[int, int] | None, data: Sequence[str]
+) -> list[str]:
+    """Write the best model of a run for other programs to `out`.
+
+    Return a sentence for each file that was checked.
+
+    size: height and width to fix where a runtime needs it. data: datasets whose frames the check is
+    made on; empty for the run's own. Raises HgtrainError when the run or data cannot be used, or
+    the check fails; `out` is then as it was.
+    """
+    run = load_run(folder)
+    from hgtrain.export.export import export
+    from hgtrain.export.readme import check_lines
+
+    with _sides(run, data) as (training, validation):
+        sample = _sample(training, validation)
+    say(f"writing {format_name} and checking it on {len(sample.images)} frames")
+    return check_lines(export(run.predictor, sample, out, format_name, size, _metadata(run)))
+
+
+@contextmanager
+def _sides(run: Run, data: Sequence[str]) -> Iterator[tuple[Subset, Subset]]:
+    """Give the frames to calibrate and to check with.
+
+    The run's two sides, or all of `data` for both.
+    """
+    if data:
+        with closing(open_all(data, run.config.data.annotated_only)) as dataset:
+            from hgtrain.evaluate.predictions import check_keypoint_names
+
+            check_keypoint_names(dataset, run.skeleton.keypoint_names, f"the run {run.folder}")
+            side = Subset(dataset, select_single_instance(dataset).frames)
+            yield side, side
+        return
+    if "validation" not in files.read_json(run.folder / layout.SPLIT):
+        raise RunError(
+            f"{run.folder} has no frames of its own to check an export on: name a dataset with "
+            "--data"
+        )
+    with reopened_split(run) as split:
+        yield split.train, split.validation
+
+
+def _sample(training: Subset, validation: Subset) -> "Sample":
+    from hgtrain.export.check import Sample
+
+    frames = validation.frames[:CHECKED_FRAMES]
+    points, visibility = single_instance_labels(validation.dataset, frames)
+    chosen = np.unique(np.linspace(0, len(training.frames) - 1, CALIBRATION_FRAMES).astype(int))
+    return Sample(
+        validation.dataset.read_images(frames),
+        np.where((visibility > 0)[..., None], points, np.nan),
+        training.dataset.read_images(training.frames[chosen]),
+    )
+
+
+def _metadata(run: Run) -> dict[str, Any]:
+    split = files.read_json(run.folder / layout.SPLIT)
+    evaluation = run.folder / layout.EVALUATION
+    return {
+        "keypoint_names": list(run.skeleton.keypoint_names),
+        "edges": run.skeleton.edges,
+        "symmetries": run.skeleton.symmetries,
+        "image_shape": split["image_shape"],
+        "config": run.config.model_dump(),
+        "dataset_fingerprint": {
+            side: split[side]["fingerprint"] for side in ("train", "validation") if side in split
+        },
+        "evaluation": files.read_json(evaluation) if evaluation.exists() else None,
+        "versions": {
+            name: metadata.version(name) for name in ("hgtrain", "tensorflow", "keras", "numpy")
+        },
+        "run": str(run.folder.absolute()),
+    }

@@ -1,0 +1,286 @@
+"""`hgtrain fit`, top to bottom; nothing here computes.
+
+TensorFlow is imported only after everything the user gave has been checked, so that a mistake is
+answered at once.
+"""
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hgtrain import files
+from hgtrain.config.schema import Config
+from hgtrain.data.dataset import PoseDataset
+from hgtrain.data.open_split import open_split
+from hgtrain.data.split import Split, files_of, split_from_json
+from hgtrain.errors import RunError
+from hgtrain.log import blocks_progress, say
+from hgtrain.pipeline.cache import chunk_note, resolve_cache
+from hgtrain.planning.input_spec import check_as_described
+from hgtrain.planning.memory import device_here
+from hgtrain.planning.out_of_memory import estimate_for, out_of_memory_text
+from hgtrain.rundir import layout
+from hgtrain.rundir.load import load_predictor
+from hgtrain.rundir.provenance import what_must_agree
+from hgtrain.rundir.records import mark_finished, write_start
+from hgtrain.rundir.resume import check_same_run, is_finished
+from hgtrain.signals import StoppedError, StopRequest
+from hgtrain.train.distributed.cluster import read_cluster
+from hgtrain.train.distributed.rendezvous import rendezvous
+from hgtrain.train.distributed.xla import resolve_xla
+from hgtrain.train.failures import FileWatch, frames_of_step, os_errors_as_run_error
+from hgtrain.train.initial_weights import read_initial_weights
+from hgtrain.train.loop import InterruptedRunError, NotFiniteError, Plan, State, train
+from hgtrain.train.observer import NullObserver, TrainingObserver
+from hgtrain.train.plan import make_plan, steps_per_epoch
+
+if TYPE_CHECKING:
+    from hgtrain.train.distributed.devices import Compute
+    from hgtrain.train.trainer import Trainer
+
+
+def fit(
+    config: Config, run_dir: Path | None, resume: bool, stop: StopRequest
+) -> tuple[Path, dict[str, Any] | None]:
+    """Train what the config describes.
+
+    Return the run directory and the evaluation of the best model.
+
+    Nothing is written before the config and the datasets are found good. Of several processes that
+    train together each looks at config and data, and the chief alone writes and evaluates; the
+    others give None.
+    Raises HgtrainError for the user's mistakes; StoppedError after a signal, with a checkpoint
+    written.
+    """
+    cluster = read_cluster(os.environ) if config.training.strategy == "multi_worker" else None
+    is_chief = cluster is None or cluster.is_chief
+    folder = _run_folder(config, run_dir, resume)
+    is_resumed = resume and (folder / layout.CONFIG).exists()
+    if is_resumed:
+        check_same_run(config, folder)
+        if is_finished(config, folder):
+            say(f"{folder} is finished; to train longer, raise training.epochs")
+            return folder, files.read_json(folder / layout.EVALUATION) if is_chief else None
+    elif resume:
+        say(f"{folder} holds no run to continue: a new one starts")
+    # Read before the data, whose caching takes longer; a checkpoint has its own weights.
+    has_checkpoint = any((folder / layout.CHECKPOINTS).glob("*.index"))
+    initial = read_initial_weights(config) if is_chief and not has_checkpoint else None
+    with open_split(config) as split:
+        check_as_described(config, split.train.dataset)
+        if is_resumed:
+            split = split_from_json(
+                files.read_json(folder / layout.SPLIT),
+                split.train.dataset,
+                split.validation.dataset,
+            )
+        with layout.lock_run_dir(folder, resume) if is_chief else nullcontext():
+            for note in _notes(config, split) if is_chief else ():
+                say(note)
+            from hgtrain.tensorflow_setup import import_tensorflow
+            from hgtrain.train.distributed.devices import set_up
+
+            import_tensorflow(config.training.recompute)
+            if cluster is not None:
+                # With it all have looked at the folder: only after it is something written that
+                # others see.
+                rendezvous(cluster, what_must_agree(config, split))
+            dataset = split.train.dataset
+            compute = resolve_xla(
+                config,
+                set_up(config.training, cluster),
+                folder,
+                dataset.image_shape,
+                len(dataset.keypoint_names),
+            )
+            watch = FileWatch(files_of(split))
+            with (
+                os_errors_as_run_error(folder, lambda: _out_of_memory(config, split)),
+                compute.workers.loss_named(f"go on with: {resume_command(folder)}"),
+                print_resume_command_on_stop(folder, "stopped"),
+            ):
+                if is_chief:
+                    write_start(config, folder, split, compute)
+                with closing(_trainer(config, split, compute, folder)) as trainer:
+                    if initial is not None:
+                        say(trainer.start_from(initial).sentence(initial.path))
+                    _train(config, folder, trainer, split, stop, watch)
+                with print_resume_command_on_stop(folder, "stopped before the evaluation was done"):
+                    watch.check()
+                    evaluation = _evaluate_best(config, folder, split) if is_chief else None
+                if is_chief:
+                    mark_finished(folder)
+                compute.workers.wait()
+    return folder, evaluation
+
+
+def _out_of_memory(config: Config, split: Split) -> str:
+    dataset = split.train.dataset
+    estimate = estimate_for(dataset.image_shape, len(dataset.keypoint_names))
+    return out_of_memory_text(config, device_here(config.training.device), estimate)
+
+
+@contextmanager
+def print_resume_command_on_stop(folder: Path, what: str) -> Iterator[None]:
+    """Say how to go on when a signal ends the block and there is a run to go on with.
+
+    Of nested ones the inner does.
+    """
+    try:
+        yield
+    except StoppedError as stopped:
+        if not stopped.is_explained and (folder / layout.CONFIG).exists():
+            say(f"{what}; go on with: {resume_command(folder)}")
+            stopped.is_explained = True
+        raise
+
+
+def resume_command(folder: Path) -> str:
+    """Return the command line that goes on with the run in `folder`."""
+    return shlex.join(
+        ["hgtrain", "fit", str(folder / layout.CONFIG), "--run-dir", str(folder), "--resume"]
+    )
+
+
+def _run_folder(config: Config, run_dir: Path | None, resume: bool) -> Path:
+    """Return the run directory.
+
+    RunError when it holds a run that is not to be resumed, or none is named to resume.
+    """
+    folder = run_dir or (Path(config.output.run_dir) if config.output.run_dir else None)
+    if resume:
+        if folder is None:
+            raise RunError("--resume needs the run to continue: give --run-dir")
+        return folder
+    folder = folder or layout.default_run_dir(config.name)
+    layout.check_free(folder)
+    return folder
+
+
+def _notes(config: Config, split: Split) -> Iterable[str]:
+    """Return what is worth knowing of the data, each thing once."""
+    sides = (*split.train.dataset.notes, *split.validation.dataset.notes)
+    return dict.fromkeys((*sides, *split.notes, *_size_notes(config, split.train.dataset)))
+
+
+def _size_notes(config: Config, dataset: PoseDataset) -> Iterator[str]:
+    from hgtrain.coords import padded_length, resized_length
+
+    scale, multiple = config.data.input_scale, config.model.backbone.max_stride
+    height, width = (resized_length(side, scale) for side in dataset.image_shape[:2])
+    padded = padded_length(height, multiple), padded_length(width, multiple)
+    if padded != (height, width):
+        yield (
+            f"images of {height}x{width} are padded to {padded[0]}x{padded[1]}, multiples of "
+            f"model.backbone.max_stride {multiple}"
+        )
+    if config.augmentation.flip != "none" and not dataset.symmetries:
+        yield (
+            f"augmentation.flip is {config.augmentation.flip}, but {dataset.path} names no "
+            "left/right partners: a "
+            "flipped left leg stays a left leg"
+        )
+
+
+def _trainer(config: Config, split: Split, compute: "Compute", folder: Path) -> "Trainer":
+    from hgtrain.train.trainer import Trainer
+
+    frames = len(split.train.frames) + len(split.validation.frames)
+    cache = resolve_cache(config, frames * int(np.prod(split.train.dataset.image_shape)))
+    # Both sides may be one dataset.
+    for note in filter(
+        None, {chunk_note(side.dataset, cache) for side in (split.train, split.validation)}
+    ):
+        say(note)
+    return Trainer(
+        config,
+        split,
+        compute,
+        folder,
+        steps_per_epoch(config, len(split.train.frames)),
+        cache,
+        blocks_progress("reading images"),
+    )
+
+
+def _train(
+    config: Config,
+    folder: Path,
+    trainer: "Trainer",
+    split: Split,
+    stop: StopRequest,
+    watch: FileWatch,
+) -> None:
+    """Run the loop from where the run stands to its end."""
+    plan = make_plan(config, len(split.train.frames))
+    saved = trainer.restore()
+    state = saved or State()
+    if saved:
+        say(f"resuming at step {state.step} of {plan.epochs * plan.steps_per_epoch}")
+    with closing(_record(config, folder, trainer, split, plan, state, watch)) as record:
+        try:
+            with stop.postponed():
+                train(plan, state, trainer, record, trainer.workers.deciding(stop))
+                trainer.finish_writing()
+        except InterruptedRunError:
+            trainer.finish_writing()
+            with print_resume_command_on_stop(folder, f"stopped at step {state.step}"):
+                stop.leave()
+        except NotFiniteError as error:
+            raise RunError(_not_finite(config, split, error, plan)) from error
+
+
+def _record(
+    config: Config,
+    folder: Path,
+    trainer: "Trainer",
+    split: Split,
+    plan: Plan,
+    state: State,
+    watch: FileWatch,
+) -> TrainingObserver | NullObserver:
+    if not trainer.workers.is_chief:
+        return NullObserver(watch.check)
+    layout.write_rows(folder / layout.METRICS, state.history)
+    return TrainingObserver(config, folder, trainer, split.validation, plan, state, watch.check)
+
+
+def _not_finite(config: Config, split: Split, error: NotFiniteError, plan: Plan) -> str:
+    training = config.training
+    where = "in the validation"
+    if not error.in_validation:
+        where = (
+            f"of the frames {frames_of_step(config, split.train, error.step, plan.steps_per_epoch)}"
+        )
+    skip = (
+        ""
+        if training.on_nonfinite == "skip" or error.in_validation
+        else ", or leave such steps out with training.on_nonfinite: skip"
+    )
+    return (
+        f"the loss is not finite at step {error.step}, {where}: look at them, lower "
+        "training.learning_rate (now "
+        f"{training.learning_rate}), set training.gradient_clip_norm: 1.0{skip}; the last "
+        "checkpoint is as it was"
+    )
+
+
+def _evaluate_best(config: Config, folder: Path, split: Split) -> dict[str, Any]:
+    """Evaluate best.keras, as it lies on the disk, on the validation frames.
+
+    Write evaluation.json, report.html.
+    """
+    from hgtrain.evaluate.predictions import evaluate_side, predict_side
+    from hgtrain.report.page import RunResults, write_report
+
+    predictor = load_predictor(config, folder, split.train.dataset.image_shape)
+    predictions = predict_side(predictor, split.validation, blocks_progress("reading images"))
+    evaluation = evaluate_side(predictions, split.validation)
+    files.write_json(folder / layout.EVALUATION, evaluation)
+    write_report(RunResults(folder, config, split, predictions, evaluation))
+    return evaluation

@@ -1,0 +1,122 @@
+"""`hgtrain predict`, top to bottom."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from hgtrain.data.convert.sleap_io import import_sleap_io
+from hgtrain.data.media.frame_source import FrameSource
+from hgtrain.errors import DatasetError, RunError
+from hgtrain.files import check_outputs
+from hgtrain.log import say
+from hgtrain.predict.inputs import DatasetFrames, open_frames
+from hgtrain.predict.overlay_video import OverlayVideo
+from hgtrain.predict.saved_model import MODEL_FILE, SavedModelPredictor, is_export
+from hgtrain.predict.stream import Model, file_sink, predict_all
+from hgtrain.predict.writers import SlpFile, file_type
+from hgtrain.rundir import layout
+from hgtrain.rundir.load import load_run
+from hgtrain.skeleton import Skeleton
+
+
+class PredictOptions(NamedTuple):
+    """Options of `predict`. overlay: a video to draw into.
+
+    refinement and batch_size: None for the model's own.
+    """
+
+    overlay: Path | None = None
+    refinement: str | None = None
+    batch_size: int | None = None
+
+
+def predict(model_folder: Path, inputs: Sequence[str], out: Path, options: PredictOptions) -> int:
+    """Return the number of frames whose predictions were written to `out`.
+
+    Raises HgtrainError for what cannot be used, before anything is written; and when an input
+    breaks on the way, with the predictions of all other frames written.
+    """
+    check_outputs(inputs, [out, *([] if options.overlay is None else [options.overlay])])
+    write_as = file_type(out)
+    if write_as is SlpFile:
+        import_sleap_io(f"to write {out}")
+    model, skeleton, channels = _predicting_model(model_folder, options)
+    with ExitStack() as opened:
+        sources = [open_frames(path, channels) for path in inputs]
+        for images in sources:
+            opened.callback(images.close)
+        if is_export(model_folder):
+            _check_channels(model_folder, channels, sources)
+        if write_as is SlpFile:
+            for images in sources:
+                _say_what_slp_lacks(images)
+        overlay = (
+            None if options.overlay is None else OverlayVideo(options.overlay, skeleton, sources)
+        )
+        if overlay is not None:
+            opened.callback(overlay.close)
+        file = write_as(out, skeleton, sources, str(model_folder))
+        problems: list[DatasetError] | None = None
+        try:
+            problems = predict_all(
+                model, sources, file_sink(file, overlay.write if overlay else None)
+            )
+        finally:
+            file.close(complete=problems == [])
+    if problems:
+        kept = f"; the predictions of {file.frames} frames are in {out}" if file.frames else ""
+        raise DatasetError("\n".join(map(str, problems)) + kept) from problems[0]
+    return file.frames
+
+
+def _say_what_slp_lacks(images: FrameSource) -> None:
+    """Say where SLEAP will not find the images that points lie in."""
+    if isinstance(images, DatasetFrames) and not images.are_at_images:
+        say(
+            f"{images.path}: the .slp has the points, but SLEAP will not find their images in a "
+            f"{images.dataset.format} file; predict on what `hgtrain convert` makes of it to see "
+            "them"
+        )
+    elif len(set(images.files)) < len(images.files):
+        say(
+            f"{images.path}: the .slp has the points of all pages, but SLEAP shows a file's first "
+            "page alone"
+        )
+
+
+def _predicting_model(folder: Path, options: PredictOptions) -> tuple[Model, Skeleton, int]:
+    """Return what predicts, its skeleton, and the channels it takes."""
+    if is_export(folder):
+        if options.refinement not in (None, "unbiased"):
+            raise RunError(
+                f"--decode {options.refinement} needs a run: the export {folder} decodes as it "
+                "was written"
+            )
+        exported = SavedModelPredictor(folder, options.batch_size or 8)
+        return exported, exported.skeleton, exported.channels
+    if not (folder / layout.CONFIG).is_file():
+        for name in ("model.onnx", "model_float32.tflite"):
+            if (folder / name).is_file():
+                raise RunError(
+                    f"{folder} is an export as {name}: predict runs the run itself and exports as "
+                    "SavedModel; its "
+                    "README.md shows how to run this one"
+                )
+        raise RunError(
+            f"{folder} is neither a run directory (no {layout.CONFIG}) nor an export (no "
+            f"{MODEL_FILE})"
+        )
+    run = load_run(folder, options.refinement or "unbiased")
+    run.predictor.batch_size = options.batch_size or run.predictor.batch_size
+    return run.predictor, run.skeleton, run.predictor.geometry.channels
+
+
+def _check_channels(folder: Path, channels: int, sources: Sequence[FrameSource]) -> None:
+    for images in sources:
+        if images.channels != channels:
+            raise RunError(
+                f"{images.path} has images of {images.channels} channels but the export {folder} "
+                f"takes {channels}: "
+                "predict with the run, which converts them"
+            )

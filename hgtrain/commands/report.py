@@ -1,0 +1,44 @@
+"""`hgtrain report`, top to bottom."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hgtrain.log import blocks_progress
+from hgtrain.rundir.load import load_run, reopened_split
+
+if TYPE_CHECKING:
+    from hgtrain.report.page import RunResults
+
+
+def report(folders: Sequence[Path], comparison: Path) -> list[Path]:
+    """Write report.html of each run again, and for several runs the page `comparison`.
+
+    Return what was written.
+
+    Raises HgtrainError when a run or its data cannot be used.
+    """
+    from hgtrain.tensorflow_setup import import_tensorflow
+
+    import_tensorflow()
+    from hgtrain.report.comparison import write_comparison
+    from hgtrain.report.page import write_report
+
+    with ExitStack() as opened:
+        results = [_results(folder, opened) for folder in folders]
+        pages = [write_report(one) for one in results]
+        return [*pages, write_comparison(comparison, results)] if len(results) > 1 else pages
+
+
+def _results(folder: Path, opened: ExitStack) -> "RunResults":
+    """Return a run with its predictions made again; its datasets stay open as long as `opened`."""
+    run = load_run(folder)
+    from hgtrain.evaluate.predictions import evaluate_side, predict_side
+    from hgtrain.report.page import RunResults
+
+    split = opened.enter_context(reopened_split(run))
+    predictions = predict_side(run.predictor, split.validation, blocks_progress("predicting"))
+    return RunResults(
+        folder, run.config, split, predictions, evaluate_side(predictions, split.validation)
+    )

@@ -1,0 +1,42 @@
+"""`hgtrain summarize`, top to bottom."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hgtrain.log import say
+from hgtrain.planning.input_spec import describe
+from hgtrain.planning.memory import device_here
+from hgtrain.train.distributed.xla import resolve_xla
+
+MEASURED_SECONDS = 5.0
+
+
+def summarize(path: Path, overrides: Sequence[str], is_measured: bool) -> dict[str, Any]:
+    """Return what the network of a config or run is and costs, with its measured speed when asked for.
+
+    Raises HgtrainError when the config cannot be used, or nothing says how large images are and how many keypoints
+    there are.
+    """
+    described = describe(path, overrides)
+    device = device_here(described.config.training.device)
+    from hgtrain.tensorflow_setup import import_tensorflow
+    from hgtrain.train.distributed.devices import set_up
+
+    import_tensorflow()
+    from hgtrain.planning.summary import input_size, summarize
+
+    summary = summarize(described, device)
+    if is_measured:
+        from hgtrain.train.benchmark import StepBenchmark
+
+        say("measuring the speed of a training step")
+        config = described.config
+        size = input_size(config, described.image_shape)
+        compute = resolve_xla(
+            config, set_up(config.training), path, described.image_shape, described.keypoints
+        )
+        trial = StepBenchmark(config, size, described.keypoints, compute)
+        speed = trial.steps_per_s(MEASURED_SECONDS)
+        summary |= {"steps_per_s": speed, "images_per_s": speed * config.training.images_per_step}
+    return summary

@@ -1,0 +1,166 @@
+"""The kinds of values that config keys take, each with its check."""
+
+import difflib
+import math
+from collections.abc import Callable
+from types import NoneType
+from typing import Annotated, TypeGuard
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from hgtrain.config.yaml import shown
+
+BUILTIN_PREFIX = "builtin:"
+BUILTIN_NAMES = ("flies",)
+"""Datasets that need no file: `builtin:flies`."""
+
+LATER_HEADS = ("centroid", "centered_instance", "multi_instance")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def one_of(*choices: int | None) -> BeforeValidator:
+    """Return the check of a whole number among `choices`.
+
+    Pydantic's Literal alone takes True and 1.0 for 1.
+    """
+    expected = f"{', '.join(map(shown, choices[:-1]))} or {shown(choices[-1])}"
+
+    def check(value: object) -> object:
+        if type(value) not in (int, NoneType) or value not in choices:
+            raise ValueError(f"must be {expected}, got {shown(value)}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        below = 1 << (value.bit_length() - 1)
+        raise ValueError(f"must be a power of two, got {value} (nearest: {below}, {2 * below})")
+    return value
+
+
+def _available_head(value: object) -> object:
+    if value in LATER_HEADS:
+        raise ValueError(f"must be single_instance, got {shown(value)} (not available yet)")
+    return value
+
+
+def is_path(value: object) -> TypeGuard[str]:
+    """Return whether a file can have this name, and a config in UTF-8 can hold it."""
+    try:
+        return isinstance(value, str) and b"\0" not in value.encode() and bool(value)
+    except UnicodeEncodeError:
+        return False
+
+
+def _path(value: object) -> object:
+    if not is_path(value):
+        raise ValueError(f"must be a path, got {shown(value)}")
+    return value
+
+
+def _files(value: object, expected: str = "a file or a list of files") -> object:
+    names = [value] if isinstance(value, str) else value
+    if (
+        not isinstance(names, list | tuple)
+        or not names
+        or not all(isinstance(name, str) for name in names)
+    ):
+        raise ValueError(f"must be {expected}, got {shown(value)}")
+    for position, name in enumerate(names):
+        _path(name)
+        builtin = name.removeprefix(BUILTIN_PREFIX)
+        if builtin != name and builtin not in BUILTIN_NAMES:
+            nearest = difflib.get_close_matches(builtin, BUILTIN_NAMES, cutoff=0.0)[0]
+            raise ValueError(
+                f"names an unknown dataset, got {shown(name)} (did you mean "
+                f"{BUILTIN_PREFIX}{nearest}?)"
+            )
+        if name in names[:position]:
+            raise ValueError(f"names {shown(name)} twice (remove one)")
+    return value if isinstance(value, str) else tuple(names)
+
+
+def _validation(value: object) -> object:
+    if not _is_number(value):
+        return _files(value, "a fraction greater than 0 and less than 1, a file or a list of files")
+    if not 0 < value < 1:
+        raise ValueError(f"must be greater than 0 and less than 1, got {shown(value)}")
+    return float(value)
+
+
+def _range(is_allowed: Callable[[float], bool], expected: str) -> BeforeValidator:
+    """Return the check of `[low, high]` whose ends must be allowed.
+
+    `[0, 0]` becomes None, which is off.
+    """
+
+    def check(value: object) -> tuple[float, float] | None:
+        if value is None:
+            return None
+        if (
+            not isinstance(value, list | tuple)
+            or len(value) != 2
+            or not all(map(_is_number, value))
+        ):
+            raise ValueError(f"must be [low, high] or null, two finite numbers, got {shown(value)}")
+        low, high = map(float, value)
+        if low == high == 0:
+            return None
+        if low > high:
+            raise ValueError(
+                f"must have low <= high, got {shown(value)} (write {shown([value[1], value[0]])})"
+            )
+        if not is_allowed(low):
+            raise ValueError(
+                f"must have both ends {expected}, got {shown(value)} (null turns it off)"
+            )
+        return low, high
+
+    return BeforeValidator(check)
+
+
+def _shape(value: object) -> object:
+    if value is None:
+        return None
+    sides = tuple(value) if isinstance(value, list | tuple) else ()
+    if (
+        len(sides) != 3
+        or any(type(side) is not int or side < 1 for side in sides)
+        or sides[2] not in (1, 3)
+    ):
+        raise ValueError(
+            f"must be [height, width, channels] with 1 or 3 channels, or null, got {shown(value)}"
+        )
+    return sides
+
+
+_MAX_INT = 2**31 - 1
+_FileName = Annotated[str, Field(min_length=1)]
+_FileNames = Annotated[tuple[_FileName, ...], Field(min_length=1)]
+
+Count = Annotated[int, Field(ge=1, le=_MAX_INT)]
+CountOrZero = Annotated[int, Field(ge=0, le=_MAX_INT)]
+PowerOfTwo = Annotated[int, Field(ge=1, le=_MAX_INT), AfterValidator(_power_of_two)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Positive = Annotated[float, Field(gt=0)]
+PositiveOrZero = Annotated[float, Field(ge=0)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+
+AVAILABLE_HEAD = BeforeValidator(_available_head)
+Folder = Annotated[_FileName, BeforeValidator(_path)]
+Files = Annotated[_FileName | _FileNames, BeforeValidator(_files)]
+FractionOrFiles = Annotated[OpenFraction | _FileName | _FileNames, BeforeValidator(_validation)]
+
+Range = Annotated[tuple[float, float] | None, _range(lambda _: True, "")]
+PositiveRange = Annotated[
+    tuple[PositiveOrZero, PositiveOrZero] | None, _range(lambda low: low > 0, "greater than 0")
+]
+RangeFromZero = Annotated[
+    tuple[PositiveOrZero, PositiveOrZero] | None, _range(lambda low: low >= 0, "at least 0")
+]
+Shape = Annotated[tuple[Count, Count, Count] | None, BeforeValidator(_shape)]

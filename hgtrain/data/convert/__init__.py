@@ -1,0 +1,1 @@
+"""Brings labels of other programs in through sleap-io."""

@@ -1,0 +1,254 @@
+"""Labels of other programs brought into the hgtrain format, as sleap-io reads them.
+
+Images are streamed.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hgtrain.data.convert.sleap_io import FOREIGN_ERRORS, from_foreign_skeleton, import_sleap_io
+from hgtrain.data.convert.source_images import (
+    LabelledFrame,
+    Shape,
+    close_videos,
+    common_shape,
+    read_images,
+    with_files,
+)
+from hgtrain.data.dataset import PoseDataset
+from hgtrain.data.formats import sleap_package
+from hgtrain.data.formats.hgtrain_format import LabelledImage
+from hgtrain.data.formats.hgtrain_writer import write_dataset
+from hgtrain.data.sandbox.open import open_dataset
+from hgtrain.data.sandbox.probe import probe_hdf5
+from hgtrain.errors import DatasetError
+from hgtrain.hdf5 import is_hdf5
+from hgtrain.skeleton import Skeleton
+
+Progress = Callable[[Iterable[LabelledImage], int], Iterable[LabelledImage]]
+
+
+class Converted(NamedTuple):
+    """What came of a conversion.
+
+    Notes say what was left out or changed and why, a sentence each.
+    """
+
+    frames: int
+    skeleton: Skeleton
+    notes: tuple[str, ...]
+
+
+def convert(source: str, target: Path, predictions: bool, progress: Progress) -> Converted:
+    """Write the labels of `source` with their images to `target` in the hgtrain format.
+
+    source: whatever sleap-io reads, or an HDF5 dataset that hgtrain reads. predictions: take
+    predicted animals too, in frames that nobody labelled. Images smaller than the largest are
+    padded at the right and the bottom with 0. Raises DatasetError when there is nothing to convert
+    or the files cannot be used.
+    """
+    own = _own_dataset(source)
+    if own is not None:
+        return _rewritten(own, target, progress)
+    labels, notes = _load(source)
+    try:
+        return _converted(source, labels, notes, target, predictions, progress)
+    finally:
+        close_videos(labels.videos)
+
+
+def _converted(
+    source: str, labels: Any, notes: list[str], target: Path, predictions: bool, progress: Progress
+) -> Converted:
+    left_out: Counter[str] = Counter()
+    taken = _instances(labels, predictions, left_out)
+    foreign = _most_used_skeleton(source, taken, left_out)
+    frames = with_files(list(_labelled(taken, foreign, left_out)), left_out)
+    if not frames:
+        raise DatasetError(f"{source}: no frame is left to convert; left out: {_summary(left_out)}")
+    shape = common_shape(frames)
+    skeleton = from_foreign_skeleton(foreign)
+    count = write_dataset(target, skeleton, progress(_images(frames, shape, left_out), len(frames)))
+    if padded := left_out.pop(_PADDED, 0):
+        notes.append(
+            f"{padded} frames smaller than {shape[0]}x{shape[1]} are padded at the right and the "
+            "bottom."
+        )
+    if any(left_out.values()):
+        notes.append(f"Left out: {_summary(left_out)}.")
+    return Converted(count, skeleton, tuple(notes))
+
+
+_PADDED = "padded"
+_PREDICTED = (
+    "animal predicted, not labelled (--predictions takes those of frames that nobody labelled)"
+)
+
+
+def _own_dataset(source: str) -> PoseDataset | None:
+    """Return an HDF5 dataset that hgtrain reads itself.
+
+    None for SLEAP's, of which sleap-io reads more.
+    """
+    if not is_hdf5(source):
+        return None
+    try:
+        dataset = open_dataset(source)
+    except DatasetError as error:
+        if "is of no known format" in str(error) or Path(source).suffix.lower() == ".slp":
+            return None
+        raise
+    if dataset.format == sleap_package.FORMAT:
+        dataset.close()
+        return None
+    return dataset
+
+
+def _rewritten(dataset: PoseDataset, target: Path, progress: Progress) -> Converted:
+    skeleton = Skeleton(dataset.keypoint_names, dataset.edges, dataset.symmetries)
+
+    def frames() -> Iterator[LabelledImage]:
+        for i in range(len(dataset)):
+            group = None if dataset.groups is None else str(dataset.groups[i])
+            yield dataset.read_images([i])[0], dataset.points[i], dataset.visibility[i], group
+
+    with closing(dataset):
+        count = write_dataset(target, skeleton, progress(frames(), len(dataset)))
+    return Converted(count, skeleton, dataset.notes)
+
+
+def _load(source: str) -> tuple[Any, list[str]]:
+    """Return sleap-io's labels of a file or folder, and what it warned of."""
+    sleap_io = import_sleap_io(f"to read {source}")
+    if not Path(source).exists():
+        raise DatasetError(f"{source}: there is no such file or folder")
+    if is_hdf5(source):
+        probe_hdf5(source)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            labels = sleap_io.load_file(source)
+        except FOREIGN_ERRORS as error:
+            raise DatasetError(f"{source}: sleap-io cannot read labels from it: {error}") from error
+    if not isinstance(labels, sleap_io.Labels):
+        raise DatasetError(
+            f"{source}: holds no labels, sleap-io reads a {type(labels).__name__.lower()} from it"
+        )
+    return labels, [
+        f"sleap-io: {warning.message}" for warning in caught if warning.category is UserWarning
+    ]
+
+
+def _instances(
+    labels: Any, predictions: bool, left_out: Counter[str]
+) -> list[tuple[Any, list[Any]]]:
+    """Return each frame with the animals to take from it."""
+    taken = []
+    for frame in labels.labeled_frames:
+        chosen = list(frame.user_instances)
+        if not chosen and predictions:
+            chosen = list(frame.predicted_instances)
+        elif frame.predicted_instances:
+            left_out[
+                "animal predicted, not labelled (--predictions takes those of frames that nobody "
+                "labelled)"
+            ] += len(frame.predicted_instances)
+        taken.append((frame, chosen))
+    return taken
+
+
+def _most_used_skeleton(
+    source: str, taken: list[tuple[Any, list[Any]]], left_out: Counter[str]
+) -> Any:
+    animals = [instance for _, instances in taken for instance in instances]
+    if not animals:
+        why = f"; left out: {_summary(left_out)}" if left_out else ""
+        raise DatasetError(f"{source}: nothing is labelled in its {len(taken)} frames{why}")
+    most_used = Counter(id(animal.skeleton) for animal in animals).most_common(1)[0][0]
+    return next(animal.skeleton for animal in animals if id(animal.skeleton) == most_used)
+
+
+def _labelled(
+    taken: list[tuple[Any, list[Any]]], skeleton: Any, left_out: Counter[str]
+) -> Iterator[LabelledFrame]:
+    names = list(skeleton.node_names)
+    for frame, instances in taken:
+        fitting = [
+            instance for instance in instances if list(instance.skeleton.node_names) == names
+        ]
+        left_out["animal with another skeleton"] += len(instances) - len(fitting)
+        points = [
+            np.asarray(instance.numpy(invisible_as_nan=True), np.float32)[:, :2]
+            for instance in fitting
+        ]
+        for instance, visible in zip(fitting, points, strict=True):
+            placed = np.isfinite(instance.numpy(invisible_as_nan=False)[:, :2]).all(-1).sum()
+            left_out["point marked as not visible"] += int(
+                placed - np.isfinite(visible).all(-1).sum()
+            )
+        kept = [at for at in points if np.isfinite(at).any()]
+        if kept:
+            yield LabelledFrame(frame.video, int(frame.frame_idx), np.stack(kept))
+        else:
+            left_out["frame without a labelled point"] += 1
+
+
+def _images(
+    frames: list[LabelledFrame], shape: Shape, left_out: Counter[str]
+) -> Iterator[LabelledImage]:
+    groups = _group_names([frame.video for frame in frames])
+    for frame, image in read_images(frames, shape, left_out):
+        left_out[_PADDED] += image.shape[:2] != shape[:2]
+        yield _fitted(image, shape), frame.points, None, groups[id(frame.video)]
+
+
+def _fitted(image: np.ndarray, shape: Shape) -> np.ndarray:
+    """Return an image `(h, w, 1, 3 or 4)` as `shape`.
+
+    Grey repeated, transparency dropped, padded with 0.
+    """
+    fitted = np.zeros(shape, np.uint8)
+    fitted[: image.shape[0], : image.shape[1]] = image[..., : shape[2]]
+    return fitted
+
+
+def _group_names(videos: list[Any]) -> dict[int, str]:
+    """Return a name for each video.
+
+    That of its file or folder, with the path where two are called alike.
+    """
+    paths = {}
+    for video in videos:
+        is_list = isinstance(video.filename, list)
+        paths[id(video)] = Path(video.filename[0]).parent if is_list else Path(_source_name(video))
+    short = Counter(path.name for path in paths.values())
+    return {
+        key: path.name if short[path.name] == 1 else path.as_posix() for key, path in paths.items()
+    }
+
+
+def _source_name(video: Any) -> str:
+    """Return the video that an embedded one was taken from, else its own file."""
+    original = video.source_video
+    if original is None or not isinstance(original.filename, str):
+        dataset = getattr(video.backend, "dataset", None)
+        return f"{video.filename}/{dataset}" if dataset else str(video.filename)
+    return str(original.filename)
+
+
+def _summary(left_out: Counter[str]) -> str:
+    """Return what was left out and how often.
+
+    `3 frames without a labelled point, 1 animal of a prediction`.
+    """
+    return ", ".join(
+        f"{number} {what if number == 1 else what.replace(' ', 's ', 1)}"
+        for what, number in left_out.items()
+        if number
+    )

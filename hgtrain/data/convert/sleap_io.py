@@ -1,0 +1,102 @@
+"""What hgtrain asks of sleap-io, which reads and writes other programs' files.
+
+An optional dependency.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hgtrain.errors import RunError
+from hgtrain.skeleton import Skeleton
+
+FOREIGN_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+)
+"""What sleap-io raises for files it cannot read."""
+
+
+def import_sleap_io(purpose: str) -> Any:
+    """Return the module sleap_io, reading videos through PyAV.
+
+    RunError with the fix when it is not installed.
+    """
+    try:
+        import sleap_io
+    except ImportError as error:
+        raise RunError(f"sleap-io is needed {purpose}: pip install 'hgtrain[convert]'") from error
+    # Its default seeks each frame anew through an FFmpeg process: twenty times slower.
+    sleap_io.set_default_video_plugin("pyav")
+    return sleap_io
+
+
+def to_foreign_skeleton(skeleton: Skeleton) -> Any:
+    """Return a skeleton as sleap-io's."""
+    import sleap_io
+
+    names = skeleton.keypoint_names
+    edges, pairs = (
+        [(names[a], names[b]) for a, b in part] for part in (skeleton.edges, skeleton.symmetries)
+    )
+    return sleap_io.Skeleton(list(names), edges=edges, symmetries=pairs)
+
+
+def from_foreign_skeleton(skeleton: Any) -> Skeleton:
+    """Return sleap-io's skeleton as hgtrain's.
+
+    it does not order partners: the one of the lower index comes first.
+    """
+    edges = tuple((int(a), int(b)) for a, b in skeleton.edge_inds)
+    pairs = {(min(a, b), max(a, b)) for a, b in skeleton.symmetry_inds}
+    return Skeleton(
+        tuple(skeleton.node_names), edges, tuple(sorted((int(a), int(b)) for a, b in pairs))
+    )
+
+
+def to_foreign_video(
+    files: Sequence[str], kind: str, shape: tuple[int, ...] | None, rate: float | None
+) -> Any:
+    """Return image files (kind images), a video, or the /images of an HDF5 file (kind dataset) as sleap-io's video.
+
+    shape: `(N, H, W, C)`, None where it is not known. Nothing is opened: the metadata is what sleap-io would write.
+    """
+    import sleap_io
+
+    paths = [Path(file).resolve().as_posix() for file in files]
+    known = {
+        "filename": paths[0],
+        "shape": shape,
+        "grayscale": shape is not None and shape[-1] == 1,
+        "fps": rate,
+    }
+    metadata = {key: value for key, value in known.items() if value is not None} | _KINDS[kind]
+    if kind == "images":
+        metadata["filenames"] = paths
+        if shape is not None:
+            metadata |= dict(zip(("height_", "width_", "channels_"), shape[1:], strict=True))
+    return sleap_io.Video(
+        filename=paths if kind == "images" else paths[0],
+        backend_metadata=metadata,
+        open_backend=False,
+    )
+
+
+_KINDS: dict[str, dict[str, Any]] = {
+    "images": {"type": "ImageVideo"},
+    "video": {"type": "MediaVideo", "bgr": True, "dataset": "", "input_format": ""},
+    "dataset": {
+        "type": "HDF5Video",
+        "dataset": "images",
+        "input_format": "channels_last",
+        "convert_range": False,
+        "has_embedded_images": False,
+    },
+}
+"""What SLEAP wants to know of a video beside its name and shape."""

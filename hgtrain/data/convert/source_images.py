@@ -1,0 +1,169 @@
+"""The images behind labels that sleap-io read.
+
+Whether they are there, their shape, and the images, one by one.
+
+Films are decoded from their first frame on by `hgtrain.frames`: seeking, as sleap-io does, is off
+by a frame for some codecs, and `predict` numbers frames by decoding too.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import chain, groupby, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hgtrain.data.convert.sleap_io import FOREIGN_ERRORS
+from hgtrain.data.media.image_files import image_size, read_image
+from hgtrain.data.media.video import VideoFrames
+from hgtrain.errors import DatasetError
+
+FILM_SUFFIXES = (".mp4", ".avi", ".mov", ".mj2", ".mkv", ".m4v", ".mpg", ".wmv")
+UNREADABLE = "frame that cannot be read ({})"
+
+LOOKED_AT = 100
+"""Frames of a film that are all grey before it counts as grey: many begin black."""
+
+Shape = tuple[int, int, int]
+
+
+class LabelledFrame(NamedTuple):
+    """sleap-io's video, the frame's number in it, and the points `(I, K, 2)` px of its animals."""
+
+    video: Any
+    number: int
+    points: np.ndarray
+
+
+def with_files(frames: Sequence[LabelledFrame], left_out: Counter[str]) -> list[LabelledFrame]:
+    """Return the frames whose file exists, videos one after another and their frames in order.
+
+    Count the others.
+    """
+    exists: dict[str, bool] = {}
+    kept = []
+    for frame in frames:
+        file = _file_of(frame)
+        if file not in exists:
+            exists[file] = Path(file).is_file()
+        if exists[file]:
+            kept.append(frame)
+        else:
+            missing = Path(file).parent if isinstance(frame.video.filename, list) else file
+            left_out[f"frame whose file is missing ({missing})"] += 1
+    order = {id(video): i for i, video in reversed(list(enumerate(frame.video for frame in kept)))}
+    return sorted(kept, key=lambda frame: (order[id(frame.video)], frame.number))
+
+
+def _file_of(frame: LabelledFrame) -> str:
+    name = frame.video.filename
+    return str(name[frame.number] if isinstance(name, list) else name)
+
+
+def _is_film(video: Any) -> bool:
+    is_one_file = (
+        isinstance(video.filename, str) and Path(video.filename).suffix.lower() in FILM_SUFFIXES
+    )
+    return is_one_file and not getattr(video, "is_cropped", False)
+
+
+def close_videos(videos: Sequence[Any]) -> None:
+    """Close what sleap-io may have opened; not films, which it opens anew to close them."""
+    for video in videos:
+        if not _is_film(video):
+            video.close()
+
+
+def common_shape(frames: Sequence[LabelledFrame]) -> Shape:
+    """Return the largest height, width and channels of the frames, from headers and each video's first frames."""
+    shapes: dict[int, Shape] = {}
+    for frame in frames:
+        if id(frame.video) not in shapes:
+            shapes[id(frame.video)] = _shape_of(frame.video)
+    sizes = [_size_of(frame, shapes[id(frame.video)]) for frame in frames]
+    channels = max(shape[2] for shape in shapes.values())
+    return (
+        max(height for height, _ in sizes),
+        max(width for _, width in sizes),
+        3 if channels > 1 else 1,
+    )
+
+
+def _shape_of(video: Any) -> Shape:
+    if not _is_film(video):
+        _, height, width, channels = map(int, video.shape)
+        return height, width, channels
+    with closing(iter(VideoFrames(video.filename, 3))) as images:
+        first = next(images)
+        is_grey = all(map(_is_grey, chain([first], islice(images, LOOKED_AT - 1))))
+    return first.shape[0], first.shape[1], 1 if is_grey else 3
+
+
+def _is_grey(image: np.ndarray) -> bool:
+    return bool((image == image[..., :1]).all())
+
+
+def _size_of(frame: LabelledFrame, shape: Shape) -> tuple[int, int]:
+    if not isinstance(frame.video.filename, list):
+        return shape[:2]
+    width, height = image_size(_file_of(frame)) or (shape[1], shape[0])
+    return height, width
+
+
+def read_images(
+    frames: Sequence[LabelledFrame], shape: Shape, left_out: Counter[str]
+) -> Iterator[tuple[LabelledFrame, np.ndarray]]:
+    """Give each frame with its image `(h, w, C)` uint8, C as in `shape`.
+
+    Count those that cannot be read.
+
+    frames: in the order of `with_files`.
+    """
+    for _, of_video in groupby(frames, key=lambda frame: id(frame.video)):
+        mine = list(of_video)
+        read = _film_images if _is_film(mine[0].video) else _stored_images
+        for frame, image in read(mine, shape[2], left_out):
+            if image.dtype != np.uint8 or image.shape[0] > shape[0] or image.shape[1] > shape[1]:
+                left_out[
+                    f"frame with an image {image.dtype} {image.shape} (expected uint8 up to "
+                    f"{shape})"
+                ] += 1
+            else:
+                yield frame, image
+
+
+def _film_images(
+    frames: list[LabelledFrame], channels: int, left_out: Counter[str]
+) -> Iterator[tuple[LabelledFrame, np.ndarray]]:
+    left = iter(frames)
+    wanted = next(left, None)
+    why = "beyond the end"
+    with closing(iter(VideoFrames(frames[0].video.filename, channels))) as images:
+        try:
+            for number, image in enumerate(images):
+                while wanted is not None and wanted.number == number:
+                    yield wanted, image
+                    wanted = next(left, None)
+                if wanted is None:
+                    return
+        except DatasetError as error:
+            why = str(error)
+    left_out[UNREADABLE.format(why)] += 1 + sum(1 for _ in left)
+
+
+def _stored_images(
+    frames: list[LabelledFrame], channels: int, left_out: Counter[str]
+) -> Iterator[tuple[LabelledFrame, np.ndarray]]:
+    for frame in frames:
+        try:
+            if isinstance(frame.video.filename, list):
+                # sleap-io's reader leaves broken files open and does not name them.
+                image = read_image(_file_of(frame), channels)
+            else:
+                image = np.asarray(frame.video[frame.number])
+        except (DatasetError, *FOREIGN_ERRORS) as error:
+            left_out[UNREADABLE.format(error)] += 1
+            continue
+        yield frame, image

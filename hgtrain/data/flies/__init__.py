@@ -1,0 +1,1 @@
+"""Draws an articulated fly with known keypoints."""

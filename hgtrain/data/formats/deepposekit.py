@@ -1,0 +1,146 @@
+"""The DeepPoseKit format.
+
+`/images (N, H, W, C)` uint8, `/annotations (N, K, 2)` x, y in pixels, `/annotated (N, K)` bool,
+`/skeleton (K, 2)` int: parent and left/right partner of each keypoint, -1 none; optional
+`/skeleton_names (K,)`. DeepPoseKit keeps the names in a table beside the file,
+`<stem>.skeleton.csv` with a column `name`, which is read when the file has none.
+"""
+
+import csv
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from hgtrain.data.dataset import NOT_LABELLED, VISIBLE, PoseDataset
+from hgtrain.data.formats.base import (
+    FileDataset,
+    Labels,
+    check_same_length,
+    make_labels,
+    read_flags,
+    read_points,
+)
+from hgtrain.data.formats.stored_images import stored_images
+from hgtrain.errors import DatasetError
+from hgtrain.hdf5 import as_text, get_dataset, hdf5_path, open_for_dataset, read_array
+from hgtrain.skeleton import Skeleton, check_skeleton, default_names
+
+FORMAT = "DeepPoseKit"
+
+
+def recognises(file: h5py.File) -> bool:
+    """Return whether the file has /annotations."""
+    return "annotations" in file
+
+
+def open_file(path: str | Path, annotated_only: bool = True) -> PoseDataset:
+    """Return the dataset of a DeepPoseKit file.
+
+    Keypoints that are annotated are visible, or absent where they are NaN; the others are not
+    labelled and keep their points, which are DeepPoseKit's predictions. annotated_only False counts
+    those as visible too.
+    Names that are nowhere become keypoint0, keypoint1, ... with a note. DatasetError for anything
+    out of order.
+    """
+    with open_for_dataset(path) as file:
+        images = stored_images(file, "images")
+        annotations = get_dataset(file, "annotations", "fiu", (3,), "(frames, keypoints, 2) float")
+        if annotations.shape[2] != 2:
+            raise DatasetError(
+                f"{hdf5_path(annotations)} has shape {annotations.shape}, expected (frames, "
+                "keypoints, 2)"
+            )
+        check_same_length(images.dataset, annotations)
+        annotated = get_dataset(file, "annotated", "biu", (2,), "(frames, keypoints) bool")
+        flags = read_flags(annotated, annotations, largest=1)
+        visibility = np.where(flags, np.uint8(VISIBLE), np.uint8(NOT_LABELLED))
+        points = read_points(annotations)
+        labels = Labels(points[:, None], visibility[:, None], None, hdf5_path(annotated))
+        skeleton, notes = _read_skeleton(file, points.shape[1])
+        return FileDataset(
+            file, FORMAT, images, skeleton, make_labels(labels, annotated_only), notes
+        )
+
+
+def _read_skeleton(file: h5py.File, count: int) -> tuple[Skeleton, list[str]]:
+    stored = get_dataset(
+        file, "skeleton", "iu", (2,), "(keypoints, 2) int: parent and partner, -1 none"
+    )
+    if stored.shape != (count, 2):
+        raise DatasetError(
+            f"{hdf5_path(stored)} has shape {stored.shape}, expected ({count}, 2) because "
+            f"{file.filename}:/annotations has "
+            f"{count} keypoints"
+        )
+    table = read_array(stored).astype(np.int64)
+    wrong = np.argwhere((table < -1) | (table >= count))
+    if len(wrong):
+        at = wrong[0].tolist()
+        raise DatasetError(
+            f"{hdf5_path(stored)}{at} is {table[tuple(at)]}, expected a keypoint out of 0 to "
+            f"{count - 1}, or -1 for none"
+        )
+    names, where, notes = _read_names(file, count)
+    parents, partners = table.T.tolist()
+    pairs, odd = _pair_up(partners)
+    if odd:
+        notes.append(
+            f"{hdf5_path(stored)}: the partners of {', '.join(names[i] for i in odd)} contradict "
+            "each other."
+        )
+    edges = tuple((parent, child) for child, parent in enumerate(parents) if parent >= 0)
+    return check_skeleton(Skeleton(names, edges, pairs), where), notes
+
+
+def _pair_up(partners: list[int]) -> tuple[tuple[tuple[int, int], ...], list[int]]:
+    """Return pairs, the lower index first, and the keypoints whose entry contradicts their partner's.
+
+    Published files have slips of one row. Pairs that both name are taken first, then those where the other names
+    nobody, then what is left of the rest.
+    """
+    claims = [(i, j) for i, j in enumerate(partners) if j not in (-1, i)]
+    taken: dict[int, int] = {}
+    for agrees in (
+        lambda i, j: partners[j] == i,
+        lambda i, j: partners[j] == -1,
+        lambda i, j: True,
+    ):
+        for i, j in claims:
+            if agrees(i, j) and i not in taken and j not in taken:
+                taken[i], taken[j] = j, i
+    odd = [i for i, j in claims if partners[j] != i]
+    return tuple(sorted((i, j) for i, j in taken.items() if i < j)), odd
+
+
+def _read_names(file: h5py.File, count: int) -> tuple[tuple[str, ...], str, list[str]]:
+    """Return the names, where they were found, and notes."""
+    beside = Path(file.filename).with_suffix(".skeleton.csv")
+    notes = []
+    if "skeleton_names" in file:
+        stored = get_dataset(file, "skeleton_names", "OS", (1,), "(keypoints,) strings")
+        names, where = tuple(as_text(name) for name in read_array(stored)), hdf5_path(stored)
+    elif beside.is_file():
+        names, where = _names_in_table(beside), str(beside)
+    else:
+        names, where = default_names(count), hdf5_path(file)
+        notes = [
+            f"{file.filename} has no /skeleton_names and there is no {beside}; keypoints are "
+            "numbered."
+        ]
+    if len(names) != count:
+        raise DatasetError(
+            f"{where} has {len(names)} names, but {file.filename}:/annotations has {count} "
+            "keypoints"
+        )
+    return names, where, notes
+
+
+def _names_in_table(path: Path) -> tuple[str, ...]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return tuple(row["name"].strip() for row in csv.DictReader(file))
+    except (KeyError, AttributeError, OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(
+            f"{path} cannot be read as a table with a column 'name': {error!r}"
+        ) from error

@@ -1,0 +1,192 @@
+"""Images of SLEAP packages.
+
+PNG or JPEG files or raw images in the datasets of several videos, decoded when read.
+"""
+
+from io import BytesIO
+from typing import TYPE_CHECKING, NamedTuple
+
+import h5py
+import numpy as np
+
+from hgtrain.data.formats.base import check_image_shape
+from hgtrain.data.formats.stored_images import FilePlace, file_place, open_again
+from hgtrain.errors import DatasetError
+from hgtrain.hdf5 import get_dataset, hdf5_path, read_array
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+CHANNELS = {"L": 1, "RGB": 3}
+
+HEADER_CHECK_BYTES = 2**28
+"""In larger files only the first image of each video is looked at when opening."""
+
+
+class Video(NamedTuple):
+    """Images of one video: `rows` says which row holds a frame number.
+
+    `is_encoded`: a PNG or JPEG file a row.
+    """
+
+    images: h5py.Dataset
+    rows: dict[int, int]
+    is_encoded: bool
+    is_bgr: bool
+
+
+Row = tuple[Video, int]
+
+
+class PackageImages:
+    """Images of the frames of a package, decoded when read.
+
+    `at` `(N, 2)` int64 are each frame's video and row.
+    """
+
+    frames_a_chunk = 1
+
+    def __init__(self, videos: list[Video], at: np.ndarray, shape: tuple[int, int, int]) -> None:
+        self._videos = videos
+        self._at = at
+        self.shape = shape
+
+    def __reduce__(self) -> tuple:
+        # The names tell all else but what a frame's number is, which the rows stand for.
+        videos = [(video.images.name, video.is_encoded, video.is_bgr) for video in self._videos]
+        return _package_again, (
+            file_place(self._videos[0].images.file),
+            videos,
+            self._at,
+            self.shape,
+        )
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return images `(n, H, W, C)` uint8, colours as red, green, blue."""
+        images = np.empty((len(rows), *self.shape), np.uint8)
+        for index, row in enumerate(rows.tolist()):
+            video, at = self._row(row)
+            images[index] = self._decode(row) if video.is_encoded else read_array(video.images, at)
+        return images
+
+    def location(self, row: int) -> str:
+        """Return file, HDF5 path and row, e.g. `flies.pkg.slp:/video0/video[12]`."""
+        return _row_place(*self._row(row))
+
+    def check_headers(self) -> None:
+        """Check that all images have one shape; DatasetError names the first two that differ."""
+        all_headers = self._videos[0].images.file.id.get_filesize() <= HEADER_CHECK_BYTES
+        seen: set[str] = set()
+        for index in range(len(self._at)):
+            video, row = self._row(index)
+            if video.images.name not in seen or (all_headers and video.is_encoded):
+                seen.add(video.images.name)
+                self._check_shape(_stored_shape(video, row), index)
+
+    def _row(self, index: int) -> Row:
+        video, row = self._at[index].tolist()
+        return self._videos[video], row
+
+    def _check_shape(self, shape: tuple[int, int, int], index: int) -> None:
+        if shape != self.shape:
+            raise DatasetError(
+                f"{self.location(index)} is {_size(shape)}, but {self.location(0)} is "
+                f"{_size(self.shape)}: all images "
+                "must agree"
+            )
+
+    def _decode(self, index: int) -> np.ndarray:
+        video, row = self._row(index)
+        with _image_file(video, row) as image:
+            self._check_shape(_image_shape(image, video, row), index)
+            try:
+                pixels = np.asarray(image).reshape(self.shape)
+            except (OSError, SyntaxError, ValueError) as error:
+                raise DatasetError(f"{self.location(index)} cannot be decoded: {error}") from error
+        return pixels[..., ::-1] if video.is_bgr else pixels
+
+
+def package_images(rows: list[Row]) -> PackageImages:
+    """Return the images of frames; DatasetError unless all have one shape."""
+    # Which row a frame is was the caller's to find out.
+    videos = list({video.images.name: video._replace(rows={}) for video, _ in rows}.values())
+    numbers = {video.images.name: number for number, video in enumerate(videos)}
+    at = np.array([(numbers[video.images.name], row) for video, row in rows], np.int64)
+    images = PackageImages(videos, at, _stored_shape(*rows[0]))
+    images.check_headers()
+    return images
+
+
+def _package_again(
+    where: FilePlace,
+    videos: list[tuple[str, bool, bool]],
+    at: np.ndarray,
+    shape: tuple[int, int, int],
+) -> PackageImages:
+    file = open_again(where)
+    again = [
+        Video(
+            get_dataset(file, name, "iuO", (1, 2, 4), "what was opened before"),
+            {},
+            is_encoded,
+            is_bgr,
+        )
+        for name, is_encoded, is_bgr in videos
+    ]
+    return PackageImages(again, at, shape)
+
+
+def _row_place(video: Video, row: int) -> str:
+    return f"{hdf5_path(video.images)}[{row}]"
+
+
+def _size(shape: tuple[int, int, int]) -> str:
+    return f"{shape[0]} x {shape[1]} (height x width) with {shape[2]} channel{'s' if shape[2] > 1 else ''}"
+
+
+def _stored_shape(video: Video, row: int) -> tuple[int, int, int]:
+    """Return (H, W, C) of an image from its header.
+
+    DatasetError where the attributes beside it say another.
+    """
+    if not video.is_encoded:
+        return check_image_shape(video.images.shape, hdf5_path(video.images))
+    with _image_file(video, row) as image:
+        shape = _image_shape(image, video, row)
+    for axis, name in enumerate(("height", "width", "channels")):
+        declared = video.images.attrs.get(name, 0)
+        # Videos whose size SLEAP did not know have 0 there.
+        if np.ndim(declared) or declared not in (0, shape[axis]):
+            raise DatasetError(
+                f"{_row_place(video, row)} is {_size(shape)}, but the attribute {name} of "
+                f"{hdf5_path(video.images)} is "
+                f"{declared}"
+            )
+    return shape
+
+
+def _image_file(video: Video, row: int) -> "Image.Image":
+    """Return a PNG or JPEG image of which only the header was read."""
+    from PIL import Image
+
+    data = np.asarray(read_array(video.images, row)).tobytes()
+    try:
+        return Image.open(BytesIO(data), formats=("PNG", "JPEG"))
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        raise DatasetError(
+            f"{_row_place(video, row)} is not a PNG or JPEG image that can be read: {error}"
+        ) from error
+
+
+def _image_shape(image: "Image.Image", video: Video, row: int) -> tuple[int, int, int]:
+    if image.mode not in CHANNELS:
+        raise DatasetError(
+            f"{_row_place(video, row)} has pixels of mode {image.mode}, expected 8-bit grey or RGB"
+        )
+    return image.height, image.width, CHANNELS[image.mode]

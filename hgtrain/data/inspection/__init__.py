@@ -1,0 +1,1 @@
+"""Looks through datasets for what is wrong."""

@@ -1,0 +1,292 @@
+"""What is in datasets and what is wrong with them, read in a process of its own."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hgtrain.data.dataset import HIDDEN, NOT_LABELLED, PoseDataset
+from hgtrain.data.inspection.swaps import swapped_pairs
+from hgtrain.data.open import open_all
+from hgtrain.data.sandbox.process import Sandbox, answer_with, step_done
+from hgtrain.data.selection import select_single_instance, single_instance_labels
+from hgtrain.data.split import make_split
+from hgtrain.errors import DatasetError
+
+FRAMES_AT_ONCE = 32
+LISTED = 10
+BLANK_STD = 1.0
+"""Grey values; a frame that varies less shows nothing."""
+
+Problem = dict[str, str]
+
+
+class ImageScan(NamedTuple):
+    """What was seen of the images: a digest of each frame, and which are blank."""
+
+    digests: list[bytes]
+    blank: np.ndarray
+
+
+def inspect_safely(paths: Sequence[str], step_s: float | None = None) -> dict[str, Any]:
+    """Return the report on datasets that belong together, made in another process.
+
+    See `inspect_datasets`.
+
+    Raises DatasetError when they cannot be opened or read, or when reading them takes the process
+    down.
+    """
+    return Sandbox(__name__, paths, step_s).answer()
+
+
+def inspect_datasets(paths: Sequence[str]) -> dict[str, Any]:
+    """Return counts, sizes, keypoints and `problems` of datasets opened as one.
+
+    Each problem has a `level`, error where the data cannot be trained on, a `kind` and a `text`;
+    `usable` says whether there is no error. Raises DatasetError when they cannot be opened or an
+    image cannot be read.
+    """
+    with closing(_opened(paths)) as dataset:
+        step_done()
+        looked = _look(dataset)
+        labels = _labels(dataset)
+        step_done()
+        problems: list[Problem] = []
+        for found in (
+            _selection_problems(dataset),
+            _image_problems(dataset, looked),
+            _label_problems(dataset, labels),
+            _swap_problems(dataset),
+        ):
+            problems += found
+            step_done()
+        return {
+            "files": list(paths),
+            "format": dataset.format,
+            "frames": len(dataset),
+            "image_shape": [int(size) for size in dataset.image_shape],
+            "image_bytes": len(dataset) * int(np.prod(dataset.image_shape)),
+            "keypoint_names": list(dataset.keypoint_names),
+            "edges": [[int(i) for i in edge] for edge in dataset.edges],
+            "symmetries": [[int(i) for i in pair] for pair in dataset.symmetries],
+            "groups": 0 if dataset.groups is None else len(set(dataset.groups.tolist())),
+            **labels,
+            "notes": list(dataset.notes),
+            "problems": problems,
+            "usable": all(problem["level"] != "error" for problem in problems),
+        }
+
+
+def _opened(paths: Sequence[str]) -> PoseDataset:
+    """Return the datasets as one.
+
+    Where nothing is marked as annotated, with everything that has coordinates.
+    """
+    dataset = open_all(paths)
+    if (dataset.visibility == NOT_LABELLED).all() and np.isfinite(dataset.points).any():
+        dataset.close()
+        dataset = open_all(paths, annotated_only=False)
+        note = f"{dataset.path} marks no keypoint as annotated: counted are all, as with data.annotated_only: false."
+        dataset.notes = (*dataset.notes, note)
+    return dataset
+
+
+def _look(dataset: PoseDataset) -> ImageScan:
+    digests: list[bytes] = []
+    blank = []
+    for start in range(0, len(dataset), FRAMES_AT_ONCE):
+        images = dataset.read_images(np.arange(start, min(start + FRAMES_AT_ONCE, len(dataset))))
+        digests += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+        blank.append(images.reshape(len(images), -1).std(1) < BLANK_STD)
+        step_done(len(digests), len(dataset))
+    return ImageScan(digests, np.concatenate(blank))
+
+
+def _labels(dataset: PoseDataset) -> dict[str, Any]:
+    """Return what is labelled, of how many animals, keypoint by keypoint, and which are missing together."""
+    labelled = (dataset.visibility != NOT_LABELLED) & ~np.isnan(dataset.points).any(-1)
+    absent = (dataset.visibility != NOT_LABELLED) & np.isnan(dataset.points).any(-1)
+    animals = (dataset.visibility != NOT_LABELLED).any(-1)
+    outside = _outside(dataset) & labelled
+    of_frame = labelled.sum((1, 2))
+    per_keypoint = [
+        {
+            "name": name,
+            "labelled": int(labelled[..., k].sum()),
+            "hidden": int((labelled & (dataset.visibility == HIDDEN))[..., k].sum()),
+            "absent": int(absent[..., k].sum()),
+            "missing": int((animals & ~labelled[..., k] & ~absent[..., k]).sum()),
+            "outside": int(outside[..., k].sum()),
+        }
+        for k, name in enumerate(dataset.keypoint_names)
+    ]
+    patterns = Counter(tuple(np.flatnonzero(~row).tolist()) for row in labelled[animals])
+    return {
+        "animals": {str(count): int(n) for count, n in sorted(Counter(animals.sum(1).tolist()).items())},
+        "keypoints_per_frame": {
+            "min": int(of_frame.min()), "mean": float(of_frame.mean()), "max": int(of_frame.max()),
+        },
+        "per_keypoint": per_keypoint,
+        "missing_together": [
+            {"keypoints": [dataset.keypoint_names[k] for k in missing], "animals": count}
+            for missing, count in patterns.most_common(LISTED)
+            if missing
+        ],
+    }  # fmt: skip
+
+
+def _outside(dataset: PoseDataset) -> np.ndarray:
+    height, width, _ = dataset.image_shape
+    x, y = dataset.points[..., 0], dataset.points[..., 1]
+    # Pixel centres are at integers. NaN is not outside.
+    return (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
+
+
+def _problem(level: str, kind: str, text: str) -> Problem:
+    return {"level": level, "kind": kind, "text": text}
+
+
+def _selection_problems(dataset: PoseDataset) -> Iterator[Problem]:
+    try:
+        notes = select_single_instance(dataset).notes
+    except DatasetError as error:
+        yield _problem("error", "no_frames", str(error))
+        return
+    for note in notes:
+        yield _problem("warning", "left_out", note)
+
+
+def _image_problems(dataset: PoseDataset, looked: ImageScan) -> Iterator[Problem]:
+    blank = np.flatnonzero(looked.blank)
+    if len(blank):
+        level = "error" if len(blank) == len(dataset) else "warning"
+        yield _problem(level, "blank", f"{len(blank)} frames are blank: {_places(dataset, blank)}")
+    same: dict[bytes, list[int]] = defaultdict(list)
+    for frame, digest in enumerate(looked.digests):
+        if not looked.blank[frame]:
+            same[digest].append(frame)
+    repeated = [frames for frames in same.values() if len(frames) > 1]
+    if repeated:
+        first = np.array([frame for frames in repeated for frame in frames])
+        count = sum(len(frames) - 1 for frames in repeated)
+        yield _problem(
+            "warning",
+            "duplicates",
+            f"{count} frames repeat another pixel by pixel: {_places(dataset, first)}",
+        )
+        yield from _leaks(dataset, repeated)
+
+
+def _leaks(dataset: PoseDataset, repeated: list[list[int]]) -> Iterator[Problem]:
+    try:
+        split = make_split(dataset, None, 0.1, None, 0)
+    except DatasetError:
+        return
+    held_out, trained_on = (set(side.frames.tolist()) for side in (split.validation, split.train))
+    leaks = [
+        frame
+        for frames in repeated
+        if not trained_on.isdisjoint(frames)
+        for frame in frames
+        if frame in held_out
+    ]
+    if leaks:
+        text = (
+            f"with data.validation: 0.1 and data.split_seed: 0, {len(leaks)} validation frames "
+            "are trained on too: "
+            f"{_places(dataset, np.array(leaks))}: remove them, or keep groups together with "
+            "data.group_by"
+        )
+        yield _problem("warning", "duplicates_across_split", text)
+
+
+def _label_problems(dataset: PoseDataset, labels: dict[str, Any]) -> Iterator[Problem]:
+    outside = _outside(dataset) & (dataset.visibility != NOT_LABELLED)
+    frames = np.flatnonzero(outside.any((1, 2)))
+    if len(frames):
+        text = (
+            f"{int(outside.sum())} keypoints lie outside of their image: {_places(dataset, frames)}"
+        )
+        yield _problem("warning", "outside", text)
+    never = [row["name"] for row in labels["per_keypoint"] if not row["labelled"]]
+    if never:
+        level = "error" if len(never) == len(dataset.keypoint_names) else "warning"
+        yield _problem(level, "never_labelled", f"never labelled: {', '.join(never)}")
+    pairs = [
+        pair
+        for pair in ("left", "right")
+        if any(pair in name.lower() for name in dataset.keypoint_names)
+    ]
+    if len(pairs) == 2 and not dataset.symmetries:
+        text = "names say left and right, but no symmetries are stored: a flipped left stays a left"
+        yield _problem("warning", "no_symmetries", text)
+
+
+def _swap_problems(dataset: PoseDataset) -> Iterator[Problem]:
+    """Yield a problem for each left/right pair that fits the average animal better exchanged, in some frames."""
+    try:
+        frames = select_single_instance(dataset).frames
+    except DatasetError:
+        return
+    points, visibility = single_instance_labels(dataset, frames)
+    points = np.where((visibility != NOT_LABELLED)[..., None], points, np.nan)
+    for left, right in dataset.symmetries:
+        swapped = frames[swapped_pairs(points, left, right)]
+        if len(swapped):
+            names = dataset.keypoint_names
+            text = f"{names[left]} and {names[right]} look exchanged in {len(swapped)} frames: {_places(dataset, swapped)}"
+            yield _problem("warning", "swapped", text)
+
+
+def _places(dataset: PoseDataset, frames: np.ndarray) -> str:
+    listed = ", ".join(dataset.location(int(frame)) for frame in frames[:LISTED])
+    return listed + (f" and {len(frames) - LISTED} more" if len(frames) > LISTED else "")
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """Return the report of `inspect_datasets` as lines to read."""
+    height, width, channels = report["image_shape"]
+    of_frame = report["keypoints_per_frame"]
+    facts = [
+        ("files", ", ".join(report["files"])),
+        ("format", report["format"]),
+        (
+            "frames",
+            f"{report['frames']:,} of {height}x{width}x{channels}, "
+            f"{report['image_bytes'] / 2**20:,.1f} MiB",
+        ),
+        ("groups", str(report["groups"] or "-")),
+        (
+            "animals",
+            ", ".join(f"{count} in {frames} frames" for count, frames in report["animals"].items()),
+        ),
+        (
+            "keypoints",
+            f"{of_frame['min']} to {of_frame['max']} a frame, {of_frame['mean']:.1f} on average",
+        ),
+    ]
+    counts = ("labelled", "hidden", "absent", "missing", "outside")
+    rows = [
+        ("keypoint", *counts),
+        *((row["name"], *(str(row[key]) for key in counts)) for row in report["per_keypoint"]),
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    missing = [
+        f"missing together: {', '.join(row['keypoints'])} in {row['animals']} animals"
+        for row in report["missing_together"]
+    ]
+    problems = [f"{problem['level']}: {problem['text']}" for problem in report["problems"]]
+    ending = [] if problems else ["nothing looks wrong"]
+    lines = [f"{name:<9}  {value}" for name, value in facts]
+    return "\n".join([*lines, "", *table, "", *missing, *report["notes"], *problems, *ending])
+
+
+if __name__ == "__main__":
+    answer_with(inspect_datasets)

@@ -1,0 +1,64 @@
+"""Reads image files."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from hgtrain.errors import DatasetError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+UNREADABLE_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for a file that it cannot read."""
+MODES = {1: ("L", "gray"), 3: ("RGB", "rgb24")}
+"""Channels to Pillow's and FFmpeg's name of the layout."""
+
+
+def image_size(file: str) -> tuple[int, int] | None:
+    """Return width and height of an image file from its header, None when it has none that can be read."""
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except UNREADABLE_IMAGE:
+        return None
+
+
+def page_count(file: Path) -> int:
+    """Return the number of pages of a TIFF file, 1 for every other and where it cannot be read."""
+    if file.suffix.lower() not in (".tif", ".tiff"):
+        return 1
+    try:
+        with Image.open(file) as image:
+            return int(getattr(image, "n_frames", 1))
+    except UNREADABLE_IMAGE:
+        return 1
+
+
+def read_image(file: str, channels: int, page: int = 0) -> np.ndarray:
+    """Return a page of an image file as `(H, W, channels)` uint8.
+
+    DatasetError when it cannot be read.
+
+    Of 16 bits the upper 8 are taken.
+    """
+    try:
+        with Image.open(file) as image:
+            if page:
+                image.seek(page)
+            pixels = _eight_bits(file, image, channels)
+    except UnidentifiedImageError as error:
+        size = Path(file).stat().st_size
+        raise DatasetError(f"{file}: is no image that can be read ({size} bytes)") from error
+    except UNREADABLE_IMAGE as error:
+        raise DatasetError(f"{file}: cannot be read as an image: {error}") from error
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _eight_bits(file: str, image: Image.Image, channels: int) -> np.ndarray:
+    # Pillow cuts off what is above 255 instead: nearly everything.
+    if image.mode.startswith("I;16"):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], channels, axis=-1)
+    if image.mode in ("I", "F"):
+        raise DatasetError(f"{file}: has pixels of 32 bits, expected 8 or 16: save it with 8 bits")
+    return np.asarray(image.convert(MODES[channels][0]))

@@ -1,0 +1,89 @@
+"""Reads the frames of videos."""
+
+from collections.abc import Generator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hgtrain.data.media.frame_source import Place
+from hgtrain.data.media.image_files import MODES
+from hgtrain.errors import DatasetError
+
+if TYPE_CHECKING:
+    import av
+
+
+class VideoFrames:
+    """The frames of a video's first video stream, in the order they are shown in."""
+
+    kind = "video"
+
+    def __init__(self, path: str, channels: int) -> None:
+        self.path = path
+        self.files: tuple[str, ...] = (path,)
+        self.channels = channels
+        with closing(self._open()) as container:
+            stream = container.streams.video[0]
+            self.rate = float(stream.average_rate or 0) or None
+            seconds = (container.duration or 0) / 1e6
+            self.count = stream.frames or round(seconds * (self.rate or 0))
+            self.shape: tuple[int, int, int, int] | None = (
+                self.count,
+                stream.height,
+                stream.width,
+                channels,
+            )
+
+    def _open(self) -> "av.container.InputContainer":
+        import av
+
+        try:
+            container = av.open(self.path)
+        except (av.FFmpegError, OSError) as error:
+            raise DatasetError(
+                f"{self.path}: is no video that can be read ({reason(error)}), expected a video, "
+                "an image, a folder of "
+                "images or an HDF5 dataset"
+            ) from error
+        if not container.streams.video:
+            container.close()
+            raise DatasetError(f"{self.path}: has no video stream")
+        return container
+
+    def __iter__(self) -> Generator[np.ndarray, None, None]:
+        import av
+
+        packets = frames = 0
+        with closing(self._open()) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            try:
+                for packet in container.demux(stream):
+                    packets += packet.size > 0
+                    for frame in packet.decode():
+                        pixels = frame.to_ndarray(format=MODES[self.channels][1])
+                        yield pixels.reshape(*pixels.shape[:2], self.channels)
+                        frames += 1
+            except av.FFmpegError as error:
+                raise DatasetError(
+                    f"{self.path}: breaks after frame {frames - 1}: {reason(error)}"
+                ) from error
+            # Packets and not frames: an edit list may tell the decoder to leave frames out.
+            if packets < stream.frames:
+                raise DatasetError(
+                    f"{self.path}: ends after {frames} frames, its header promises "
+                    f"{stream.frames}: the file is cut off"
+                )
+
+    def place(self, index: int) -> Place:
+        """Return the video and the frame's number."""
+        return Place(self.path, index)
+
+    def close(self) -> None:
+        """Do nothing: the video is open only while it is read."""
+
+
+def reason(error: Exception) -> str:
+    """Return why FFmpeg gave up, without its numbers."""
+    return str(getattr(error, "strerror", None) or error)

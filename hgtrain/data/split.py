@@ -1,0 +1,150 @@
+"""Which frames train and which validate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hgtrain.data.dataset import PoseDataset
+from hgtrain.data.fingerprint import fingerprint
+from hgtrain.data.open import check_same_images, check_same_keypoints
+from hgtrain.data.selection import select_single_instance
+from hgtrain.errors import DatasetError
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """The frames `(n,)` int64 of a dataset that one side of a split uses."""
+
+    dataset: PoseDataset
+    frames: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What is trained on and what is validated on; notes say what was left out, a sentence each."""
+
+    train: Subset
+    validation: Subset
+    notes: tuple[str, ...] = ()
+
+
+def make_split(
+    train: PoseDataset,
+    validation: PoseDataset | None,
+    fraction: float | None,
+    group_by: str | None,
+    seed: int,
+) -> Split:
+    """Return the sides: validation from its own dataset, or else `fraction` of the training dataset's frames.
+
+    The choice depends on the seed and the labels alone. Each side gets at least one frame; with group_by every group
+    goes to one side as a whole, and validation gets groups until it has the fraction.
+    Raises DatasetError when sides do not fit together, or there are not two frames or groups to split.
+    """
+    selected = select_single_instance(train)
+    if validation is not None:
+        check_same_keypoints(train, validation)
+        check_same_images(train, validation)
+        other = select_single_instance(validation)
+        notes = selected.notes + other.notes + _shared_files(train, validation)
+        return Split(Subset(train, selected.frames), Subset(validation, other.frames), notes)
+    if fraction is None:
+        raise ValueError("neither a validation dataset nor a fraction was given")
+    choose = _choose_groups if group_by else _choose_frames
+    held_out = choose(train, selected.frames, fraction, np.random.default_rng(seed))
+    kept = selected.frames[~np.isin(selected.frames, held_out)]
+    return Split(Subset(train, kept), Subset(train, held_out), selected.notes)
+
+
+def _choose_frames(
+    dataset: PoseDataset, frames: np.ndarray, fraction: float, rng: np.random.Generator
+) -> np.ndarray:
+    if len(frames) < 2:
+        raise DatasetError(
+            f"{dataset.path} has {len(frames)} frame to use, a fraction needs two or more: label "
+            "more, or give "
+            "data.validation files of its own"
+        )
+    count = min(max(round(fraction * len(frames)), 1), len(frames) - 1)
+    return np.sort(rng.permutation(frames)[:count])
+
+
+def _choose_groups(
+    dataset: PoseDataset, frames: np.ndarray, fraction: float, rng: np.random.Generator
+) -> np.ndarray:
+    if dataset.groups is None:
+        raise DatasetError(
+            f"data.group_by needs the group of each frame, and {dataset.path} ({dataset.format}) "
+            "has none: add /group "
+            "(hgtrain format), or set data.group_by: null"
+        )
+    groups = dataset.groups[frames]
+    names = np.unique(groups)
+    if len(names) < 2:
+        raise DatasetError(
+            f"data.group_by needs two or more groups, but all {len(frames)} frames of "
+            f"{dataset.path} are of "
+            f"{str(names[0])!r}: set data.group_by: null, or give data.validation files of its own"
+        )
+    chosen = np.zeros(len(frames), bool)
+    for name in rng.permutation(names)[: len(names) - 1]:
+        if chosen.sum() >= fraction * len(frames):
+            break
+        chosen |= groups == name
+    return frames[chosen]
+
+
+def files_of(split: Split) -> tuple[str, ...]:
+    """Return the files that both sides are read from, each once."""
+    return tuple(dict.fromkeys((*_files(split.train.dataset), *_files(split.validation.dataset))))
+
+
+def _files(dataset: PoseDataset) -> tuple[str, ...]:
+    return getattr(dataset, "paths", (dataset.path,))
+
+
+def _shared_files(train: PoseDataset, validation: PoseDataset) -> tuple[str, ...]:
+    shared = {Path(path).resolve() for path in _files(train)} & {
+        Path(path).resolve() for path in _files(validation)
+    }
+    return tuple(f"{path} is used for training and for validation." for path in sorted(shared))
+
+
+def split_to_json(split: Split) -> dict[str, dict[str, Any]]:
+    """Return files, fingerprint and frames of both sides, as `split.json` holds them."""
+    datasets = {id(side.dataset): side.dataset for side in (split.train, split.validation)}
+    prints = {number: fingerprint(dataset) for number, dataset in datasets.items()}
+    return {
+        name: {
+            "files": list(_files(side.dataset)),
+            "fingerprint": prints[id(side.dataset)],
+            "frames": side.frames.tolist(),
+        }
+        for name, side in (("train", split.train), ("validation", split.validation))
+    }
+
+
+def split_from_json(
+    document: dict[str, Any], train: PoseDataset, validation: PoseDataset | None
+) -> Split:
+    """Return the split that `split_to_json` described, on datasets opened again.
+
+    validation None: as train.
+
+    Raises DatasetError when a dataset's content is not what it was.
+    """
+    sides, prints = {}, {}
+    for name, dataset in (("train", train), ("validation", validation or train)):
+        if id(dataset) not in prints:
+            prints[id(dataset)] = fingerprint(dataset)
+        now, then = prints[id(dataset)], document[name]["fingerprint"]
+        if now != then:
+            raise DatasetError(
+                f"{dataset.path} has changed since the split was made: its fingerprint is "
+                f"{now[:12]}..., the split's "
+                f"{name} side has {then[:12]}...: restore the file, or start a new run"
+            )
+        sides[name] = Subset(dataset, np.array(document[name]["frames"], np.int64))
+    return Split(sides["train"], sides["validation"])

@@ -1,0 +1,90 @@
+"""Metrics beyond the contract's own.
+
+Error by the animal's size, OKS precision and recall, calibration, per group.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hgtrain.evaluate.calibration import calibration
+from hgtrain.evaluate.matching import average_precision_and_recall, single_matches
+
+SIZE_FRACTIONS = (0.05, 0.1, 0.2)
+
+
+class Errors(NamedTuple):
+    """Distances `(N, K)` px, NaN where there is none.
+
+    What is labelled with a position, and what is predicted too.
+    """
+
+    distance: np.ndarray
+    labelled: np.ndarray
+    located: np.ndarray
+
+
+def keypoint_errors(truth: np.ndarray, visibility: np.ndarray, predicted: np.ndarray) -> Errors:
+    """Return the errors of points `(N, K, 2)` px against truth `(N, K, 2)` of visibility `(N, K)`, 0 not labelled."""
+    labelled = (visibility > 0) & np.isfinite(truth).all(-1)
+    located = labelled & np.isfinite(predicted).all(-1)
+    distance = np.linalg.norm(predicted.astype(np.float64) - truth, axis=-1)
+    return Errors(np.where(located, distance, np.nan), labelled, located)
+
+
+def extra_metrics(
+    truth: np.ndarray,
+    visibility: np.ndarray,
+    predicted: np.ndarray,
+    confidence: np.ndarray,
+    groups: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Return `pck_of_size`, `oks_map`, `oks_mar`, `calibration` and `per_group` as plain JSON.
+
+    None where undefined.
+
+    truth, predicted: `(N, K, 2)` px. visibility, confidence: `(N, K)`. groups: `(N,)` names; None
+    gives an empty list.
+    """
+    errors = keypoint_errors(truth, visibility, predicted)
+    matches = single_matches(truth, visibility, predicted, confidence)
+    precision, recall = average_precision_and_recall(matches)
+    return {
+        "pck_of_size": pck_of_size(errors, truth),
+        "oks_map": precision,
+        "oks_mar": recall,
+        "calibration": calibration(errors.distance[errors.located], confidence[errors.located]),
+        "per_group": []
+        if groups is None
+        else [_group(str(g), errors, groups == g) for g in np.unique(groups)],
+    }
+
+
+def pck_of_size(errors: Errors, truth: np.ndarray) -> dict[str, float | None]:
+    """Return the part of labelled keypoints that is within each fraction of the animal's size.
+
+    The size is the longer side of the labelled points' bounding box, at least 1 px. A labelled
+    keypoint without a predicted position is not within.
+    """
+    size = np.ones(len(truth))
+    some = errors.labelled.any(-1)
+    if some.any():
+        points = np.where(errors.labelled[..., None], truth, np.nan)[some]
+        size[some] = np.maximum((np.nanmax(points, 1) - np.nanmin(points, 1)).max(-1), 1.0)
+    count = errors.labelled.sum()
+    relative = (errors.distance / size[:, None])[errors.located]
+    return {
+        str(part): float((relative <= part).sum() / count) if count else None
+        for part in SIZE_FRACTIONS
+    }
+
+
+def _group(name: str, errors: Errors, chosen: np.ndarray) -> dict[str, Any]:
+    distances = errors.distance[chosen][errors.located[chosen]]
+    return {
+        "name": name,
+        "frames": int(chosen.sum()),
+        "count": len(distances),
+        "mean": float(distances.mean()) if len(distances) else None,
+        "median": float(np.median(distances)) if len(distances) else None,
+    }

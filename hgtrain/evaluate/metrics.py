@@ -1,0 +1,116 @@
+"""How good predictions are, in pixels of the dataset's own images; NumPy only."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+PCK_THRESHOLDS_PX = (1, 2, 5, 10)
+PERCENTILES = (75, 90, 95, 99)
+OKS_STDDEV = 0.025
+PRESENT_CONFIDENCE = 0.2
+"""A keypoint is predicted as present from this confidence on, as in the reference."""
+
+
+def pose_metrics(
+    truth: np.ndarray,
+    visibility: np.ndarray,
+    predicted: np.ndarray,
+    confidence: np.ndarray,
+    names: Sequence[str],
+) -> dict[str, Any]:
+    """Return the metrics of contract section 5 but for `images_per_s`, as plain JSON values.
+
+    None where undefined.
+
+    truth, predicted: `(N, K, 2)` px, NaN where missing. visibility: `(N, K)`, 0 not labelled.
+    confidence: `(N, K)`. Errors are over keypoints that are labelled with a position and predicted
+    with one. A labelled keypoint without a predicted position counts against `pck`, `oks` and
+    recall; one labelled as absent counts for precision only.
+    """
+    labelled = (visibility > 0) & np.isfinite(truth).all(-1)
+    located = labelled & np.isfinite(predicted).all(-1)
+    distance = np.linalg.norm(predicted.astype(np.float64) - truth, axis=-1)
+    errors = distance[located]
+    return {
+        "frames": len(truth),
+        "keypoints": int(labelled.sum()),
+        "error_px": _distribution(errors),
+        "rmse_px": _number(np.sqrt(np.mean(errors**2))) if errors.size else None,
+        "pck": _pck(distance, labelled, located),
+        "oks": _mean(object_keypoint_similarity(truth, visibility, predicted)),
+        "visibility": _visibility(visibility, labelled, confidence),
+        "per_keypoint": [
+            {
+                "name": name,
+                "count": int(located[:, k].sum()),
+                "mean": _mean(distance[located[:, k], k]),
+                "median": _number(np.median(distance[located[:, k], k]))
+                if located[:, k].any()
+                else None,
+            }
+            for k, name in enumerate(names)
+        ],
+    }
+
+
+def object_keypoint_similarity(
+    truth: np.ndarray, visibility: np.ndarray, predicted: np.ndarray, stddev: float = OKS_STDDEV
+) -> np.ndarray:
+    """Return the OKS of each instance, `(N,)` in 0..1, NaN where nothing is labelled.
+
+    `exp(-d^2 / (2 * (2 * stddev)^2 * area))`, averaged over labelled keypoints (COCO keypoint
+    evaluation; area of the labelled points' bounding box and one stddev for all, as in the
+    reference). The area is at least 1 px^2, else one labelled point, or points in a line, could not
+    be matched at all.
+    """
+    labelled = (visibility > 0) & np.isfinite(truth).all(-1)
+    positions = np.where(labelled[..., None], truth, np.nan).astype(np.float64)
+    some = labelled.any(-1)
+    area = np.ones(len(truth))
+    if some.any():
+        sides = np.nanmax(positions[some], axis=1) - np.nanmin(positions[some], axis=1)
+        area[some] = np.maximum(sides.prod(-1), 1.0)
+    squared = ((predicted.astype(np.float64) - positions) ** 2).sum(-1)
+    similarity = np.exp(-squared / (2 * (2 * stddev) ** 2 * area[:, None]))
+    total = np.where(labelled & np.isfinite(similarity), similarity, 0.0).sum(-1)
+    return np.where(some, total / np.maximum(labelled.sum(-1), 1), np.nan)
+
+
+def _distribution(errors: np.ndarray) -> dict[str, float | None]:
+    names = ["mean", "median", *(f"p{p}" for p in PERCENTILES)]
+    if not errors.size:
+        return dict.fromkeys(names)
+    values = [np.mean(errors), np.median(errors), *np.percentile(errors, PERCENTILES)]
+    return {name: _number(value) for name, value in zip(names, values, strict=True)}
+
+
+def _pck(
+    distance: np.ndarray, labelled: np.ndarray, located: np.ndarray
+) -> dict[str, float | None]:
+    count = labelled.sum()
+    return {
+        str(threshold): _number((distance[located] <= threshold).sum() / count) if count else None
+        for threshold in PCK_THRESHOLDS_PX
+    }
+
+
+def _visibility(
+    visibility: np.ndarray, labelled: np.ndarray, confidence: np.ndarray
+) -> dict[str, float | None]:
+    judged = visibility > 0
+    present = judged & (confidence >= PRESENT_CONFIDENCE)
+    true_positive = (present & labelled).sum()
+    return {
+        "precision": _number(true_positive / present.sum()) if present.any() else None,
+        "recall": _number(true_positive / labelled.sum()) if labelled.any() else None,
+    }
+
+
+def _mean(values: np.ndarray) -> float | None:
+    finite = values[np.isfinite(values)]
+    return _number(finite.mean()) if finite.size else None
+
+
+def _number(value: Any) -> float:
+    return float(value)

@@ -1,0 +1,76 @@
+"""How well a network does on a dataset: predictions for its frames and their metrics."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hgtrain.data.dataset import PoseDataset
+from hgtrain.data.selection import single_instance_labels
+from hgtrain.data.split import Subset
+from hgtrain.errors import DatasetError
+from hgtrain.evaluate.keypoint_errors import extra_metrics
+from hgtrain.evaluate.metrics import pose_metrics
+from hgtrain.predict.predictor import Predictor
+
+FRAMES_AT_ONCE = 32
+
+
+class Predictions(NamedTuple):
+    """Points `(N, K, 2)` px and confidence `(N, K)` for the frames of a side, and how fast they came."""
+
+    points: np.ndarray
+    confidence: np.ndarray
+    images_per_s: float
+
+
+def predict_side(
+    predictor: Predictor,
+    side: Subset,
+    progress: Callable[[range], Iterable[int]] = lambda starts: starts,
+) -> Predictions:
+    """Return predictions for every frame of `side`, in its order.
+
+    Reading counts for the speed, compiling does not.
+    """
+    predictor(side.dataset.read_images(side.frames[:FRAMES_AT_ONCE]))
+    started = time.monotonic()
+    parts = [
+        predictor(side.dataset.read_images(side.frames[start : start + FRAMES_AT_ONCE]))
+        for start in progress(range(0, len(side.frames), FRAMES_AT_ONCE))
+    ]
+    seconds = time.monotonic() - started
+    points, confidence = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Predictions(points, confidence, len(side.frames) / max(seconds, 1e-9))
+
+
+def evaluate_side(predictions: Predictions, side: Subset) -> dict[str, Any]:
+    """Return the metrics of contract section 5, and those of `metrics_extra`, for predictions of a side's frames."""
+    truth, visibility = single_instance_labels(side.dataset, side.frames)
+    points, confidence = predictions.points, predictions.confidence
+    metrics = pose_metrics(truth, visibility, points, confidence, side.dataset.keypoint_names)
+    groups = None if side.dataset.groups is None else side.dataset.groups[side.frames]
+    metrics |= extra_metrics(truth, visibility, points, confidence, groups)
+    return metrics | {"images_per_s": predictions.images_per_s}
+
+
+def check_keypoint_names(dataset: PoseDataset, names: Sequence[str], whose: str) -> None:
+    """Raise DatasetError unless the dataset has exactly these keypoints in this order.
+
+    `whose` are they.
+    """
+    theirs = dataset.keypoint_names
+    if len(theirs) != len(names):
+        raise DatasetError(
+            f"{dataset.path} has {len(theirs)} keypoints ({', '.join(theirs)}) but {whose} has "
+            f"{len(names)} "
+            f"({', '.join(names)}): they must be the same, in the same order"
+        )
+    for index, (their, ours) in enumerate(zip(theirs, names, strict=True)):
+        if their != ours:
+            raise DatasetError(
+                f"keypoint {index} of {dataset.path} is {their!r} but that of {whose} is "
+                f"{ours!r}: keypoints must be "
+                "the same, in the same order"
+            )

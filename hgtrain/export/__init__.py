@@ -1,0 +1,1 @@
+"""Writes networks for programs without hgtrain."""

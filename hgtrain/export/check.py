@@ -1,0 +1,154 @@
+"""Checks an export against the network's own predictions on real frames."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from hgtrain.coords import resized_points
+from hgtrain.errors import RunError
+from hgtrain.export.served import ExportedFile, Loaded
+from hgtrain.predict.predictor import Predictor
+
+BATCHES = (1, 7, 20)
+OTHER_SIZE_PX = (8, -24)
+"""By how much frames are made higher and wider to see that other sizes work."""
+
+
+class Sample(NamedTuple):
+    """Real frames. images: `(n, H, W, C)` uint8.
+
+    points: their labels `(n, K, 2)` px, NaN where there is none.
+
+    calibration: images that int8's ranges are taken from, of the same shape.
+    """
+
+    images: np.ndarray
+    points: np.ndarray
+    calibration: np.ndarray
+
+
+def fitted(images: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """Return images `(n, H, W, C)` cut, or continued by their last pixels, on the right and at the bottom to a size."""
+    if size is None:
+        return images
+    more = [max(0, wanted - side) for wanted, side in zip(size, images.shape[1:3], strict=True)]
+    padded = np.pad(images, [(0, 0), (0, more[0]), (0, more[1]), (0, 0)], mode="edge")
+    return np.ascontiguousarray(padded[:, : size[0], : size[1]])
+
+
+def check(
+    predictor: Predictor, sample: Sample, file: ExportedFile, folder: Path, any_size: bool
+) -> dict[str, Any]:
+    """Return how the predictions of a file, loaded afresh, compare with the run's.
+
+    RunError when they differ.
+    """
+    predict = file.load(folder / file.name)
+    found: dict[str, Any] = {"file": file.name or "SavedModel", "frames": len(sample.images)}
+    if file.tolerance is not None:
+        few = sample.images[: max(BATCHES)]
+        compared = [
+            _compare(predictor, predict, few, batch) for batch in BATCHES if batch <= len(few)
+        ]
+        if any_size:
+            height, width = (
+                max(side + more, side // 2)
+                for side, more in zip(few.shape[1:3], OTHER_SIZE_PX, strict=True)
+            )
+            compared.append(_compare(predictor, predict, fitted(few, (height, width)), len(few)))
+        found |= {key: max(one[key] for one in compared) for key in ("keypoints_px", "confidence")}
+        found |= {
+            "ties": sum(one["ties"] for one in compared),
+            "tolerance_px": file.tolerance.keypoints_px,
+        }
+        _refuse(found, file)
+    exported = _in_batches(predict, sample.images, 8)[0]
+    found["error_px"] = _mean_error(exported, sample.points)
+    found["run_error_px"] = _mean_error(predictor(sample.images)[0], sample.points)
+    if not np.isfinite(exported).all():
+        raise RunError(
+            f"{found['file']} predicts positions that are not numbers; the export was removed"
+        )
+    return found
+
+
+def _compare(
+    predictor: Predictor, predict: Loaded, images: np.ndarray, batch: int
+) -> dict[str, Any]:
+    """Return the largest difference in position and confidence, ties left out, and the number of ties."""
+    points, confidence = predictor(images)
+    exported_points, exported_confidence = _in_batches(predict, images, batch)
+    if exported_points.shape != points.shape or exported_confidence.shape != confidence.shape:
+        return {"keypoints_px": np.inf, "confidence": np.inf, "ties": 0}
+    apart = np.abs(exported_points - points).max(-1)
+    of_confidence = float(np.abs(exported_confidence - confidence).max(initial=0))
+    # NaN, which compares with nothing, is as wrong as it gets.
+    apart = np.where(np.isfinite(apart), apart, np.inf)
+    tied = np.zeros(apart.shape, bool)
+    for frame in np.unique(np.argwhere(apart > 0.5)[:, 0]):
+        tied[frame] = _are_ties(
+            predictor, images[frame], points[frame], exported_points[frame], of_confidence
+        )
+    tied &= apart > 0.5
+    return {
+        "keypoints_px": float(np.where(tied, 0, apart).max(initial=0)),
+        "confidence": of_confidence,
+        "ties": int(tied.sum()),
+    }
+
+
+def _are_ties(
+    predictor: Predictor, image: np.ndarray, points: np.ndarray, others: np.ndarray, rounding: float
+) -> np.ndarray:
+    """Return for each keypoint `(K,)` whether the run's own map is as high at the other point as at its peak.
+
+    Then rounding alone decides which of the two is found, in another batch size already.
+    """
+    maps = predictor.confmaps(tf.constant(image[None])).numpy()[0]
+    heights = [_height_around(maps, at, predictor) for at in (points, others)]
+    return heights[0] - heights[1] <= 2 * rounding + 1e-7
+
+
+def _height_around(maps: np.ndarray, points: np.ndarray, predictor: Predictor) -> np.ndarray:
+    """Return the highest of the 3x3 cells of each map around a point, `(K,)`."""
+    geometry = predictor.geometry
+    cells = np.nan_to_num(resized_points(points, geometry.input_scale) / geometry.stride)
+    columns, rows = np.rint(cells).astype(int).T
+    return np.array(
+        [
+            maps[max(row - 1, 0) : max(row, 0) + 2, max(column - 1, 0) : max(column, 0) + 2, k].max(
+                initial=-np.inf
+            )
+            for k, (row, column) in enumerate(zip(rows, columns, strict=True))
+        ]
+    )
+
+
+def _refuse(found: dict[str, Any], file: ExportedFile) -> None:
+    """Raise RunError when what was found is beyond the tolerance of a file."""
+    tolerance = file.tolerance
+    if tolerance and (
+        not found["keypoints_px"] <= tolerance.keypoints_px
+        or not found["confidence"] <= tolerance.confidence
+    ):
+        raise RunError(
+            f"{found['file']} does not predict what the run predicts: positions differ by up to "
+            f"{found['keypoints_px']:.3g} px (at most {tolerance.keypoints_px:g}), confidence by "
+            f"{found['confidence']:.3g} (at most {tolerance.confidence:g}) on {found['frames']} "
+            "frames; the export was "
+            "removed"
+        )
+
+
+def _in_batches(predict: Loaded, images: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    parts = [predict(images[start : start + batch]) for start in range(0, len(images), batch)]
+    points, confidence = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return points, confidence
+
+
+def _mean_error(points: np.ndarray, truth: np.ndarray) -> float | None:
+    distance = np.linalg.norm(points - truth, axis=-1)
+    located = np.isfinite(distance)
+    return float(distance[located].mean()) if located.any() else None

@@ -1,0 +1,56 @@
+"""A run's model in a form that needs no hgtrain.
+
+Written beside, checked against the run's own predictions, renamed.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from hgtrain.export.check import Sample, check, fitted
+from hgtrain.export.formats import FORMATS
+from hgtrain.export.readme import readme
+from hgtrain.export.served import Served
+from hgtrain.files import new_folder, write_json, write_text
+from hgtrain.predict.predictor import Predictor
+
+
+def export(
+    predictor: Predictor,
+    sample: Sample,
+    folder: Path,
+    format_name: str,
+    size: tuple[int, int] | None,
+    metadata: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Write a model to `folder`, which must not hold anything yet.
+
+    Return what the check of each file found.
+
+    format_name: a key of FORMATS. size: height and width of the images where they are to be fixed.
+    metadata: what metadata.json says of the run.
+    Raises RunError when the folder is taken, the format cannot be written, or a written file does
+    not predict what the run predicts; the folder is then as it was.
+    """
+    target = FORMATS[format_name]
+    if size is None and target.needs_size:
+        size = sample.images.shape[1:3]
+    sample = Sample(fitted(sample.images, size), sample.points, fitted(sample.calibration, size))
+    with new_folder(folder) as beside:
+        served = Served(predictor, sample.images.shape[3], size)
+        files = target.write(served, beside, sample.calibration)
+        checks = [check(predictor, sample, file, beside, size is None) for file in files]
+        document: dict[str, Any] = {
+            "format": format_name,
+            "files": [file.name or "." for file in files],
+        }
+        shape = [None, *(size or (None, None)), sample.images.shape[3]]
+        keypoints = sample.points.shape[1]
+        document |= {
+            "input": {"name": "image", "dtype": "uint8", "shape": shape},
+            "outputs": {"keypoints": [None, keypoints, 2], "confidence": [None, keypoints]},
+            **metadata,
+            "check": checks,
+        }
+        write_json(beside / "metadata.json", document)
+        write_text(beside / "README.md", readme(folder.name, document))
+    return checks

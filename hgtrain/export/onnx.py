@@ -1,0 +1,48 @@
+"""Exports as ONNX."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hgtrain.errors import RunError
+from hgtrain.export.served import ExportedFile, Loaded, Served, Tolerance
+from hgtrain.tensorflow_setup import quiet_libraries
+
+ONNX_OPSET = 17
+
+
+def write_onnx(served: Served, folder: Path, calibration: np.ndarray) -> list[ExportedFile]:
+    """Write `served` to `folder` as ONNX; return its files, for the check."""
+    try:
+        import onnxruntime  # noqa: F401
+        import tf2onnx
+    except ImportError as error:
+        raise RunError(f"--format onnx needs {error.name}: pip install 'hgtrain[onnx]'") from error
+    with quiet_libraries():
+        tf2onnx.convert.from_function(
+            served.predict,
+            input_signature=[served.image],
+            opset=ONNX_OPSET,
+            custom_op_handlers={"SelectV2": (_choose, [])},
+            output_path=str(folder / "model.onnx"),
+        )
+    return [ExportedFile("model.onnx", _load_onnx, Tolerance(0.02, 1e-4))]
+
+
+def _choose(context: Any, node: Any, name: str, arguments: Any) -> None:
+    # tf2onnx would write condition * x + (1 - condition) * y, which is NaN where the one not chosen
+    # is infinite or NaN.
+    node.type = "Where"
+
+
+def _load_onnx(path: Path) -> Loaded:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        keypoints, confidence = session.run(["keypoints", "confidence"], {"image": images})
+        return keypoints, confidence
+
+    return predict

@@ -1,0 +1,97 @@
+"""The README.md of an exported model: how to use it where there is no hgtrain."""
+
+from typing import Any
+
+_SAVEDMODEL = """\
+import numpy as np
+import tensorflow as tf
+
+model = tf.saved_model.load("{folder}")  # this folder
+predict = model.signatures["serving_default"]
+frames = np.zeros((2, {height}, {width}, {channels}), np.uint8)  # (frames, height, width, channels), 0..255
+found = predict(image=tf.constant(frames))
+print(found["keypoints"].shape, found["confidence"].shape)
+maps = model.signatures["confmaps"](image=tf.constant(frames))["confmaps"]"""
+
+_TFLITE = """\
+import numpy as np
+import tensorflow as tf  # or: from ai_edge_litert.interpreter import Interpreter
+
+predict = tf.lite.Interpreter("{folder}/model_float32.tflite").get_signature_runner()
+frames = np.zeros((2, {height}, {width}, {channels}), np.uint8)  # (frames, height, width, channels), 0..255
+found = predict(image=frames)
+print(found["keypoints"].shape, found["confidence"].shape)"""
+
+_ONNX = """\
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{folder}/model.onnx")
+frames = np.zeros((2, {height}, {width}, {channels}), np.uint8)  # (frames, height, width, channels), 0..255
+keypoints, confidence = session.run(["keypoints", "confidence"], {{"image": frames}})
+print(keypoints.shape, confidence.shape)"""
+
+_USE = {"savedmodel": _SAVEDMODEL, "tflite": _TFLITE, "onnx": _ONNX}
+
+_PAGE = """\
+# {folder}
+
+A network that finds {count} keypoints of one animal in an image, written by hgtrain. It needs no hgtrain:
+
+```python
+{code}
+```
+
+- `image`: uint8 `(frames, {sides}, {channels})`.
+- `keypoints`: float32 `(frames, {count}, 2)`, x then y in pixels of that image, pixel centres at integers.
+- `confidence`: float32 `(frames, {count})`, 0 to 1.
+
+Resizing, padding and finding the peaks to a fraction of a pixel are part of the model.
+
+Keypoints, in this order: {names}.
+
+`metadata.json` has the skeleton, the config of the training, its evaluation and versions, and this check of what was
+written against the predictions it was trained to:
+
+{check}
+"""
+
+
+def readme(folder: str, metadata: dict[str, Any]) -> str:
+    """Return the page for an export whose metadata.json is `metadata`, and whose folder is called `folder`."""
+    _, height, width, channels = metadata["input"]["shape"]
+    fixed = height is not None
+    example = (height, width) if fixed else metadata["image_shape"][:2]
+    code = _USE[metadata["format"]].format(
+        folder=folder, height=example[0], width=example[1], channels=channels
+    )
+    return _PAGE.format(
+        folder=folder,
+        code=code,
+        count=len(metadata["keypoint_names"]),
+        sides=f"{height}, {width}" if fixed else "any height, any width",
+        channels=channels,
+        names=", ".join(metadata["keypoint_names"]),
+        check="\n".join(f"- {line}" for line in check_lines(metadata["check"])),
+    )
+
+
+def check_lines(checks: list[dict[str, Any]]) -> list[str]:
+    """Return a sentence for each file that was checked."""
+    lines = []
+    for check in checks:
+        parts = []
+        if "keypoints_px" in check:
+            parts.append(
+                f"positions differ by at most {check['keypoints_px']:.2g} px from the run's, "
+                "confidence by "
+                f"{check['confidence']:.2g}"
+            )
+        if check.get("ties"):
+            parts.append(f"{check['ties']} keypoints with two equally high peaks are left out")
+        if check["error_px"] is not None:
+            parts.append(
+                f"mean error {check['error_px']:.2f} px, the run's {check['run_error_px']:.2f} px"
+            )
+        lines.append(f"{check['file']}: {'; '.join(parts) or 'runs'} ({check['frames']} frames)")
+    return lines

@@ -1,0 +1,56 @@
+"""What an export serves, and what each format says of the files that it wrote."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from hgtrain.predict.predictor import Predictor
+
+Loaded = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Images `(B, H, W, C)` uint8 to keypoints `(B, K, 2)` px and confidence `(B, K)`."""
+
+
+class Tolerance(NamedTuple):
+    """By how much an exported model may differ from the run it is of."""
+
+    keypoints_px: float
+    confidence: float
+
+
+class ExportedFile(NamedTuple):
+    """A file of an export, and how it is opened.
+
+    tolerance: None where a loss is what was asked for.
+    """
+
+    name: str
+    load: Callable[[Path], Loaded]
+    tolerance: Tolerance | None
+
+
+class Served(tf.Module):
+    """What is exported: the graph that `evaluate` runs, and no other.
+
+    size: height and width of the images, None for any.
+    """
+
+    def __init__(self, predictor: Predictor, channels: int, size: tuple[int, int] | None) -> None:
+        super().__init__()
+        # What a tf.Module does not hold is not saved.
+        self.weights = [variable.value for variable in predictor.network.variables]
+        self.image = tf.TensorSpec(
+            [None, *(size or (None, None)), channels], tf.uint8, name="image"
+        )
+        self.predict = tf.function(
+            lambda image: _named(*predictor.points_and_confidence(image)), [self.image]
+        )
+        self.confmaps = tf.function(
+            lambda image: {"confmaps": predictor.confmaps(image)}, [self.image]
+        )
+
+
+def _named(keypoints: tf.Tensor, confidence: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {"keypoints": keypoints, "confidence": confidence}

@@ -1,0 +1,98 @@
+"""Exports as TensorFlow Lite."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from hgtrain.export.served import ExportedFile, Loaded, Served, Tolerance
+from hgtrain.tensorflow_setup import quiet_libraries
+
+
+def write_tflite(served: Served, folder: Path, calibration: np.ndarray) -> list[ExportedFile]:
+    """Write `served` to `folder` as TensorFlow Lite, as float32, float16 and int8.
+
+    Return its files, for the check.
+    """
+    with _quiet():
+        exact = _converter(served).convert()
+        half = _converter(served)
+        half.optimizations = [tf.lite.Optimize.DEFAULT]
+        half.target_spec.supported_types = [tf.float16]
+        contents = {
+            "model_float32.tflite": (exact, Tolerance(0.02, 1e-4)),
+            "model_float16.tflite": (half.convert(), Tolerance(0.1, 0.01)),
+            "model_int8.tflite": (_quantized(served, exact, calibration), None),
+        }
+    for name, (content, _) in contents.items():
+        (folder / name).write_bytes(content)
+    return [
+        ExportedFile(name, _load_tflite, tolerance) for name, (_, tolerance) in contents.items()
+    ]
+
+
+def _converter(served: Served) -> Any:
+    return tf.lite.TFLiteConverter.from_concrete_functions(
+        [served.predict.get_concrete_function()], served
+    )
+
+
+def _quantized(served: Served, exact: bytes, calibration: np.ndarray) -> bytes:
+    """Return the model with the network in int8, its ranges taken from `calibration` `(n, H, W, C)` uint8.
+
+    The head and what finds the peaks stay float32: in steps of a 256th positions would be worth little.
+    """
+    converter = _converter(served)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+
+    def frames() -> Iterator[list[np.ndarray]]:
+        for image in calibration:
+            yield [image[None]]
+
+    converter.representative_dataset = frames
+    options = tf.lite.experimental.QuantizationDebugOptions(
+        denylisted_nodes=_outside_network(exact)
+    )
+    debugger = tf.lite.experimental.QuantizationDebugger(
+        converter=converter, debug_dataset=frames, debug_options=options
+    )
+    return debugger.get_nondebug_quantized_model()
+
+
+def _outside_network(model: bytes) -> list[str]:
+    """Return the names of the tensors that come before the first convolution or from the last one on."""
+    interpreter = tf.lite.Interpreter(model_content=model)
+    names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
+    operations = interpreter._get_ops_details()
+    convolutions = [
+        i for i, operation in enumerate(operations) if operation["op_name"] == "CONV_2D"
+    ]
+    outside = operations[: convolutions[0]] + operations[convolutions[-1] :]
+    return [
+        names[output] for operation in outside for output in operation["outputs"] if output in names
+    ]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with quiet_libraries(), warnings.catch_warnings():
+        # The interpreter announces its own move to another package.
+        warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")
+        yield
+
+
+def _load_tflite(path: Path) -> Loaded:
+    with _quiet():
+        interpreter = tf.lite.Interpreter(model_path=str(path))
+        interpreter.allocate_tensors()
+        runner = interpreter.get_signature_runner()
+
+    def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = runner(image=images)
+        return found["keypoints"].copy(), found["confidence"].copy()
+
+    return predict

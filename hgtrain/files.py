@@ -1,0 +1,95 @@
+"""Files that are written whole or not at all, and where hgtrain keeps what it made."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hgtrain.errors import RunError
+
+
+def cache_folder() -> Path:
+    """Return the folder for what is made once: `$HGTRAIN_CACHE`, or where the system has caches."""
+    if "HGTRAIN_CACHE" in os.environ:
+        return Path(os.environ["HGTRAIN_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hgtrain"
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder beside to write to, which becomes `folder` when the block ends well and is removed otherwise.
+
+    Raises RunError when there is something at `folder` already, or nothing can be written there.
+    """
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(f"{folder} is there already: choose another folder, or remove it")
+        beside = folder.absolute().with_name(f".{folder.name}.{os.getpid()}")
+        beside.mkdir(parents=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror}") from error
+    try:
+        yield beside
+        beside.replace(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: beside, synced to the disk, renamed."""
+    with atomic_path(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write to, which takes its place, synced to the disk, when the block ends well."""
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, document: Any, indent: int | None = 1) -> None:
+    """Write a JSON document whole or not at all; NaN is refused with ValueError, JSON has none.
+
+    indent: None for long lists, which take ten times as long with it.
+    """
+    write_text(path, json.dumps(document, indent=indent, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON document. Raises RunError when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def check_outputs(inputs: Sequence[str], outputs: Sequence[Path]) -> None:
+    """Raise RunError when a file to write is one to read, or has no folder."""
+    taken = {Path(path).resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise RunError(f"{path} is an input: choose another name for what is written")
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise RunError(
+                f"{path} cannot be written: "
+                f"{'it is a folder' if path.is_dir() else 'there is no such folder'}"
+            )

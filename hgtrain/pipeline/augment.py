@@ -1,0 +1,189 @@
+"""Random changes of a batch, inside the compiled graph.
+
+One fused affine with its points, then intensity.
+
+Every draw is a number in 0..1 handed in, so a batch is a function of (seed, step) whatever the
+number of devices.
+"""
+
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from hgtrain.config.schema import AugmentationConfig
+
+DRAWS = (
+    "rotation",
+    "scale",
+    "x",
+    "y",
+    "flip_horizontal",
+    "flip_vertical",
+    "brightness",
+    "contrast",
+    "gamma",
+    "blur",
+)
+
+
+def draw(seed: int, step: tf.Tensor, batch_size: int) -> tf.Tensor:
+    """Return the random numbers of one step, `(batch_size, len(DRAWS))` float32 in 0..1, from (seed, step) alone."""
+    seeds = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)])
+    return tf.random.stateless_uniform((batch_size, len(DRAWS)), seeds)
+
+
+def augment_geometry(
+    images: tf.Tensor,
+    points: tf.Tensor,
+    weights: tf.Tensor,
+    draws: tf.Tensor,
+    config: "AugmentationConfig",
+    symmetries: tuple[tuple[int, int], ...],
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return images `(B, H, W, C)` float32 0..255, points `(B, K, 2)` and weights `(B, K)` after flip and affine.
+
+    images: `(B, H, W, C)` uint8. points are in pixels, NaN where missing. A keypoint that lies outside its image before
+    or after weighs nothing; one that is marked absent (NaN with a weight) keeps its weight. Rotation, scale and flip
+    are about the centre of the image; a mirrored image swaps the partners in `symmetries`.
+    """
+    height, width = images.shape[1], images.shape[2]
+    weights = weights * _inside(points, height, width)
+    matrix, mirrored = _linear_part(draws, config)
+    shift = tf.stack(
+        [_uniform(draws, name, config.translation_px, 0.0) for name in ("x", "y")], axis=1
+    )
+    centre = tf.constant([(width - 1) / 2, (height - 1) / 2])
+    points = tf.einsum("bij,bkj->bki", matrix, points - centre) + (centre + shift)[:, None, :]
+    if symmetries:
+        partners = _partners(symmetries, points.shape[1])
+        points = tf.where(mirrored[:, None, None], tf.gather(points, partners, axis=1), points)
+        weights = tf.where(mirrored[:, None], tf.gather(weights, partners, axis=1), weights)
+    images = _warp(tf.cast(images, tf.float32), matrix, centre, shift, config.fill)
+    return images, points, weights * _inside(points, height, width)
+
+
+def _inside(points: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Return 0 for points outside the image and 1 for all others, missing ones too, `(B, K)` float32."""
+    x, y = points[..., 0], points[..., 1]
+    outside = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
+    return tf.where(outside, 0.0, 1.0)
+
+
+def _uniform(
+    draws: tf.Tensor, name: str, bounds: tuple[float, float] | None, off: float
+) -> tf.Tensor:
+    if bounds is None:
+        return tf.fill((tf.shape(draws)[0],), off)
+    low, high = bounds
+    return low + (high - low) * draws[:, DRAWS.index(name)]
+
+
+def _linear_part(draws: tf.Tensor, config: "AugmentationConfig") -> tuple[tf.Tensor, tf.Tensor]:
+    """Return flip, rotation and scale as matrices `(B, 2, 2)`, and which images are mirrored `(B,)` bool."""
+    angle = _uniform(draws, "rotation", config.rotation_deg, 0.0) * (3.141592653589793 / 180)
+    scale = _uniform(draws, "scale", config.scale, 1.0)
+    flips = [
+        (draws[:, DRAWS.index(f"flip_{axis}")] < 0.5) & (config.flip in (axis, "both"))
+        for axis in ("horizontal", "vertical")
+    ]
+    sign_x, sign_y = (tf.where(flip, -1.0, 1.0) for flip in flips)
+    cos, sin = scale * tf.cos(angle), scale * tf.sin(angle)
+    matrix = tf.stack([cos * sign_x, -sin * sign_y, sin * sign_x, cos * sign_y], axis=1)
+    # Both flips together are a rotation by 180 degrees: left stays left.
+    return tf.reshape(matrix, (-1, 2, 2)), tf.math.logical_xor(*flips)
+
+
+def _partners(symmetries: tuple[tuple[int, int], ...], keypoints: int) -> list[int]:
+    partners = list(range(keypoints))
+    for left, right in symmetries:
+        partners[left], partners[right] = right, left
+    return partners
+
+
+def _warp(
+    images: tf.Tensor,
+    matrix: tf.Tensor,
+    centre: tf.Tensor,
+    shift: tf.Tensor,
+    fill: str,
+) -> tf.Tensor:
+    """Return the images sampled once, bilinearly, at the places their pixels come from."""
+    back = tf.linalg.inv(matrix)
+    origin = centre - tf.einsum("bij,bj->bi", back, centre + shift)
+    zeros = tf.zeros((tf.shape(images)[0], 2))
+    transforms = tf.concat([back[:, 0], origin[:, :1], back[:, 1], origin[:, 1:], zeros], axis=1)
+    warped = tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=transforms,
+        output_shape=tf.constant(images.shape[1:3].as_list()),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode=fill.upper(),
+    )
+    return tf.ensure_shape(warped, images.shape)
+
+
+def augment_intensity(
+    images: tf.Tensor,
+    draws: tf.Tensor,
+    config: "AugmentationConfig",
+    seed: int,
+    examples: tf.Tensor,
+) -> tf.Tensor:
+    """Return images `(B, H, W, C)` float32 0..255 after blur, contrast, brightness, gamma and noise, in this order.
+
+    Brightness is added and noise drawn in units of images in 0..1; contrast is a factor about the image's mean.
+    examples: `(B,)` int64, the running number of each example in the training, which with `seed` gives its noise.
+    """
+    images = images / 255
+    if config.blur_sigma_px is not None:
+        images = _blur(
+            images, _uniform(draws, "blur", config.blur_sigma_px, 0.0), config.blur_sigma_px[1]
+        )
+    if config.contrast is not None:
+        mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
+        images = mean + (images - mean) * _per_image(
+            _uniform(draws, "contrast", config.contrast, 1.0)
+        )
+    if config.brightness is not None:
+        images += _per_image(_uniform(draws, "brightness", config.brightness, 0.0))
+    images = tf.clip_by_value(images, 0, 1)
+    if config.gamma is not None:
+        images = tf.pow(images, _per_image(_uniform(draws, "gamma", config.gamma, 1.0)))
+    if config.noise_std:
+        seeds = tf.stack(
+            [tf.fill(tf.shape(examples), tf.constant(seed, tf.int64)), examples], axis=1
+        )
+        shape = images.shape[1:]
+        noise = tf.map_fn(
+            lambda s: tf.random.stateless_normal(shape, s), seeds, fn_output_signature=tf.float32
+        )
+        images = tf.clip_by_value(images + config.noise_std * noise, 0, 1)
+    return images * 255
+
+
+def _per_image(values: tf.Tensor) -> tf.Tensor:
+    return values[:, None, None, None]
+
+
+def _blur(images: tf.Tensor, sigma_px: tf.Tensor, largest_sigma_px: float) -> tf.Tensor:
+    """Return the images after a Gaussian blur of each its own width, zero included, along both axes."""
+    radius = int(3 * largest_sigma_px) + 1
+    offsets = tf.range(-radius, radius + 1, dtype=tf.float32)
+    kernel = tf.exp(-tf.square(offsets) / (2 * tf.square(tf.maximum(sigma_px, 1e-3))[:, None]))
+    kernel /= tf.reduce_sum(kernel, axis=1, keepdims=True)
+    for axis in (1, 2):
+        length = images.shape[axis]
+        shifted = [
+            tf.gather(images, _mirrored(range(i - radius, i - radius + length), length), axis=axis)
+            * _per_image(kernel[:, i])
+            for i in range(2 * radius + 1)
+        ]
+        images = tf.add_n(shifted)
+    return images
+
+
+def _mirrored(indices: range, length: int) -> list[int]:
+    """Return indices into an axis that goes on as its own mirror image on both sides, however far."""
+    return [min(i % (2 * length), 2 * length - 1 - i % (2 * length)) for i in indices]

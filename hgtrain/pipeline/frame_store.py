@@ -1,0 +1,86 @@
+"""Keeps frames as uint8, resized once, or reads them when they are needed."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import tensorflow as tf
+
+from hgtrain.data.dataset import PoseDataset
+from hgtrain.pipeline.preprocess import resize, to_channels
+from hgtrain.pipeline.reader_processes import ReaderPool, Request
+
+READ_AT_ONCE = 32
+
+
+class FrameStore:
+    """The frames of one side of a split as the network takes them.
+
+    uint8, converted in channels, resized, not padded.
+
+    cached: read and prepared once, kept in memory; otherwise on every access.
+    """
+
+    def __init__(
+        self,
+        dataset: PoseDataset,
+        frames: np.ndarray,
+        channels: int,
+        scale: float,
+        cached: bool,
+        progress: Callable[[range], Iterable[int]] = lambda starts: starts,
+    ) -> None:
+        self._dataset = dataset
+        self._frames = frames
+        self._channels = channels
+        self._scale = scale
+        self.shape: tuple[int, int, int] = self._prepare(dataset.read_images(frames[:1])).shape[1:]
+        self.cache: np.ndarray | None = None
+        if cached:
+            cache = np.empty((len(frames), *self.shape), np.uint8)
+            for start in progress(range(0, len(frames), READ_AT_ONCE)):
+                part = slice(start, start + READ_AT_ONCE)
+                cache[part] = self._prepare(dataset.read_images(frames[part]))
+            self.cache = cache
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __call__(self, indices: np.ndarray) -> np.ndarray:
+        """Return images `(n, H, W, C)` uint8 by index into the side's frames, in the order asked for."""
+        if self.cache is not None:
+            return self.cache[indices]
+        return self._prepare(self._dataset.read_images(self._frames[indices]))
+
+    def readers(self, processes: int, most_frames: int) -> ReaderPool:
+        """Return processes that read these frames; most_frames: of one request."""
+        return ReaderPool(self._dataset.images, processes, most_frames)
+
+    def request(self, readers: ReaderPool, indices: np.ndarray) -> Request | None:
+        """Have images read by index; None as long as the readers take no more."""
+        return readers.request(self._frames[indices])
+
+    def take(self, readers: ReaderPool, request: Request) -> np.ndarray:
+        """Return what `request` asked for, as a call gives it."""
+        return self._prepare(readers.take(request))
+
+    def _prepare(self, images: np.ndarray) -> np.ndarray:
+        if self._scale == 1 and images.shape[-1] == self._channels:
+            return images
+        with tf.device("CPU"):
+            return resize(to_channels(tf.constant(images), self._channels), self._scale).numpy()
+
+
+def prefetched(store: FrameStore, batches: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Give the images of each of the index arrays.
+
+    The next are read while the last are worked on.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader") as thread:
+        ahead: deque[Future[np.ndarray]] = deque()
+        for batch in batches:
+            ahead.append(thread.submit(store, batch))
+            if len(ahead) > 1:
+                yield ahead.popleft().result()
+        yield from (images.result() for images in ahead)

@@ -1,0 +1,92 @@
+"""From images as the file holds them to images as the network takes them.
+
+Channels, size, padding.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+from hgtrain.coords import NEGLIGIBLE_PX, padded_length, resized_length
+
+# ITU-R BT.601, as in every image library's conversion to grey.
+LUMINANCE = (0.299, 0.587, 0.114)
+
+
+def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
+    """Return images `(B, H, W, C)` uint8 with 1 or 3 channels.
+
+    Grey repeated, or colour's luminance.
+    """
+    if images.shape[-1] == channels:
+        return images
+    if channels == 3:
+        # Not repeated, after which TensorFlow Lite's converter knows the number of channels no
+        # more.
+        return tf.concat([images] * 3, axis=-1)
+    grey = tf.tensordot(tf.cast(images, tf.float32), tf.constant(LUMINANCE), axes=1)[..., None]
+    return _rounded(grey)
+
+
+def resize(images: tf.Tensor, scale: float) -> tf.Tensor:
+    """Return images `(B, H, W, C)` uint8 resized by exactly `scale`, antialiased, half-pixel-correct, as uint8.
+
+    Two products with small matrices, so that any runtime an exported model may meet has the operations.
+    """
+    if scale == 1:
+        return images
+    rows = _resampling(tf.shape(images)[1], images.shape[1], scale)
+    columns = _resampling(tf.shape(images)[2], images.shape[2], scale)
+    _, height, width, channels = _sizes(images)
+    # Not as einsum: TensorFlow Lite's converter loses the sizes of what it makes of that.
+    resized = rows @ tf.reshape(tf.cast(images, tf.float32), (-1, height, width * channels))
+    resized = tf.transpose(
+        tf.reshape(resized, (-1, tf.shape(rows)[0], width, channels)), (0, 1, 3, 2)
+    )
+    resized = tf.matmul(tf.reshape(resized, (-1, width)), columns, transpose_b=True)
+    resized = tf.reshape(resized, (-1, tf.shape(rows)[0], channels, tf.shape(columns)[0]))
+    return _rounded(tf.transpose(resized, (0, 1, 3, 2)))
+
+
+def _sizes(images: tf.Tensor) -> list[Any]:
+    """Return the sizes of the axes, as numbers where they are known."""
+    known, now = images.shape, tf.shape(images)
+    return [now[axis] if known[axis] is None else known[axis] for axis in range(4)]
+
+
+def _rounded(values: tf.Tensor) -> tf.Tensor:
+    """Return values as uint8; those halfway go up."""
+    # Halves are frequent, as at scale 1.5. With a margin, rounding errors that differ from one
+    # runtime to the next, and from a known size to an unknown one, do not decide between two grey
+    # levels.
+    return tf.cast(tf.clip_by_value(tf.floor(values + 0.5005), 0, 255), tf.uint8)
+
+
+def _resampling(length: tf.Tensor, static_length: int | None, scale: float) -> tf.Tensor:
+    """Return the matrix `(resized, length)` of a triangular filter as wide as the coarser of the two grids."""
+    if static_length is not None:
+        resized = tf.constant(resized_length(static_length, scale))
+    else:
+        content = tf.cast(length, tf.float32) * scale
+        resized = tf.maximum(1, tf.cast(tf.math.ceil(content - NEGLIGIBLE_PX), tf.int32))
+    # Not divided by the scale: in a graph a division may become this product, which gives other
+    # last digits.
+    at = (tf.cast(tf.range(resized), tf.float32) + 0.5) * (1 / scale) - 0.5
+    # The last pixel may lie a little beyond the image: it takes the colour of the border.
+    at = tf.clip_by_value(at, 0, tf.cast(length - 1, tf.float32))
+    distance = tf.abs(at[:, None] - tf.cast(tf.range(length), tf.float32)[None, :])
+    weights = tf.maximum(0.0, 1 - distance * min(1.0, scale))
+    return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
+
+
+def pad(images: tf.Tensor, multiple: int) -> tf.Tensor:
+    """Return images `(B, H, W, C)` with zeros on the right and at the bottom up to multiples of `multiple`."""
+    shape = tf.shape(images)
+    # Without negative numbers, whose remainder is another in exported models' runtimes.
+    bottom, right = (multiple - 1 - (side - 1) % multiple for side in (shape[1], shape[2]))
+    padded = tf.pad(images, [[0, 0], [0, bottom], [0, right], [0, 0]])
+    height, width = (
+        None if side is None else padded_length(side, multiple) for side in images.shape[1:3]
+    )
+    padded.set_shape([images.shape[0], height, width, images.shape[3]])
+    return padded

@@ -1,0 +1,119 @@
+"""What a network is built for, from a config, its datasets or a run.
+
+Image size, keypoints, size of the animals.
+
+No TensorFlow, so that a mistake is answered at once.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from hgtrain import files
+from hgtrain.config.load import load_config
+from hgtrain.config.schema import Config
+from hgtrain.data.builtin_datasets import BUILTIN
+from hgtrain.data.dataset import PoseDataset
+from hgtrain.data.open_split import open_training_data
+from hgtrain.errors import ConfigError, DatasetError, RunError
+from hgtrain.rundir import layout
+
+LARGE_ANIMAL_PERCENTILE = 95
+
+
+class InputSpec(NamedTuple):
+    """Images `(H, W, C)` and number of keypoints that a config is for.
+
+    animal_px: longer side of the labelled keypoints' bounding box in pixels of the dataset's
+    images, the 95th percentile over the frames; None without the dataset.
+    """
+
+    config: Config
+    image_shape: tuple[int, int, int]
+    keypoints: int
+    animal_px: float | None
+
+
+def describe(path: Path, overrides: Sequence[str] = ()) -> InputSpec:
+    """Return what a config file, or a run directory, is for.
+
+    Taken from the run, from the training files where they are there, else from `data.image_shape`
+    and `data.keypoints`. Raises HgtrainError when nothing says it.
+    """
+    if path.is_dir():
+        if not (path / layout.CONFIG).is_file():
+            raise RunError(f"{path} is no run directory: it has no {layout.CONFIG}")
+        config = load_config(path / layout.CONFIG, overrides)
+        split = files.read_json(path / layout.SPLIT)
+        height, width, channels = map(int, split["image_shape"])
+        animal = _animal_in_files(config) if _has_files(config) else None
+        return InputSpec(config, (height, width, channels), len(split["keypoint_names"]), animal)
+    config = load_config(path, overrides)
+    data = config.data
+    if _has_files(config):
+        with open_training_data(data.train_files, data.annotated_only) as dataset:
+            check_as_described(config, dataset)
+            return InputSpec(
+                config, dataset.image_shape, len(dataset.keypoint_names), animal_px(dataset)
+            )
+    if data.image_shape is None or data.keypoints is None:
+        missing = next(file for file in data.train_files if not _is_there(file))
+        raise ConfigError(
+            f"{config.where('data.train')}: data.train: there is no file {missing}; without it "
+            "data.image_shape "
+            "([height, width, channels]) and data.keypoints must be set"
+        )
+    return InputSpec(config, data.image_shape, data.keypoints, None)
+
+
+def check_as_described(config: Config, dataset: PoseDataset) -> None:
+    """Raise DatasetError unless the dataset is what `data.image_shape` and `data.keypoints` say, where they are set."""
+    found = {
+        "data.image_shape": tuple(dataset.image_shape),
+        "data.keypoints": len(dataset.keypoint_names),
+    }
+    for key, said in (
+        ("data.image_shape", config.data.image_shape),
+        ("data.keypoints", config.data.keypoints),
+    ):
+        if said is not None and said != found[key]:
+            raise DatasetError(
+                f"{config.where(key)}: {key} is {said}, but {dataset.path} has {found[key]}: set "
+                "it to null"
+            )
+
+
+def animal_px(dataset: PoseDataset) -> float | None:
+    """Return the longer side of the animals' bounding boxes, 95 in 100 are at most as long.
+
+    None without any.
+    """
+    points = dataset.points.reshape(-1, *dataset.points.shape[2:])
+    located = np.where(
+        (dataset.visibility.reshape(points.shape[:2]) > 0)[..., None], points, np.nan
+    )
+    several = located[np.isfinite(located).all(-1).sum(-1) > 1]
+    if not len(several):
+        return None
+    sides = np.nanmax(several, axis=1) - np.nanmin(several, axis=1)
+    return float(np.percentile(sides.max(-1), LARGE_ANIMAL_PERCENTILE))
+
+
+def _animal_in_files(config: Config) -> float | None:
+    try:
+        with open_training_data(config.data.train_files, config.data.annotated_only) as dataset:
+            return animal_px(dataset)
+    except DatasetError:
+        # The run says all that is needed; a file that has changed since only takes the animals'
+        # size away.
+        return None
+
+
+def _has_files(config: Config) -> bool:
+    return all(map(_is_there, config.data.train_files))
+
+
+def _is_there(file: str) -> bool:
+    return file.startswith(BUILTIN) or Path(file).exists()

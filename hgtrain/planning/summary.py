@@ -1,0 +1,85 @@
+"""What a config's network is and costs, as `summarize --json` gives it."""
+
+from typing import Any, NamedTuple
+
+from hgtrain.config.schema import Config
+from hgtrain.coords import padded_length, resized_length
+from hgtrain.model.network import build_network
+from hgtrain.model.training_pass import block_of
+from hgtrain.planning.input_spec import InputSpec
+from hgtrain.planning.memory import Demand, Device, largest_batch, training_memory
+from hgtrain.planning.receptive_field import layer_facts
+
+
+class InputSize(NamedTuple):
+    """Size of what reaches the network, in px, after resizing and padding."""
+
+    height: int
+    width: int
+    channels: int
+
+
+def input_size(config: Config, image_shape: tuple[int, int, int]) -> InputSize:
+    """Return the size of the network's input for images `(H, W, C)`."""
+    multiple = config.model.backbone.max_stride
+    height, width = (
+        padded_length(resized_length(side, config.data.input_scale), multiple)
+        for side in image_shape[:2]
+    )
+    return InputSize(height, width, config.data.channels or image_shape[2])
+
+
+def summarize(described: InputSpec, device: Device) -> dict[str, Any]:
+    """Return the document of `summarize --json` (contract, section 5).
+
+    FLOPs are those of the convolutions in one forward pass, an addition and a multiplication for
+    each weight and output cell; the bias is what the first addition is made to. Normalisation,
+    activation, pooling, upsampling and skip additions, which work cell by cell, are not counted.
+    Receptive fields are in px of the network's input, animals in px of the same.
+    """
+    config, size = described.config, input_size(described.config, described.image_shape)
+    demand = demand_of(described)
+    layers = demand.layers
+    heads = [layer for layer in layers if layer.name.endswith("Head")]
+    scale = config.data.input_scale
+    return {
+        "params": sum(layer.params for layer in layers),
+        "trainable_params": sum(layer.trainable_params for layer in layers),
+        "layers": [layer._asdict() for layer in layers],
+        "outputs": [layer.output_shape for layer in heads],
+        "image_shape": described.image_shape,
+        "input_shape": size,
+        "keypoints": described.keypoints,
+        "stem_stride": config.model.backbone.stem_stride,
+        "max_stride": config.model.backbone.max_stride,
+        "output_stride": config.model.backbone.output_stride,
+        "receptive_field_px": [layer.receptive_field_px for layer in heads],
+        "animal_px": None if described.animal_px is None else described.animal_px * scale,
+        "flops_per_image": 2 * sum(layer.macs for layer in layers),
+        "batch_size": config.training.batch_size,
+        "precision": config.training.precision,
+        "memory": training_memory(demand, config.training.batch_size),
+        "device": {
+            "name": device.name,
+            "memory": device.memory_bytes,
+            "largest_batch": largest_batch(demand, device.memory_bytes),
+        },
+    }
+
+
+def demand_of(described: InputSpec) -> Demand:
+    """Return what decides how much memory the training of a config takes, its network's layers among it."""
+    config, size = described.config, input_size(described.config, described.image_shape)
+    network = build_network(config.model, size.channels, described.keypoints)
+    layers = layer_facts(network, size.height, size.width)
+    training = config.training
+    blocks = [block_of(layer.name) for layer in layers] if training.recompute else []
+    accumulates = training.accumulate_steps > 1
+    return Demand(
+        layers,
+        training.precision,
+        training.optimizer,
+        training.ema is not None,
+        accumulates,
+        blocks,
+    )

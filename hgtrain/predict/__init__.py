@@ -1,0 +1,1 @@
+"""From images to keypoints, and the files that hold them."""

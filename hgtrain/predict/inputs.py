@@ -1,0 +1,146 @@
+"""Images to predict, from datasets, image files, folders of them and videos.
+
+Read in order, one after another.
+
+Videos are decoded by PyAV: it gives frames as arrays in this process and raises where a file is
+broken, while imageio-ffmpeg reads a pipe from a second process, which ends early without a reason.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from hgtrain.data.builtin_datasets import BUILTIN
+from hgtrain.data.dataset import PoseDataset
+from hgtrain.data.formats import deepposekit, hgtrain_format
+from hgtrain.data.media.frame_source import FrameSource, Place
+from hgtrain.data.media.image_files import IMAGE_SUFFIXES, image_size, page_count, read_image
+from hgtrain.data.media.video import VideoFrames
+from hgtrain.data.sandbox.open import open_dataset
+from hgtrain.errors import DatasetError
+from hgtrain.hdf5 import is_hdf5
+
+READ_AT_ONCE = 32
+
+
+def open_frames(path: str, channels: int) -> FrameSource:
+    """Return the images behind a path, recognised by content.
+
+    Images and videos are read with `channels`, 1 or 3.
+
+    A dataset has the channels it has. Raises DatasetError for what is none of these or cannot be
+    opened.
+    """
+    if path.startswith(BUILTIN):
+        return DatasetFrames(path)
+    try:
+        if Path(path).is_dir():
+            return ImageFrames(path, images_in(Path(path)), channels)
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+    if is_hdf5(path):
+        return DatasetFrames(path)
+    if Path(path).suffix.lower() in IMAGE_SUFFIXES:
+        return ImageFrames(path, [Path(path)], channels)
+    return VideoFrames(path, channels)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the image files of a folder, numbers in names in their order: img2 before img10.
+
+    DatasetError for none.
+    """
+    images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise DatasetError(f"{folder}: has no image files, expected {', '.join(IMAGE_SUFFIXES)}")
+    return sorted(
+        images,
+        key=lambda path: [(int(n or 0), text) for n, text in re.findall(r"(\d*)(\D*)", path.name)],
+    )
+
+
+class DatasetFrames:
+    """The images of a dataset."""
+
+    kind = "dataset"
+    rate: float | None = None
+
+    def __init__(self, path: str) -> None:
+        self.dataset: PoseDataset = open_dataset(path)
+        self.path = path
+        self.files: tuple[str, ...] = (self.dataset.path,)
+        self.count = len(self.dataset)
+        self.channels = self.dataset.image_shape[2]
+        self.shape: tuple[int, int, int, int] | None = (self.count, *self.dataset.image_shape)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for start in range(0, self.count, READ_AT_ONCE):
+            yield from self.dataset.read_images(range(start, min(start + READ_AT_ONCE, self.count)))
+
+    @property
+    def are_at_images(self) -> bool:
+        """Return whether the frames are the rows of /images in the file, as they are."""
+        return self.dataset.format in (hgtrain_format.FORMAT, deepposekit.FORMAT)
+
+    def place(self, index: int) -> Place:
+        """Return the file and the row."""
+        return Place(self.files[0], index)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.dataset.close()
+
+
+class ImageFrames:
+    """Image files, which may differ in size; of TIFF files all pages."""
+
+    kind = "images"
+    rate: float | None = None
+
+    def __init__(self, path: str, images: list[Path], channels: int) -> None:
+        self.path = path
+        self._places = [
+            Place(str(file), page) for file in images for page in range(page_count(file))
+        ]
+        self.files = tuple(place.file for place in self._places)
+        self.count = len(self._places)
+        self.channels = channels
+        size = image_size(self.files[0])
+        self.shape = None if size is None else (self.count, size[1], size[0], channels)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for place in self._places:
+            yield read_image(place.file, self.channels, place.number)
+
+    def place(self, index: int) -> Place:
+        """Return the image file and the page, 0 but for TIFF files of several."""
+        return self._places[index]
+
+    def close(self) -> None:
+        """Do nothing: no file stays open."""
+
+
+def batches(images: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Give the images `(n, H, W, C)` in order, n at most `size`.
+
+    An image of another shape begins a new batch.
+
+    What was read before an error is given before the error is raised.
+    """
+    batch: list[np.ndarray] = []
+    try:
+        for image in images:
+            if len(batch) == size or (batch and image.shape != batch[0].shape):
+                yield np.stack(batch)
+                batch = []
+            batch.append(image)
+    except DatasetError:
+        if batch:
+            yield np.stack(batch)
+        raise
+    if batch:
+        yield np.stack(batch)

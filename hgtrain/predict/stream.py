@@ -1,0 +1,130 @@
+"""Predictions for images from anywhere into a file; reading, inference and writing overlap."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from hgtrain.data.media.frame_source import FrameSource
+from hgtrain.errors import DatasetError
+from hgtrain.log import Reporter
+from hgtrain.poses import Found
+from hgtrain.predict.inputs import batches
+from hgtrain.predict.writers import PredictionFile
+
+T = TypeVar("T")
+
+BATCHES_AHEAD = 3
+"""Read and not yet predicted, or predicted and not yet written.
+
+All that memory holds of a video.
+"""
+
+
+class Model(Protocol):
+    """What predicts: images `(n, H, W, C)` uint8 to points `(n, [I,] K, 2)` px, confidence and, for several, scores."""
+
+    batch_size: int
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the predictions of a batch."""
+        ...
+
+
+class Sink(Protocol):
+    """Takes the images of a batch with what was found in them; in one thread, in order."""
+
+    def __call__(self, source: int, first: int, images: np.ndarray, found: Found) -> None:
+        """Take a batch."""
+        ...
+
+
+def predict_all(model: Model, sources: Sequence[FrameSource], sink: Sink) -> list[DatasetError]:
+    """Predict every frame of every source; return what broke, empty when nothing did.
+
+    A source that breaks gives the frames before the break, and the next one follows.
+    """
+    problems: list[DatasetError] = []
+    counts = [source.count for source in sources]
+    reporter = Reporter(sum(counts) if all(counts) else 0, "predicting", "frames")
+    started, done = time.monotonic(), 0
+    try:
+        with background(sink) as take:
+            for index, source in enumerate(sources):
+                first = 0
+                try:
+                    for images in ahead(batches(source, model.batch_size), BATCHES_AHEAD):
+                        take(index, first, images, find(model, images))
+                        first += len(images)
+                        done += len(images)
+                        reporter.update(done, f"{done / (time.monotonic() - started):.1f} frames/s")
+                except DatasetError as error:
+                    problems.append(error)
+    finally:
+        reporter.close()
+    return problems
+
+
+def find(model: Model, images: np.ndarray) -> Found:
+    """Return the predictions of up to a batch of images `(n, H, W, C)`, with an axis for animals.
+
+    The score of the one animal of a head for one is its mean confidence.
+    """
+    # Filled up: another shape would be another compilation.
+    missing = model.batch_size - len(images)
+    filled = (
+        np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing > 0 else images
+    )
+    points, confidence, *scores = (array[: len(images)] for array in model(filled))
+    if points.ndim == 3:
+        return Found(points[:, None], confidence[:, None], confidence.mean(-1)[:, None])
+    return Found(points, confidence, scores[0])
+
+
+def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+    """Pass items on while a thread gets up to `depth` more.
+
+    An error comes at its place in the order.
+    """
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
+        pending = deque(reader.submit(next, iterator, end) for _ in range(depth))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(reader.submit(next, iterator, end))
+            yield item  # type: ignore[misc]
+
+
+@contextmanager
+def background(sink: Sink) -> Iterator[Callable[..., None]]:
+    """Give a function that hands its arguments to `sink` in a thread, and waits when that is far behind.
+
+    All is written when the block ends; an error of the sink is raised here.
+    """
+    pending: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="writer") as writer:
+
+        def take(*arguments: Any) -> None:
+            pending.append(writer.submit(sink, *arguments))
+            while len(pending) > BATCHES_AHEAD:
+                pending.popleft().result()
+
+        yield take
+        while pending:
+            pending.popleft().result()
+
+
+def file_sink(
+    file: PredictionFile, draw: Callable[[int, np.ndarray, Found], None] | None = None
+) -> Sink:
+    """Return the sink that writes into a file and, where there is one, into an overlay video."""
+
+    def sink(source: int, first: int, images: np.ndarray, found: Found) -> None:
+        file.write(source, first, found)
+        if draw is not None:
+            draw(source, images, found)
+
+    return sink

@@ -1,0 +1,1 @@
+"""A run directory: its files, resuming, loading a finished run."""

@@ -1,0 +1,91 @@
+"""A run directory: who may write to it, and the names of its files."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hgtrain.errors import RunError
+from hgtrain.files import write_text
+
+CONFIG, SPLIT, PROVENANCE = "config.yaml", "split.json", "provenance.json"
+METRICS, BEST, EVALUATION = "metrics.jsonl", "best.keras", "evaluation.json"
+CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
+LOCK = "lock"
+WRITTEN_BESIDE = (CONFIG, SPLIT, PROVENANCE, METRICS, BEST, EVALUATION, "report.html")
+
+
+def default_run_dir(config_name: str) -> Path:
+    """Return `runs/<config name>-<time>` below the working directory."""
+    return Path("runs") / f"{config_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def check_free(folder: Path) -> None:
+    """Raise RunError when a run was started in the folder."""
+    # What may not even be looked into is refused when it is claimed.
+    with suppress(OSError):
+        if any((folder / name).exists() for name in (CONFIG, METRICS, BEST, CHECKPOINTS)):
+            raise RunError(
+                f"{folder} holds a run already: continue it with --resume, or choose another "
+                "directory with --run-dir"
+            )
+
+
+@contextmanager
+def lock_run_dir(folder: Path, resume: bool) -> Iterator[Path]:
+    """Make the folder this process's own to write to, creating it where needed.
+
+    The lock is the operating system's, so that it ends with the process however that ends; the file
+    says who holds it. Raises RunError when it cannot be written to, another process trains into it,
+    or it holds a run and `resume` is False.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+")
+    except OSError as error:
+        raise RunError(f"{folder} cannot be used as a run directory: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise RunError(
+                f"{folder} is being trained into by {file.read().strip() or 'another process'}"
+            ) from error
+        except OSError as error:
+            raise RunError(
+                f"{folder / LOCK} cannot be locked: {error.strerror}; choose another --run-dir"
+            ) from error
+        if not resume:
+            # Only now: a process that held the folder until a moment ago may have left a run in it.
+            check_free(folder)
+        _remove_leftovers(folder)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield folder
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what a process left beside its files that was killed while it wrote them."""
+    for name in WRITTEN_BESIDE:
+        stem, suffix = Path(name).stem, Path(name).suffix
+        for path in folder.glob(f".{stem}.*{suffix}"):
+            if path.name[len(stem) + 2 : -len(suffix)].isdecimal():
+                path.unlink(missing_ok=True)
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write metrics.jsonl with exactly these rows."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Add a row to metrics.jsonl."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")

@@ -1,0 +1,123 @@
+"""A run directory opened again: its config, its best model, its predictions."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+
+from hgtrain import files
+from hgtrain.config.load import load_config
+from hgtrain.config.schema import Config
+from hgtrain.data.open_split import open_with_notes
+from hgtrain.data.split import Split, split_from_json
+from hgtrain.errors import RunError
+from hgtrain.rundir import layout
+from hgtrain.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    import keras
+
+    from hgtrain.predict.predictor import Predictor
+
+
+def load_predictor(
+    config: Config, folder: Path, image_shape: tuple[int, int, int], refinement: str = "unbiased"
+) -> "Predictor":
+    """Return the best model of a run with what surrounds it; RunError where there is none.
+
+    refinement: a key of `peaks.DECODERS`.
+    """
+    from hgtrain.tensorflow_setup import import_tensorflow
+
+    import_tensorflow()
+    import keras
+
+    from hgtrain.predict.predictor import Predictor, geometry_of
+
+    path = folder / layout.BEST
+    if not path.is_file():
+        raise RunError(f"{path} is missing: the run has not finished an epoch yet")
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise RunError(f"{path} cannot be opened, the file is damaged: {error}") from error
+    return Predictor(
+        model, geometry_of(config, image_shape), config.training.batch_size, refinement
+    )
+
+
+class Run(NamedTuple):
+    """A run with a best model. skeleton: names, edges and partners of its keypoints."""
+
+    folder: Path
+    config: Config
+    skeleton: Skeleton
+    predictor: "Predictor"
+
+    @property
+    def model(self) -> "keras.Model":
+        """Return the network of best.keras.
+
+        Images `(B, H, W, C)`, 0..255, to the last stack's maps.
+        """
+        return self.predictor.model
+
+    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return keypoints `(N, K, 2)` float32 in pixels of `images` `(N, H, W, C)` uint8, and confidence `(N, K)`."""
+        return self.predictor(images)
+
+
+def load_run(path: str | Path, refinement: str = "unbiased") -> Run:
+    """Return the run in a run directory.
+
+    Raises HgtrainError when it is none, or has no best model yet.
+    """
+    folder = Path(path)
+    if not (folder / layout.CONFIG).is_file():
+        raise RunError(f"{folder} is no run directory: it has no {layout.CONFIG}")
+    config = load_config(folder / layout.CONFIG)
+    skeleton, image_shape = _described_data(folder / layout.SPLIT)
+    return Run(folder, config, skeleton, load_predictor(config, folder, image_shape, refinement))
+
+
+def _described_data(path: Path) -> tuple[Skeleton, tuple[int, int, int]]:
+    """Return the skeleton and the image shape that a split.json holds.
+
+    RunError when it lacks them.
+    """
+    split = files.read_json(path)
+    try:
+        edges, symmetries = (
+            tuple((int(a), int(b)) for a, b in split[name]) for name in ("edges", "symmetries")
+        )
+        height, width, channels = split["image_shape"]
+        return Skeleton(tuple(split["keypoint_names"]), edges, symmetries), (
+            height,
+            width,
+            channels,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error!r}") from error
+
+
+@contextmanager
+def reopened_split(run: Run) -> Iterator[Split]:
+    """Give the split a run was made with, on its datasets opened again.
+
+    HgtrainError when one has changed.
+    """
+    data, document = run.config.data, files.read_json(run.folder / layout.SPLIT)
+    if not {"train", "validation"} <= document.keys():
+        raise RunError(
+            f"{run.folder / layout.SPLIT} names no frames, the labels were not at hand: give the "
+            "data itself"
+        )
+    own = data.validation_files
+    with (
+        open_with_notes(run.config, data.train_files) as train,
+        nullcontext() if own is None else open_with_notes(run.config, own) as validation,
+    ):
+        yield split_from_json(document, train, validation)

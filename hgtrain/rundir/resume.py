@@ -1,0 +1,55 @@
+"""Whether a run may go on with a config."""
+
+from pathlib import Path
+from typing import Any
+
+from hgtrain import files
+from hgtrain.config.load import load_config
+from hgtrain.config.schema import Config
+from hgtrain.errors import RunError
+from hgtrain.rundir import layout
+
+MAY_CHANGE = (
+    "data.cache", "training.epochs", "training.early_stopping_epochs", "training.device", "training.strategy",
+    "training.xla", "training.on_nonfinite", "checkpoint", "output",
+)  # fmt: skip
+"""Keys that may differ from the run's own config on resume.
+
+More epochs stretch a cosine from where the run stands.
+"""
+
+
+def check_same_run(config: Config, folder: Path) -> None:
+    """Raise RunError when the config is not the one the run in the folder was started with."""
+    old = _flat(load_config(folder / layout.CONFIG).model_dump())
+    new = _flat(config.model_dump())
+    changed = [
+        f"{key} was {old[key]}, is {new[key]}"
+        for key in new
+        if new[key] != old[key] and not key.startswith(MAY_CHANGE)
+    ]
+    if changed:
+        raise RunError(
+            f"{folder} cannot be resumed with another config: {'; '.join(changed)}; resume with "
+            f"{folder / layout.CONFIG}, or start a new run (may change: {', '.join(MAY_CHANGE)})"
+        )
+
+
+def is_finished(config: Config, folder: Path) -> bool:
+    """Return whether the run came to its end with just these epochs to go."""
+    then = load_config(folder / layout.CONFIG).training
+    now = config.training
+    # A lost evaluation is made again.
+    if not (folder / layout.EVALUATION).exists():
+        return False
+    same_end = (then.epochs, then.early_stopping_epochs) == (now.epochs, now.early_stopping_epochs)
+    return same_end and "finished" in files.read_json(folder / layout.PROVENANCE)
+
+
+def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat

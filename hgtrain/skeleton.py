@@ -1,0 +1,43 @@
+"""The skeleton of an animal: names of its keypoints, edges between them, left/right partners."""
+
+from typing import NamedTuple
+
+from hgtrain.errors import DatasetError
+
+
+class Skeleton(NamedTuple):
+    """Names of the keypoints, edges as `(from, to)` and left/right partners as `(left, right)`, both by index."""
+
+    keypoint_names: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...] = ()
+    symmetries: tuple[tuple[int, int], ...] = ()
+
+
+def check_skeleton(skeleton: Skeleton, where: str) -> Skeleton:
+    """Return the skeleton; DatasetError for empty or repeated names and for pairs that make no sense."""
+    names = skeleton.keypoint_names
+    for index, name in enumerate(names):
+        if not name or name in names[:index]:
+            problem = f"is also keypoint {names.index(name)}" if name else "is empty"
+            raise DatasetError(
+                f"{where}: the name {name!r} of keypoint {index} {problem}; names must differ"
+            )
+    for kind, pairs in (("edge", skeleton.edges), ("symmetry", skeleton.symmetries)):
+        for pair in pairs:
+            if pair[0] == pair[1] or not all(0 <= i < len(names) for i in pair):
+                raise DatasetError(
+                    f"{where}: {kind} {tuple(pair)} must join two different keypoints out of 0 to "
+                    f"{len(names) - 1}"
+                )
+    partners = [i for pair in skeleton.symmetries for i in pair]
+    for index in partners:
+        if partners.count(index) > 1:
+            raise DatasetError(
+                f"{where}: keypoint {index} ({names[index]}) is in more than one symmetry"
+            )
+    return skeleton
+
+
+def default_names(count: int) -> tuple[str, ...]:
+    """Return `keypoint0`, `keypoint1`, ... for files that name no keypoints."""
+    return tuple(f"keypoint{i}" for i in range(count))

@@ -1,0 +1,53 @@
+"""Training steps on made-up images: how fast they are, and what memory they take."""
+
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from hgtrain.config.schema import Config
+from hgtrain.heads.losses import confmap_losses
+from hgtrain.planning.summary import InputSize
+from hgtrain.train.distributed.devices import Compute
+from hgtrain.train.networks import Networks, build_steps
+from hgtrain.train.step import Batch
+
+STEPS_AT_ONCE = 2
+
+
+class StepBenchmark:
+    """The networks, optimizer and compiled step that `fit` would use, fed with images drawn on the device."""
+
+    def __init__(self, config: Config, size: InputSize, keypoints: int, compute: Compute) -> None:
+        self.networks = Networks(config, compute, size.channels, keypoints)
+        images_per_step = config.training.images_per_step
+        stride = config.model.backbone.output_stride
+
+        def make_batch(element: tf.Tensor, step: tf.Tensor, part: tf.Tensor, parts: int) -> Batch:
+            count = images_per_step // parts
+            images = tf.random.uniform((count, size.height, size.width, size.channels), 0, 255)
+            maps = tf.random.uniform(
+                (count, size.height // stride, size.width // stride, keypoints)
+            )
+            return images, maps, tf.ones((count, keypoints))
+
+        def loss(maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+            return confmap_losses(maps, targets, weights, config.training.hard_keypoint_mining)
+
+        self._steps = build_steps(config.training, compute, self.networks, make_batch, loss)
+        self._done = 0
+
+    def run(self) -> None:
+        """Run a few steps."""
+        self._steps(
+            tf.zeros((STEPS_AT_ONCE, 1)), self._done, np.full(STEPS_AT_ONCE, 1e-6, np.float32)
+        )
+        self._done += STEPS_AT_ONCE
+
+    def steps_per_s(self, seconds: float) -> float:
+        """Return the speed over `seconds` or a little more; compiling does not count."""
+        self.run()
+        first, started = self._done, time.monotonic()
+        while time.monotonic() - started < seconds:
+            self.run()
+        return (self._done - first) / (time.monotonic() - started)

@@ -1,0 +1,119 @@
+"""What goes wrong around training, named.
+
+A full disk, changed data, a loss that is not finite, too little memory.
+"""
+
+import faulthandler
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from hgtrain.config.schema import Config
+from hgtrain.data.split import Subset
+from hgtrain.errors import DatasetError, RunError
+from hgtrain.log import say
+
+STALLED_S = 600.0
+"""A call for some steps takes half a second; after this long, something hangs."""
+FRAMES_NAMED = 8
+
+
+@contextmanager
+def os_errors_as_run_error(folder: Path, out_of_memory: Callable[[], str]) -> Iterator[None]:
+    """Turn what the system refuses within the block into RunError.
+
+    Files that cannot be written, memory.
+
+    out_of_memory: gives the text for the latter. TensorFlow must be imported already.
+    """
+    import tensorflow as tf
+
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or folder
+        raise RunError(
+            f"{where} cannot be written: {error.strerror or error}; what {folder} holds already "
+            "is as it was: make "
+            "room or mend the folder, then go on with --resume"
+        ) from error
+    except (tf.errors.OpError, MemoryError) as error:
+        text = str(error)
+        if "No space left" in text or "File too large" in text:
+            raise RunError(
+                f"{folder} cannot be written: {text.splitlines()[0]}; make room, then go on with "
+                "--resume"
+            ) from error
+        if isinstance(error, tf.errors.OpError) and not isinstance(
+            error, tf.errors.ResourceExhaustedError
+        ):
+            raise
+        raise RunError(out_of_memory()) from error
+
+
+@contextmanager
+def stacks_shown_when_stalled() -> Iterator[None]:
+    """Write the stack of every thread to stderr each time the block has taken ten more minutes.
+
+    It goes on.
+    """
+    # Not a thread of Python's: what hangs may hold the interpreter's lock.
+    faulthandler.dump_traceback_later(STALLED_S, repeat=True, file=sys.__stderr__ or sys.stderr)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+class _Stat(NamedTuple):
+    inode: int
+    size: int
+    modified_ns: int
+
+
+class FileWatch:
+    """Sees when files that are open and trained on are changed or removed."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._known = {path: _stat(path) for path in paths}
+
+    def check(self) -> None:
+        """Raise DatasetError when a file was written to.
+
+        A file that is gone or replaced is still open, and said so.
+        """
+        for path, before in list(self._known.items()):
+            now = _stat(path)
+            if now is None or before is None or now.inode != before.inode:
+                say(f"{path} was removed or replaced; training goes on with what was opened")
+                del self._known[path]
+            elif now != before:
+                raise DatasetError(
+                    f"{path} was changed while it was trained on (it had {before.size:,} bytes, "
+                    f"has {now.size:,}): "
+                    "restore the file, then go on with --resume"
+                )
+
+
+def _stat(path: str) -> _Stat | None:
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return None
+    return _Stat(stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def frames_of_step(config: Config, side: Subset, step: int, steps_per_epoch: int) -> str:
+    """Return where the frames of a step's batch lie, as a message lists them."""
+    from hgtrain.pipeline.order import epoch_order
+
+    epoch, position = divmod(step, steps_per_epoch)
+    batch = config.training.images_per_step
+    order = epoch_order(config.training.seed, epoch, len(side.frames), steps_per_epoch * batch)
+    chosen = np.unique(side.frames[order[position * batch : (position + 1) * batch]])
+    named = ", ".join(side.dataset.location(int(frame)) for frame in chosen[:FRAMES_NAMED])
+    return named + (f" and {len(chosen) - FRAMES_NAMED} more" if len(chosen) > FRAMES_NAMED else "")

@@ -1,0 +1,78 @@
+"""How long a run trains: steps, epochs, the learning rate of each step."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from hgtrain.config.schema import Config
+from hgtrain.train.loop import Plan
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Warm-up and decay of the learning rate.
+
+    kind: "cosine" falls towards `minimum`, which it has at step `total_steps`, the first after the
+    run; "plateau" is lowered by a factor, not below `minimum`; "constant" stays.
+    peak, minimum: learning rates. warmup_steps: the rate rises linearly over them. total_steps: of
+    the whole run.
+    """
+
+    kind: Literal["cosine", "plateau", "constant"]
+    peak: float
+    minimum: float
+    warmup_steps: int
+    total_steps: int
+
+    def learning_rate(self, step: int, plateau_factor: float = 1.0) -> float:
+        """Return the learning rate of a step, counted from 0.
+
+        `plateau_factor` is the product of all lowerings.
+        """
+        if step < self.warmup_steps:
+            return self.peak * (step + 1) / (self.warmup_steps + 1)
+        if self.kind == "cosine":
+            after = max(1, self.total_steps - self.warmup_steps)
+            progress = min(1.0, (step - self.warmup_steps) / after)
+            return self.minimum + (self.peak - self.minimum) * 0.5 * (
+                1 + math.cos(math.pi * progress)
+            )
+        if self.kind == "plateau":
+            return max(self.minimum, self.peak * plateau_factor)
+        return self.peak
+
+
+def default_warmup_steps(total_steps: int) -> int:
+    """Return 5% of the steps, at most 200."""
+    return min(200, total_steps // 20)
+
+
+def steps_per_epoch(config: Config, frames: int) -> int:
+    """Return the steps of an epoch: as configured, else one pass over the frames, at least 200."""
+    return config.training.steps_per_epoch or max(
+        200, -(-frames // config.training.images_per_step)
+    )
+
+
+def make_plan(config: Config, frames: int) -> Plan:
+    """Return what the loop is to do for a config and a number of training frames."""
+    training = config.training
+    steps = steps_per_epoch(config, frames)
+    total = training.epochs * steps
+    warmup = default_warmup_steps(total) if training.warmup_steps is None else training.warmup_steps
+    schedule = Schedule(
+        training.schedule, training.learning_rate, training.min_learning_rate, warmup, total
+    )
+    return Plan(
+        epochs=training.epochs,
+        steps_per_epoch=steps,
+        batch_size=training.images_per_step,
+        checkpoint_steps=config.checkpoint.every_steps or steps,
+        learning_rate=schedule.learning_rate,
+        early_stopping_epochs=training.early_stopping_epochs,
+        plateau_patience_epochs=training.plateau_patience_epochs
+        if training.schedule == "plateau"
+        else None,
+        plateau_factor=training.plateau_factor,
+        skips_nonfinite=training.on_nonfinite == "skip",
+    )

@@ -1,0 +1,173 @@
+"""Everything of a `fit` that knows TensorFlow, put together from a config; the loop drives it."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from hgtrain.config.schema import Config
+from hgtrain.data.split import Split
+from hgtrain.heads.losses import confmap_losses
+from hgtrain.heads.single_instance import draw_targets
+from hgtrain.pipeline.batch import BatchSpec, batch_maker
+from hgtrain.pipeline.feed import Feed
+from hgtrain.pipeline.frame_store import FrameStore
+from hgtrain.pipeline.reader_processes import reader_count
+from hgtrain.predict.predictor import geometry_of
+from hgtrain.rundir.layout import CHECKPOINTS
+from hgtrain.train.checkpoint import Checkpoints
+from hgtrain.train.distributed.devices import Compute
+from hgtrain.train.failures import stacks_shown_when_stalled
+from hgtrain.train.initial_weights import InitialWeights, TransferReport
+from hgtrain.train.loop import State
+from hgtrain.train.networks import Networks, build_steps
+from hgtrain.train.validation import Validation, subset_labels
+
+
+class Trainer:
+    """Fulfils `train.loop.Inner` for a config, a split and the devices.
+
+    `folder` is the run directory.
+
+    Of several processes that train together only the chief validates, reads and writes; the others
+    get what it has.
+    cache: where frames are kept: device, ram, none. frames_bytes: what they take there, both sides.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        split: Split,
+        compute: Compute,
+        folder: Path,
+        steps_per_epoch: int,
+        cache: str,
+        progress: Callable[[range], Iterable[int]],
+    ) -> None:
+        training, dataset = config.training, split.train.dataset
+        self.geometry = geometry = geometry_of(config, dataset.image_shape)
+        stores = [
+            FrameStore(
+                side.dataset,
+                side.frames,
+                geometry.channels,
+                geometry.input_scale,
+                cache != "none",
+                progress,
+            )
+            for side in (split.train, split.validation)
+        ]
+        self.cache, self.frames_bytes = (
+            cache,
+            sum(len(store) * int(np.prod(store.shape)) for store in stores),
+        )
+        self.networks = Networks(config, compute, geometry.channels, len(dataset.keypoint_names))
+        self._folder = folder
+        self._keypoint_names = dataset.keypoint_names
+        labels = [
+            partial(subset_labels, side, geometry.input_scale)
+            for side in (split.train, split.validation)
+        ]
+        self._feed = Feed(
+            stores[0],
+            lambda indices: labels[0](indices)[:2],
+            (training.seed, training.images_per_step, steps_per_epoch),
+            cache == "device",
+            reader_count() if cache == "none" else 0,
+        )
+        recipe = BatchSpec(
+            config.augmentation,
+            dataset.symmetries,
+            geometry.multiple,
+            draw_targets(config.model.head, geometry.stride),
+            training.seed,
+            training.images_per_step,
+        )
+        make_batch = batch_maker(recipe, self._feed.held)
+
+        def loss(maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+            factor = config.model.head.loss_weight
+            return factor * confmap_losses(maps, targets, weights, training.hard_keypoint_mining)
+
+        self._steps = build_steps(config.training, compute, self.networks, make_batch, loss)
+        self._validation = Validation(self.networks.judged, geometry, stores[1], labels[1], config)
+        self.validation_points = np.empty((0, len(dataset.keypoint_names), 2), np.float32)
+        self.workers = compute.workers
+        self._checkpoints = None
+        if self.workers.is_chief:
+            self._checkpoints = Checkpoints(
+                folder / CHECKPOINTS, config.checkpoint.keep, self.networks.saved_variables
+            )
+
+    def steps(self, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:
+        """Run one update for each learning rate.
+
+        Return the losses `(n, stacks)` and the seconds waited for data.
+        """
+        losses: list[np.ndarray] = []
+        done, waited = 0, 0.0
+        while done < len(learning_rates):
+            with stacks_shown_when_stalled():
+                element, seconds = self._feed(first_step + done, len(learning_rates) - done)
+                count = len(element[0])
+                losses.append(
+                    self._steps(element, first_step + done, learning_rates[done : done + count])
+                )
+            done, waited = done + count, waited + seconds
+        return np.concatenate(losses), waited
+
+    def validate(self) -> dict[str, Any]:
+        """Return `val_loss`, `val_error_px` and `val_confidence` of the network that is judged."""
+        row: dict[str, Any] = {}
+        if self.workers.is_chief:
+            row, self.validation_points = self._validation()
+        return self.workers.from_chief(row)
+
+    def save_best(self) -> None:
+        """Keep the network as best.keras; it is written as a checkpoint is."""
+        if self._checkpoints is not None:
+            self._checkpoints.save_best(
+                self.networks.keep_best, lambda: self.networks.write_best(self._folder)
+            )
+
+    def save_state(self, state: State) -> None:
+        """Write a checkpoint; in the background where that takes long, until `finish_writing`."""
+        if self._checkpoints is not None:
+            self._checkpoints.save(state.step, state.to_json())
+
+    def finish_writing(self) -> None:
+        """Return when the last checkpoint and best.keras are on the disk."""
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
+
+    def start_from(self, initial: InitialWeights) -> TransferReport:
+        """Give the network the weights of another, by layer name, and its moving average the same."""
+        return self.networks.start_from(initial, self._keypoint_names)
+
+    def restore(self) -> State | None:
+        """Restore the newest checkpoint, best.keras with it.
+
+        Return its state, None where there is none.
+        """
+        saved = None if self._checkpoints is None else self._checkpoints.restore_newest()
+        # Not read by each: what a file system shared by machines shows may be of a moment ago.
+        saved = self.workers.from_chief(saved)
+        for group in self.networks.variables().values():
+            self.workers.share(group)
+        if saved is None:
+            return None
+        state = State(**saved)
+        if state.best is not None and self.workers.is_chief:
+            # The one there may be of epochs after the checkpoint, which will not be the same when
+            # epochs are added.
+            self.networks.write_best(self._folder)
+        return state
+
+    def close(self) -> None:
+        """Stop the threads that read and write."""
+        self._feed.close()
+        if self._checkpoints is not None:
+            self._checkpoints.close()

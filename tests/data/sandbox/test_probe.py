@@ -1,0 +1,62 @@
+import h5py
+import numpy as np
+import pytest
+from endless import make_endless
+
+from hgtrain.data.convert.convert import convert
+from hgtrain.data.sandbox import probe, process
+from hgtrain.data.sandbox.probe import probe_hdf5, read_everything
+from hgtrain.errors import DatasetError
+from hgtrain.sleap_import.run import import_sleap
+
+ENDLESS = "the HDF5 library does not come to an end reading it"
+
+
+def labels(path):
+    """Write what looks like labels of another program, with a text in the heap."""
+    with h5py.File(path, "w") as file:
+        file["a/b/values"] = np.arange(10)
+        file["a/b"].attrs["names"] = np.array(["nose", "tail"], h5py.string_dtype())
+    return path
+
+
+def test_every_name_attribute_and_value_is_read_once(tmp_path, monkeypatch):
+    with h5py.File(labels(tmp_path / "a.h5"), "r+") as file:
+        file["again"] = file["a/b"]
+        file["a/b/round"] = file["a"]
+        file["soft"] = h5py.SoftLink("/a/b/values")
+        file["outside"] = h5py.ExternalLink("other.h5", "/images")
+        file["number"] = 3
+        file["empty"] = h5py.Empty("f4")
+    attributes, values = [], []
+    monkeypatch.setattr(probe, "_read_attributes", lambda item: attributes.append(item.name))
+    monkeypatch.setattr(probe, "_read_values", lambda item, end: values.append(item.name))
+    assert read_everything([str(tmp_path / "a.h5")]) == {}
+    # What is reached in two ways has the name of the first.
+    assert sorted(values) == ["/again/values", "/empty", "/number"]
+    assert sorted(attributes) == ["/", "/a", "/again", "/again/values", "/empty", "/number"]
+
+
+def test_values_of_all_kinds_can_be_read(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["number"], file["empty"], file["none"] = 3, h5py.Empty("f4"), np.zeros((0, 3))
+        file["texts"] = np.array(["a", "b"], h5py.string_dtype())
+        file.create_dataset("unwritten", (2**40, 8, 8), chunks=(1, 8, 8))
+    probe_hdf5(str(tmp_path / "a.h5"))
+
+
+def test_convert_refuses_a_file_that_hdf5_reads_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "STEP_S", 1.0)
+    path = make_endless(labels(tmp_path / "a.slp"))
+    with pytest.raises(DatasetError, match=f"^{path}: {ENDLESS}"):
+        convert(
+            str(path), tmp_path / "b.h5", predictions=False, progress=lambda frames, total: frames
+        )
+
+
+def test_import_sleap_refuses_weights_that_hdf5_reads_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("hgtrain.sleap_import.run.read_sleap_config", lambda model: None)
+    monkeypatch.setattr(process, "STEP_S", 1.0)
+    path = make_endless(labels(tmp_path / "best_model.h5"))
+    with pytest.raises(DatasetError, match=f"^{path}: {ENDLESS}"):
+        import_sleap(tmp_path, tmp_path / "run", (), ())

@@ -1,0 +1,83 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hgtrain.data.split import Subset
+from hgtrain.errors import DatasetError
+from hgtrain.evaluate.predictions import (
+    Predictions,
+    check_keypoint_names,
+    evaluate_side,
+    predict_side,
+)
+
+
+class Dataset:
+    """Frames whose one keypoint lies at (frame, frame), and images of that brightness."""
+
+    path = "a.h5"
+    keypoint_names = ("nose",)
+
+    def __init__(self, frames, groups=None):
+        self.points = np.arange(frames, dtype=np.float32)[:, None, None, None].repeat(2, axis=3)
+        self.visibility = np.full((frames, 1, 1), 2, np.uint8)
+        self.groups = groups
+
+    def read_images(self, indices):
+        return np.array([np.full((2, 2, 1), i) for i in indices], np.uint8)
+
+
+def brightness(images):
+    at = images.mean((1, 2, 3), dtype=np.float32)
+    return np.stack([at, at + 3], -1)[:, None], np.full((len(images), 1), 0.5, np.float32)
+
+
+def test_every_frame_of_a_side_is_predicted_in_its_order():
+    frames = np.arange(3, 80)
+    found = predict_side(brightness, Subset(Dataset(100), frames))
+    np.testing.assert_array_equal(found.points[:, 0, 0], frames)
+    assert found.confidence.shape == (77, 1)
+    assert found.images_per_s > 0
+
+
+def test_progress_passes_over_the_blocks():
+    seen = []
+    predict_side(
+        brightness,
+        Subset(Dataset(100), np.arange(70)),
+        lambda starts: (seen.append(i) or i for i in starts),
+    )
+    assert seen == [0, 32, 64]
+
+
+def test_errors_are_those_of_the_sides_frames():
+    groups = np.array(["a"] * 50 + ["b"] * 50)
+    side = Subset(Dataset(100, groups), np.array([10, 60, 61]))
+    evaluation = evaluate_side(predict_side(brightness, side), side)
+    assert evaluation["frames"] == 3
+    assert evaluation["error_px"]["mean"] == 3.0
+    assert [(group["name"], group["frames"]) for group in evaluation["per_group"]] == [
+        ("a", 1),
+        ("b", 2),
+    ]
+
+
+def test_the_speed_is_kept():
+    side = Subset(Dataset(2), np.arange(2))
+    points, confidence = brightness(side.dataset.read_images([0, 1]))
+    assert evaluate_side(Predictions(points, confidence, 12.5), side)["images_per_s"] == 12.5
+
+
+def test_the_same_keypoints_in_the_same_order_are_accepted():
+    check_keypoint_names(
+        SimpleNamespace(path="a.h5", keypoint_names=("a", "b")), ["a", "b"], "the run r"
+    )
+
+
+@pytest.mark.parametrize("names", [("b", "a"), ("a",), ("a", "B")])
+def test_other_keypoints_are_refused(names):
+    with pytest.raises(DatasetError, match=r"a\.h5"):
+        check_keypoint_names(
+            SimpleNamespace(path="a.h5", keypoint_names=names), ["a", "b"], "the run r"
+        )

@@ -1,0 +1,203 @@
+from contextlib import closing
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import write_data
+from videos import write_video
+
+from hgtrain.data.media.frame_source import Place
+from hgtrain.errors import DatasetError
+from hgtrain.predict.inputs import batches, open_frames
+
+
+def write_images(folder, names, size=(20, 10), mode="L"):
+    folder.mkdir(exist_ok=True)
+    for i, name in enumerate(names):
+        colour = 10 * i if mode == "L" else (10 * i, 0, 0)
+        Image.new(mode, size, colour).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_a_video_gives_its_frames_in_order(tmp_path, suffix):
+    frames = open_frames(str(write_video(tmp_path / f"film{suffix}", 10)), 1)
+    brightness = [int(image.mean()) for image in frames]
+    np.testing.assert_allclose(brightness, np.arange(10) * 20, atol=3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_video_frames_have_the_channels_asked_for(tmp_path, channels):
+    frames = open_frames(str(write_video(tmp_path / "film.mp4", 2)), channels)
+    assert [image.shape for image in frames] == [(32, 48, channels)] * 2
+
+
+def test_a_video_knows_its_length_and_rate_before_it_is_read(tmp_path):
+    frames = open_frames(str(write_video(tmp_path / "film.mp4", 7, rate=30)), 1)
+    assert (frames.kind, frames.count, frames.rate) == ("video", 7, 30.0)
+    assert frames.place(3) == Place(str(tmp_path / "film.mp4"), 3)
+
+
+def test_a_video_that_is_cut_off_says_after_which_frame(tmp_path):
+    whole = write_video(tmp_path / "film.mp4", 40).read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(whole[: len(whole) * 3 // 4])
+    read = []
+    with pytest.raises(DatasetError, match=r"cut\.mp4: (ends|breaks) after .*"):
+        read.extend(int(image.mean()) for image in open_frames(str(cut), 1))
+    assert 0 < len(read) < 40
+
+
+def test_text_named_as_a_video_is_refused(tmp_path):
+    file = tmp_path / "notes.mp4"
+    file.write_text("no video\n" * 50)
+    with pytest.raises(
+        DatasetError, match=r"notes\.mp4: is no video that can be read .* expected a video"
+    ):
+        open_frames(str(file), 1)
+
+
+def test_a_sound_file_has_no_video_stream(tmp_path):
+    import av
+
+    file = tmp_path / "sound.wav"
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 800), np.int16), format="s16", layout="mono"
+        )
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+    with pytest.raises(DatasetError, match=r"sound\.wav: has no video stream"):
+        open_frames(str(file), 1)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DatasetError, match=r"nothing\.mp4: cannot be read: No such file"):
+        open_frames(str(tmp_path / "nothing.mp4"), 1)
+
+
+def test_images_of_a_folder_come_by_their_numbers(tmp_path):
+    frames = open_frames(
+        str(write_images(tmp_path / "a", ["img10.png", "img9.png", "img100.jpg", "note.txt.png"])),
+        1,
+    )
+    assert [file.rsplit("/")[-1] for file in frames.files] == [
+        "img9.png",
+        "img10.png",
+        "img100.jpg",
+        "note.txt.png",
+    ]
+    assert frames.place(1) == Place(str(tmp_path / "a" / "img10.png"), 0)
+
+
+def test_other_files_of_a_folder_are_not_read(tmp_path):
+    folder = write_images(tmp_path / "a", ["one.png"])
+    (folder / "labels.csv").write_text("x")
+    assert open_frames(str(folder), 1).count == 1
+
+
+def test_images_are_converted_to_the_channels_asked_for(tmp_path):
+    folder = write_images(tmp_path / "a", ["one.png"], mode="RGB")
+    assert next(iter(open_frames(str(folder), 1))).shape == (10, 20, 1)
+    assert next(iter(open_frames(str(folder), 3))).shape == (10, 20, 3)
+
+
+@pytest.mark.parametrize("name", ["one.png", "one.tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_of_16_bits_the_upper_8_are_taken(tmp_path, name, channels):
+    grey = np.arange(200, dtype=np.uint16).reshape(10, 20)
+    Image.fromarray(grey * 256 + 99).save(tmp_path / name)
+    (image,) = open_frames(str(tmp_path / name), channels)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, np.repeat(grey[..., None], channels, axis=-1))
+
+
+def test_pixels_of_32_bits_are_refused(tmp_path):
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "one.tif")
+    with pytest.raises(DatasetError, match=r"one\.tif: has pixels of 32 bits, expected 8 or 16"):
+        list(open_frames(str(tmp_path / "one.tif"), 1))
+
+
+def test_all_pages_of_a_tiff_file_are_read(tmp_path):
+    pages = [Image.new("L", (20, 10), 10 * i) for i in range(5)]
+    pages[0].save(tmp_path / "b.tif", save_all=True, append_images=pages[1:])
+    Image.new("L", (20, 10), 77).save(tmp_path / "a.tif")
+    frames = open_frames(str(tmp_path), 1)
+    assert [int(image.mean()) for image in frames] == [77, 0, 10, 20, 30, 40]
+    assert frames.count == len(frames.files) == 6
+    assert frames.place(3) == Place(str(tmp_path / "b.tif"), 2)
+
+
+def test_a_dataset_behind_a_user_block_is_one(tmp_path):
+    write_data(tmp_path)
+    with (
+        h5py.File(tmp_path / "flies.h5") as old,
+        h5py.File(tmp_path / "new.h5", "w", userblock_size=1024) as new,
+    ):
+        new.attrs.update(old.attrs)
+        for name in old:
+            old.copy(name, new)
+    with closing(open_frames(str(tmp_path / "new.h5"), 1)) as frames:
+        assert (frames.kind, frames.count) == ("dataset", 12)
+
+
+def test_a_damaged_dataset_is_no_video(tmp_path):
+    write_data(tmp_path)
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes((tmp_path / "flies.h5").read_bytes()[:600])
+    with pytest.raises(DatasetError, match=r"cut\.h5 is truncated"):
+        open_frames(str(cut), 1)
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(DatasetError, match=r"a: has no image files, expected \.png"):
+        open_frames(str(tmp_path / "a"), 1)
+
+
+def test_an_empty_image_file_is_named_after_those_before_it(tmp_path):
+    folder = write_images(tmp_path / "a", ["img1.png", "img2.png", "img3.png"])
+    (folder / "img2.png").write_bytes(b"")
+    read = []
+    with pytest.raises(DatasetError, match=r"img2\.png: is no image that can be read \(0 bytes\)"):
+        read.extend(open_frames(str(folder), 1))
+    assert len(read) == 1
+
+
+def test_a_truncated_image_is_named(tmp_path):
+    folder = write_images(tmp_path / "a", ["one.png"], size=(200, 200), mode="RGB")
+    data = (folder / "one.png").read_bytes()
+    (folder / "one.png").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DatasetError, match=r"one\.png: cannot be read as an image"):
+        list(open_frames(str(folder), 1))
+
+
+def test_a_dataset_gives_its_images(tmp_path):
+    write_data(tmp_path)
+    frames = open_frames(str(tmp_path / "flies.h5"), 3)
+    images = list(frames)
+    frames.close()
+    assert (frames.kind, frames.count, frames.channels) == ("dataset", 12, 1)
+    assert [image.shape for image in images] == [(32, 32, 1)] * 12
+
+
+def test_a_batch_ends_where_the_shape_changes():
+    images = [np.zeros(shape, np.uint8) for shape in [(4, 4, 1)] * 3 + [(5, 4, 1)] * 2]
+    assert [batch.shape for batch in batches(images, 2)] == [
+        (2, 4, 4, 1),
+        (1, 4, 4, 1),
+        (2, 5, 4, 1),
+    ]
+
+
+def test_what_was_read_before_an_error_is_given_first():
+    def breaking():
+        yield np.zeros((2, 2, 1), np.uint8)
+        raise DatasetError("broken")
+
+    given = []
+    with pytest.raises(DatasetError, match="broken"):
+        given.extend(batches(breaking(), 4))
+    assert [batch.shape for batch in given] == [(1, 2, 2, 1)]

@@ -1,0 +1,125 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from hgtrain.errors import DatasetError
+from hgtrain.predict.stream import ahead, background, find, predict_all
+
+
+class Brightness:
+    """Predicts one keypoint at (brightness, brightness) and keeps the shapes it was given."""
+
+    batch_size = 4
+
+    def __init__(self):
+        self.shapes = []
+
+    def __call__(self, images):
+        self.shapes.append(images.shape)
+        value = images.mean((1, 2, 3), dtype=np.float32)
+        return np.repeat(value[:, None, None], 2, axis=2), np.full(
+            (len(images), 1), 0.5, np.float32
+        )
+
+
+class Listed:
+    """Images of brightness first, first + 1, ..., that may break."""
+
+    def __init__(self, first, count, breaks=False):
+        self.first, self.count, self.breaks = first, count, breaks
+
+    def __iter__(self):
+        for i in range(self.count):
+            yield np.full((2, 2, 1), self.first + i, np.uint8)
+        if self.breaks:
+            raise DatasetError(f"breaks after {self.count}")
+
+
+def run(*sources):
+    taken = []
+    model = Brightness()
+    problems = predict_all(model, sources, lambda *arguments: taken.append(arguments))
+    places = [(source, first + i) for source, first, images, _ in taken for i in range(len(images))]
+    values = [float(point) for _, _, _, found in taken for point in found.points[:, 0, 0, 0]]
+    return problems, places, values, model
+
+
+def test_every_frame_of_every_source_is_predicted_in_order():
+    problems, places, values, _ = run(Listed(0, 6), Listed(50, 3))
+    assert problems == []
+    assert places == [(0, i) for i in range(6)] + [(1, i) for i in range(3)]
+    assert values == [0, 1, 2, 3, 4, 5, 50, 51, 52]
+
+
+def test_the_model_meets_one_shape_only():
+    assert set(run(Listed(0, 6), Listed(50, 3))[3].shapes) == {(4, 2, 2, 1)}
+
+
+def test_a_source_that_breaks_keeps_its_frames_and_the_next_follows():
+    problems, places, values, _ = run(Listed(0, 5, breaks=True), Listed(50, 2))
+    assert [str(problem) for problem in problems] == ["breaks after 5"]
+    assert places == [(0, i) for i in range(5)] + [(1, 0), (1, 1)]
+    assert values == [0, 1, 2, 3, 4, 50, 51]
+
+
+def test_no_frames_are_no_predictions():
+    assert run(Listed(0, 0))[:2] == ([], [])
+
+
+def test_one_animal_gets_an_axis_and_its_mean_confidence_as_score():
+    found = find(Brightness(), np.full((2, 2, 2, 1), 7, np.uint8))
+    assert found.points.shape == (2, 1, 1, 2)
+    assert found.scores.tolist() == [[0.5], [0.5]]
+
+
+def test_several_animals_keep_their_scores():
+    class Several:
+        batch_size = 2
+
+        def __call__(self, images):
+            n = len(images)
+            return np.zeros((n, 3, 4, 2)), np.zeros((n, 3, 4)), np.tile([0.9, 0.8, np.nan], (n, 1))
+
+    found = find(Several(), np.zeros((1, 2, 2, 1), np.uint8))
+    assert found.points.shape == (1, 3, 4, 2)
+    np.testing.assert_array_equal(found.scores, [[0.9, 0.8, np.nan]])
+
+
+def test_no_more_than_the_depth_is_read_ahead():
+    read = []
+
+    def items():
+        for i in range(20):
+            read.append(i)
+            yield i
+
+    stream = ahead(items(), 3)
+    assert next(stream) == 0
+    time.sleep(0.05)
+    assert len(read) <= 5
+    assert list(stream) == list(range(1, 20))
+
+
+def test_items_are_got_in_another_thread():
+    def items():
+        yield threading.current_thread().name
+
+    assert next(ahead(items(), 1)).startswith("reader")
+
+
+def test_an_error_of_the_sink_reaches_the_caller():
+    def sink(*arguments):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"), background(sink) as take:
+        take(0)
+
+
+def test_all_is_written_when_the_block_ends():
+    taken = []
+    with background(lambda value: (time.sleep(0.01), taken.append(value))) as take:
+        for i in range(10):
+            take(i)
+    assert taken == list(range(10))
