@@ -243,7 +243,7 @@ def export(
 
 @commands.command(
     "import-sleap",
-    epilog="Example: hgtrain import-sleap models/flies.single_instance -o runs/flies",
+    epilog="Example: hgtrain import-sleap models/flies -o runs/flies",
 )
 @click.argument("model_dir", type=click.Path(path_type=Path))
 @click.option(

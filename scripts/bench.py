@@ -229,12 +229,17 @@ def row_f(bench: Bench) -> Iterator[Row]:
     import numpy as np
     import tensorflow as tf
 
+    from hgtrain.heads import make_head
     from hgtrain.model.network import build_network
-    from hgtrain.predict.predictor import Predictor, geometry_of
+    from hgtrain.pipeline.preprocess import preprocessing_of
+    from hgtrain.predict.predictor import Predictor
 
     config = bench.training().config
-    network = build_network(config.model, 1, KEYPOINTS, all_stacks=False)
-    predictor = Predictor(network, geometry_of(config, (SIZE, SIZE, 1)))
+    backbone = config.model.backbone
+    head = make_head(config.model.head, KEYPOINTS, backbone.output_stride)
+    network = build_network(backbone, head.layers, 1, all_stacks=False)
+    before = preprocessing_of(config.data, backbone.max_stride, (SIZE, SIZE, 1))
+    predictor = Predictor(network, head, before)
     images = np.random.default_rng(0).integers(
         0, 256, (8 * bench.scale.steps, SIZE, SIZE, 1), np.uint8
     )

@@ -25,6 +25,7 @@ from bench import seconds_since_start
 
 from hgtrain.config.load import load_config
 from hgtrain.config.schema import Config
+from hgtrain.heads import make_head
 from hgtrain.heads.confidence_maps import confidence_maps
 from hgtrain.heads.losses import confmap_losses
 from hgtrain.model.network import build_network
@@ -62,7 +63,8 @@ def pipeline(config: Config, images: np.ndarray, points: np.ndarray) -> tf.data.
 
 def compiled(config: Config, channels: int, keypoints: int) -> keras.Model:
     """Return the network, ready for `fit`."""
-    network = build_network(config.model, channels, keypoints, config.training.precision)
+    head = make_head(config.model.head, keypoints, config.model.backbone.output_stride)
+    network = build_network(config.model.backbone, head.layers, channels, config.training.precision)
 
     def loss(maps: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor:
         return confmap_losses(

@@ -96,23 +96,22 @@ def bare_step(training: Training, size: int = SIZE) -> Callable[[int], None]:
     import numpy as np
     import tensorflow as tf
 
-    from hgtrain.heads.losses import confmap_losses
+    from hgtrain.heads import make_head
     from hgtrain.train.networks import Networks, build_steps
 
     config = training.config
-    networks = Networks(config, training.compute, 1, KEYPOINTS)
-    batch, stride = config.training.images_per_step, config.model.backbone.output_stride
+    head = make_head(config.model.head, KEYPOINTS, config.model.backbone.output_stride)
+    networks = Networks(config, training.compute, 1, head)
+    batch = config.training.images_per_step
     images = tf.random.uniform((batch, size, size, 1), 0, 255)
-    maps, weights = (
-        tf.random.uniform((batch, size // stride, size // stride, KEYPOINTS)),
-        tf.ones((batch, KEYPOINTS)),
-    )
+    points = tf.random.uniform((batch, KEYPOINTS, 2), 0, size)
+    targets = head.targets(points, tf.ones((batch, KEYPOINTS)), size, size)
     steps = build_steps(
         config.training,
         training.compute,
         networks,
-        lambda element, step, part, parts: (images, maps, weights),
-        lambda *given: confmap_losses(*given, hard_keypoint_mining=False),
+        lambda element, step, part, parts: (images, targets),
+        head.losses,
     )
 
     def run(count: int) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hgtrain.data.open_split import open_with_notes
-from hgtrain.data.selection import select_single_instance
+from hgtrain.data.selection import select_frames
 from hgtrain.data.split import Subset
 from hgtrain.log import blocks_progress, say
 from hgtrain.rundir.load import load_run, reopened_split
@@ -27,7 +27,7 @@ def evaluate(folder: Path, files: Sequence[str], refinement: str) -> dict[str, A
             )
     with open_with_notes(run.config, files) as dataset:
         check_keypoint_names(dataset, run.skeleton.keypoint_names, f"the run {folder}")
-        selected = select_single_instance(dataset)
+        selected = select_frames(dataset)
         for note in selected.notes:
             say(note)
         side = Subset(dataset, selected.frames)

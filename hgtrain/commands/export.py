@@ -10,7 +10,7 @@ import numpy as np
 
 from hgtrain import files
 from hgtrain.data.sandbox.open import open_all
-from hgtrain.data.selection import select_single_instance, single_instance_labels
+from hgtrain.data.selection import labels_of_frames, select_frames
 from hgtrain.data.split import Subset
 from hgtrain.errors import RunError
 from hgtrain.log import say
@@ -55,7 +55,7 @@ def _sides(run: Run, data: Sequence[str]) -> Iterator[tuple[Subset, Subset]]:
             from hgtrain.evaluate.predictions import check_keypoint_names
 
             check_keypoint_names(dataset, run.skeleton.keypoint_names, f"the run {run.folder}")
-            side = Subset(dataset, select_single_instance(dataset).frames)
+            side = Subset(dataset, select_frames(dataset).frames)
             yield side, side
         return
     if "validation" not in files.read_json(run.folder / layout.SPLIT):
@@ -71,7 +71,7 @@ def _sample(training: Subset, validation: Subset) -> "Sample":
     from hgtrain.export.check import Sample
 
     frames = validation.frames[:CHECKED_FRAMES]
-    points, visibility = single_instance_labels(validation.dataset, frames)
+    points, visibility = labels_of_frames(validation.dataset, frames)
     chosen = np.unique(np.linspace(0, len(training.frames) - 1, CALIBRATION_FRAMES).astype(int))
     return Sample(
         validation.dataset.read_images(frames),

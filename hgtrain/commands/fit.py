@@ -278,7 +278,8 @@ def _evaluate_best(config: Config, folder: Path, split: Split) -> dict[str, Any]
     from hgtrain.evaluate.predictions import evaluate_side, predict_side
     from hgtrain.report.page import RunResults, write_report
 
-    predictor = load_predictor(config, folder, split.train.dataset.image_shape)
+    dataset = split.train.dataset
+    predictor = load_predictor(config, folder, dataset.image_shape, len(dataset.keypoint_names))
     predictions = predict_side(predictor, split.validation, blocks_progress("reading images"))
     evaluation = evaluate_side(predictions, split.validation)
     files.write_json(folder / layout.EVALUATION, evaluation)

@@ -109,7 +109,7 @@ def _predicting_model(folder: Path, options: PredictOptions) -> tuple[Model, Ske
         )
     run = load_run(folder, options.refinement or "unbiased")
     run.predictor.batch_size = options.batch_size or run.predictor.batch_size
-    return run.predictor, run.skeleton, run.predictor.geometry.channels
+    return run.predictor, run.skeleton, run.predictor.preprocessing.channels
 
 
 def _check_channels(folder: Path, channels: int, sources: Sequence[FrameSource]) -> None:

@@ -16,7 +16,7 @@ class Selection(NamedTuple):
     notes: tuple[str, ...]
 
 
-def select_single_instance(dataset: PoseDataset) -> Selection:
+def select_frames(dataset: PoseDataset) -> Selection:
     """Return the frames with exactly one animal that has a labelled keypoint.
 
     Raises DatasetError when no frame is left, with the reason and the fix.
@@ -45,16 +45,14 @@ def _nothing_left(dataset: PoseDataset, several: int, none: int) -> str:
     return (
         f"{dataset.path} has no frame to use: {several} of {len(dataset)} have several animals, "
         f"{none} no labelled "
-        "keypoint, and a single_instance head needs frames with exactly one animal"
+        "keypoint, and the head needs frames with exactly one animal"
     )
 
 
-def single_instance_labels(
-    dataset: PoseDataset, frames: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def labels_of_frames(dataset: PoseDataset, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return points `(n, K, 2)` float32 and visibility `(n, K)` uint8 of the labelled animal of each frame.
 
-    frames: as `select_single_instance` gives them.
+    frames: as `select_frames` gives them.
     """
     visibility = dataset.visibility[frames]
     slots = (visibility != NOT_LABELLED).any(-1).argmax(-1)

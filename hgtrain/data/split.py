@@ -9,7 +9,7 @@ import numpy as np
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.fingerprint import fingerprint
 from hgtrain.data.open import check_same_images, check_same_keypoints
-from hgtrain.data.selection import select_single_instance
+from hgtrain.data.selection import select_frames
 from hgtrain.errors import DatasetError
 
 
@@ -43,11 +43,11 @@ def make_split(
     goes to one side as a whole, and validation gets groups until it has the fraction.
     Raises DatasetError when sides do not fit together, or there are not two frames or groups to split.
     """
-    selected = select_single_instance(train)
+    selected = select_frames(train)
     if validation is not None:
         check_same_keypoints(train, validation)
         check_same_images(train, validation)
-        other = select_single_instance(validation)
+        other = select_frames(validation)
         notes = selected.notes + other.notes + _shared_files(train, validation)
         return Split(Subset(train, selected.frames), Subset(validation, other.frames), notes)
     if fraction is None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hgtrain.data.dataset import PoseDataset
-from hgtrain.data.selection import single_instance_labels
+from hgtrain.data.selection import labels_of_frames
 from hgtrain.data.split import Subset
 from hgtrain.errors import DatasetError
 from hgtrain.evaluate.keypoint_errors import extra_metrics
@@ -47,7 +47,7 @@ def predict_side(
 
 def evaluate_side(predictions: Predictions, side: Subset) -> dict[str, Any]:
     """Return the metrics of contract section 5, and those of `metrics_extra`, for predictions of a side's frames."""
-    truth, visibility = single_instance_labels(side.dataset, side.frames)
+    truth, visibility = labels_of_frames(side.dataset, side.frames)
     points, confidence = predictions.points, predictions.confidence
     metrics = pose_metrics(truth, visibility, points, confidence, side.dataset.keypoint_names)
     groups = None if side.dataset.groups is None else side.dataset.groups[side.frames]

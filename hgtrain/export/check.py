@@ -113,8 +113,8 @@ def _are_ties(
 
 def _height_around(maps: np.ndarray, points: np.ndarray, predictor: Predictor) -> np.ndarray:
     """Return the highest of the 3x3 cells of each map around a point, `(K,)`."""
-    geometry = predictor.geometry
-    cells = np.nan_to_num(resized_points(points, geometry.input_scale) / geometry.stride)
+    scale = predictor.preprocessing.input_scale
+    cells = np.nan_to_num(resized_points(points, scale) / predictor.head.stride)
     columns, rows = np.rint(cells).astype(int).T
     return np.array(
         [

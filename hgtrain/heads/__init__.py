@@ -1,1 +1,24 @@
-"""What a network predicts: targets, losses and decoding of one kind of head each."""
+"""What a network predicts: layers, targets, losses and decoding of one kind of head each."""
+
+from collections.abc import Callable
+from typing import Any
+
+from hgtrain.heads.base import Head, Outputs, Target, by_stack
+from hgtrain.heads.single_instance import SingleInstance
+
+__all__ = ["HEADS", "Head", "Outputs", "Target", "by_stack", "make_head"]
+
+HEADS: dict[str, Callable[..., Head]] = {"single_instance": SingleInstance}
+"""By `model.head.type`: what makes a head of the number of keypoints, the stride and its own keys."""
+
+
+def make_head(section: Any, keypoints: int, stride: int) -> Head:
+    """Return the head of a `model.head` section.
+
+    Args:
+        section: Its keys besides `type` are the head's own.
+        keypoints: Of the dataset's skeleton.
+        stride: Of the backbone's features.
+    """
+    keys = section.model_dump(exclude={"type"})
+    return HEADS[section.type](keypoints=keypoints, stride=stride, **keys)

@@ -25,7 +25,3 @@ def confidence_maps(
     along_x = tf.where(present, along_x, 0.0)
     along_y = tf.where(present, along_y, 0.0)
     return along_y[:, :, None, :] * along_x[:, None, :, :]
-
-
-TARGETS = {"single_instance": confidence_maps}
-"""By `model.head.type`: (points, height, width, stride, sigma_px) -> maps."""

@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from hgtrain.coords import cells_to_pixels, original_points
-
 # Only keeps the logarithm finite: next to the smallest float32 there is, since the tail of a
 # Gaussian that is narrow against the stride counts where its centre lies beyond the outermost cell.
 SMALLEST = 1e-37
@@ -207,21 +205,3 @@ def _fitted_vertex(profile: tf.Tensor) -> tf.Tensor:
     vertex = mean + (skew - tf.math.divide_no_nan(slope, curvature)) / 2
     # Two cells alone have no curvature: what is left of it is rounding, of either sign.
     return tf.where((curvature < 0) & (bend > NO_BEND), vertex, math.nan)
-
-
-def decode(
-    maps: tf.Tensor,
-    stride: int,
-    input_scale: float,
-    refinement: str = "unbiased",
-    radius: int = RADIUS,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return points `(B, K, 2)` float32 in pixels of the original image, and confidence `(B, K)` in 0..1.
-
-    maps: `(B, H, W, K)` with unit peaks. stride: of the maps in the network's input. input_scale: the factor by which
-    the original image was resized before the network. refinement: a key of DECODERS. radius: of the unbiased one, from
-    `refinement_radius`.
-    """
-    cells, values = DECODERS[refinement](maps, radius)
-    points = original_points(cells_to_pixels(cells, stride), input_scale)
-    return points, tf.clip_by_value(values, 0.0, 1.0)

@@ -1,49 +1,89 @@
-"""Output heads: from the backbone's features to what the network predicts."""
+"""The head for one animal: a confidence map for each keypoint, whose highest peak is the point."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import tensorflow as tf
 from keras import KerasTensor, initializers, layers
 
-from hgtrain.heads.confidence_maps import TARGETS
+from hgtrain.coords import cells_to_pixels
+from hgtrain.heads.base import Outputs, Target
+from hgtrain.heads.confidence_maps import confidence_maps
+from hgtrain.heads.losses import confmap_losses
+from hgtrain.heads.peaks import DECODERS, refinement_radius
 
 # Maps are nearly zero nearly everywhere. From Keras's usual width the first steps only undo the
 # noise of the start, and the network stays at the background for hundreds of steps (60 px instead
 # of 10 px after 200 steps on 80 frames).
 START_STDDEV_FACTOR = 1 / 30
 
+CONFMAPS = "confmaps"
 
-def single_instance_confmaps(
-    features: KerasTensor, keypoints: int, stack: int, stacks: int
-) -> KerasTensor:
-    """Return confidence maps `(B, H, W, keypoints)` float32 of one stack.
 
-    Linear, targets peak at 1.
+@dataclass(frozen=True)
+class SingleInstance:
+    """Confidence maps of one animal.
 
-    The last stack's layer has the name the reference gives its only head, so that weights fit by
-    name.
+    Attributes:
+        keypoints: How many.
+        stride: Px of the network's input for each cell.
+        sigma_px: Standard deviation of the Gaussians, in px of the network's input.
+        loss_weight: Factor of the loss.
     """
-    name = "SingleInstanceConfmapsHead"
-    if stack < stacks - 1:
-        name = f"stack{stack}_{name}"
+
+    keypoints: int
+    stride: int
+    sigma_px: float
+    loss_weight: float = 1.0
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        """Channels of each output, by name."""
+        return {CONFMAPS: self.keypoints}
+
+    def layers(self, features: KerasTensor, stack: int, stacks: int) -> dict[str, KerasTensor]:
+        """Return confidence maps `(B, H, W, K)` float32 of one stack; linear, targets peak at 1.
+
+        The last stack's layer has the name the reference gives its only head, so that weights fit
+        by name.
+        """
+        prefix = f"stack{stack}_" if stack < stacks - 1 else ""
+        return {
+            CONFMAPS: _convolution(self.keypoints, f"{prefix}SingleInstanceConfmapsHead")(features)
+        }
+
+    def targets(
+        self, points: tf.Tensor, weights: tf.Tensor, height: int, width: int
+    ) -> dict[str, Target]:
+        """Return Gaussians with unit peak and, for each map, its weight `(B, K)`."""
+        maps = confidence_maps(points, height, width, self.stride, self.sigma_px)
+        return {CONFMAPS: Target(maps, weights)}
+
+    def losses(
+        self, outputs: Outputs, targets: Mapping[str, Target], hard_keypoint_mining: bool = False
+    ) -> tf.Tensor:
+        """Return the weighted mean squared error of each example, `(B,)` float32."""
+        maps, weights = targets[CONFMAPS]
+        losses = confmap_losses(outputs[CONFMAPS], maps, weights, hard_keypoint_mining)
+        return self.loss_weight * losses
+
+    def confmaps(self, outputs: Outputs) -> tf.Tensor:
+        """Return the confidence maps `(B, h, w, K)` among the outputs of a stack."""
+        return outputs[CONFMAPS]
+
+    def decode(self, outputs: Outputs, refinement: str = "unbiased") -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the global peak of each map: points `(B, K, 2)` in px, height `(B, K)` in 0..1."""
+        radius = refinement_radius(self.sigma_px, self.stride)
+        cells, values = DECODERS[refinement](outputs[CONFMAPS], radius)
+        return cells_to_pixels(cells, self.stride), tf.clip_by_value(values, 0.0, 1.0)
+
+
+def _convolution(channels: int, name: str) -> layers.Layer:
     start = initializers.VarianceScaling(
         START_STDDEV_FACTOR**2, mode="fan_avg", distribution="uniform"
     )
     # float32 whatever the precision of the network: peaks are compared and refined by small
     # differences.
     return layers.Conv2D(
-        keypoints, 1, padding="same", kernel_initializer=start, dtype="float32", name=name
-    )(features)
-
-
-HEADS: dict[str, Callable[[KerasTensor, int, int, int], KerasTensor]] = {
-    "single_instance": single_instance_confmaps,
-}
-"""By `model.head.type`: (features of a stack, keypoints, stack, stacks) -> output tensor."""
-
-
-def draw_targets(head: Any, stride: int) -> Callable[[tf.Tensor, int, int], tf.Tensor]:
-    """Return the function (points, height, width) -> maps of a `model.head` section."""
-    targets = TARGETS[head.type]
-    return lambda points, height, width: targets(points, height, width, stride, head.sigma_px)
+        channels, 1, padding="same", kernel_initializer=start, dtype="float32", name=name
+    )

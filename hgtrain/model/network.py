@@ -1,42 +1,55 @@
 """The whole network: rescaling, backbone and a head on every stack, as one functional Keras model."""
 
-import keras
-from keras import layers
+from collections.abc import Callable
 
-from hgtrain.config.schema import ModelConfig
-from hgtrain.heads.single_instance import HEADS
+import keras
+from keras import KerasTensor, layers
+
+from hgtrain.config.schema import BackboneConfig
 from hgtrain.model.hourglass import Hourglass
+
+HeadLayers = Callable[[KerasTensor, int, int], dict[str, KerasTensor]]
+"""(features of a stack, stack, stacks) -> its outputs by name."""
 
 
 def build_network(
-    config: ModelConfig,
+    backbone: BackboneConfig,
+    head_layers: HeadLayers,
     channels: int,
-    keypoints: int,
     precision: str = "float32",
     all_stacks: bool = True,
 ) -> keras.Model:
-    """Return a model from images `(B, H, W, channels)`, uint8 or float 0..255, to confidence maps.
+    """Return a model from images `(B, H, W, channels)`, uint8 or float 0..255, to a head's outputs.
 
-    H and W are any multiples of `max_stride`. Outputs are `(B, H / output_stride, W /
-    output_stride, keypoints)`
-    float32: a list with one tensor for each stack, or, with `all_stacks` False, the last stack's
-    alone.
-    precision: a Keras dtype policy; inputs are rescaled and heads computed in float32 whatever it
-    is.
+    H and W are any multiples of `max_stride`. Outputs are `(B, H / output_stride, W / output_stride,
+    C)` float32, a tensor where the head has one and a dict where it has several: a list with one of
+    them for each stack, or, with `all_stacks` False, the last stack's alone.
+
+    Args:
+        backbone: The `model.backbone` section.
+        head_layers: Gives the outputs of a stack by name, as `Head.layers`.
+        channels: Of the images.
+        precision: A Keras dtype policy; inputs are rescaled and heads computed in float32 whatever
+            it is.
+        all_stacks: Whether the model has the outputs of all stacks.
     """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
         image = keras.Input((None, None, channels), name="input")
         x = layers.Rescaling(1 / 255, dtype="float32", name="rescaling")(image)
-        features = Hourglass.from_config(config.backbone).make_backbone(x)
-        head = HEADS[config.head.type]
+        features = Hourglass.from_config(backbone).make_backbone(x)
         stacks = len(features)
         wanted = range(stacks) if all_stacks else range(stacks - 1, stacks)
-        maps = [head(features[stack], keypoints, stack, stacks) for stack in wanted]
+        outputs = [_plain(head_layers(features[stack], stack, stacks)) for stack in wanted]
     finally:
         keras.config.set_dtype_policy(before)
-    return keras.Model(image, maps if all_stacks else maps[0], name="hgtrain")
+    return keras.Model(image, outputs if all_stacks else outputs[0], name="hgtrain")
+
+
+def _plain(outputs: dict[str, KerasTensor]) -> KerasTensor | dict[str, KerasTensor]:
+    """Return an only output as a tensor: what opens `best.keras` has no use for its name."""
+    return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
 
 def synchronize_batch_norm(network: keras.Model) -> None:

@@ -1,7 +1,7 @@
 """Makes a batch inside the compiled step: augmented images, targets and weights."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -28,34 +28,33 @@ class DeviceCache(NamedTuple):
 
 
 class BatchSpec(NamedTuple):
-    """How frames become batches. multiple: padded sides. stride: of the maps.
+    """How frames become batches.
 
-    targets: (points, H, W) -> maps.
+    multiple: of which padded sides are, in px. targets: (points, weights, H, W) -> what the outputs
+    are to be, as `Head.targets`.
     """
 
     augmentation: "AugmentationConfig"
     symmetries: tuple[tuple[int, int], ...]
     multiple: int
-    targets: Callable[[tf.Tensor, int, int], tf.Tensor]
+    targets: Callable[[tf.Tensor, tf.Tensor, int, int], Any]
     seed: int
     batch_size: int
 
 
-def batch_maker(
-    recipe: BatchSpec, held: DeviceCache | None
-) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
+def batch_maker(spec: BatchSpec, held: DeviceCache | None) -> Callable[..., tuple[tf.Tensor, Any]]:
     """Return the function that makes one part of a step's batch on the device.
 
     held: None where images and labels come with the element. Points are in px of the network's
     input, NaN where missing. The function takes (element, step, part, parts), an element being a
-    step's part of what `Feed` gives, and gives images `(b, H, W, C)` float32 0..255, maps and
-    weights `(b, K)`; b is the batch size divided by the number of parts.
+    step's part of what `Feed` gives, and gives images `(b, H, W, C)` float32 0..255 and
+    targets; b is the batch size divided by the number of parts.
     """
 
     def make(
         element: tuple[tf.Tensor, ...], step: tf.Tensor, part: tf.Tensor, parts: int
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        size = recipe.batch_size // parts
+    ) -> tuple[tf.Tensor, Any]:
+        size = spec.batch_size // parts
         start = part * size
         indices, *given = (values[start : start + size] for values in element)
         frames, points, weights = (
@@ -63,19 +62,19 @@ def batch_maker(
         )
         # Drawn for the whole batch and then cut, so that a sample's draw does not depend on the
         # number of parts.
-        draws = draw(recipe.seed, step, recipe.batch_size)[start : start + size]
+        draws = draw(spec.seed, step, spec.batch_size)[start : start + size]
         images, at, kept = augment_geometry(
             frames,
             points,
             weights,
             draws,
-            recipe.augmentation,
-            recipe.symmetries,
+            spec.augmentation,
+            spec.symmetries,
         )
-        examples = step * recipe.batch_size + tf.cast(start + tf.range(size), tf.int64)
-        images = augment_intensity(images, draws, recipe.augmentation, recipe.seed, examples)
+        examples = step * spec.batch_size + tf.cast(start + tf.range(size), tf.int64)
+        images = augment_intensity(images, draws, spec.augmentation, spec.seed, examples)
         # Last, so that what is added is black here as in validation.
-        images = pad(images, recipe.multiple)
-        return images, recipe.targets(at, images.shape[1], images.shape[2]), kept
+        images = pad(images, spec.multiple)
+        return images, spec.targets(at, kept, images.shape[1], images.shape[2])
 
     return make

@@ -3,14 +3,48 @@
 Channels, size, padding.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
-from hgtrain.coords import NEGLIGIBLE_PX, padded_length, resized_length
+from hgtrain.coords import NEGLIGIBLE_PX, original_points, padded_length, resized_length
+
+if TYPE_CHECKING:
+    from hgtrain.config.schema import DataConfig
 
 # ITU-R BT.601, as in every image library's conversion to grey.
 LUMINANCE = (0.299, 0.587, 0.114)
+
+
+class Preprocessing(NamedTuple):
+    """What lies between the dataset's images and a network.
+
+    Attributes:
+        channels: Of the network's input.
+        input_scale: Factor by which images are resized.
+        multiple: Of which the padded sides are, in px.
+    """
+
+    channels: int
+    input_scale: float
+    multiple: int
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """Return images `(B, H, W, C)` uint8 as the network takes them, float32 0..255."""
+        prepared = resize(to_channels(images, self.channels), self.input_scale)
+        # In float already here: runtimes for phones pad no unsigned bytes.
+        return pad(tf.cast(prepared, tf.float32), self.multiple)
+
+    def original_points(self, points: tf.Tensor) -> tf.Tensor:
+        """Return points of the network's input, `(..., 2)` px, in px of the dataset's images."""
+        return original_points(points, self.input_scale)
+
+
+def preprocessing_of(
+    data: "DataConfig", max_stride: int, image_shape: tuple[int, int, int]
+) -> Preprocessing:
+    """Return what a `data` section makes of images `(H, W, C)` for a network of this stride."""
+    return Preprocessing(data.channels or image_shape[2], data.input_scale, max_stride)
 
 
 def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:

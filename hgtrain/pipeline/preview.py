@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from hgtrain.config.schema import Config
 from hgtrain.coords import resized_points
-from hgtrain.data.selection import single_instance_labels
+from hgtrain.data.selection import labels_of_frames
 from hgtrain.data.split import Subset
 from hgtrain.pipeline.batch import BatchSpec, batch_maker
 from hgtrain.pipeline.frame_store import FrameStore
@@ -21,24 +21,24 @@ def augmented_batch(config: Config, side: Subset, count: int) -> tuple[np.ndarra
     channels = data.channels or side.dataset.image_shape[2]
     store = FrameStore(side.dataset, side.frames, channels, data.input_scale, cached=False)
     indices = epoch_order(training.seed, 0, len(store), training.batch_size)
-    truth, visibility = single_instance_labels(side.dataset, side.frames[indices])
+    truth, visibility = labels_of_frames(side.dataset, side.frames[indices])
     labelled = visibility > 0
     points = resized_points(np.where(labelled[..., None], truth, np.nan), data.input_scale).astype(
         np.float32
     )
-    recipe = BatchSpec(
+    spec = BatchSpec(
         config.augmentation,
         side.dataset.symmetries,
         config.model.backbone.max_stride,
         # In the place of targets: the points themselves.
-        lambda at, height, width: at,
+        lambda at, weights, height, width: (at, weights),
         training.seed,
         training.batch_size,
     )
-    make = batch_maker(recipe, None)
+    make = batch_maker(spec, None)
     element = tuple(
         map(tf.constant, (indices, store(indices), points, labelled.astype(np.float32)))
     )
-    images, at, weights = make(element, tf.constant(0, tf.int64), tf.constant(0), 1)
+    images, (at, weights) = make(element, tf.constant(0, tf.int64), tf.constant(0), 1)
     shown = np.where(weights.numpy()[..., None] > 0, at.numpy(), np.nan)
     return np.clip(images.numpy().round(), 0, 255).astype(np.uint8)[:count], shown[:count]

@@ -17,7 +17,7 @@ from hgtrain.config.yaml import plain_scalar
 from hgtrain.coords import padded_length, resized_length
 from hgtrain.data.builtin_datasets import BUILTIN
 from hgtrain.data.dataset import PoseDataset
-from hgtrain.data.selection import select_single_instance, single_instance_labels
+from hgtrain.data.selection import labels_of_frames, select_frames
 from hgtrain.planning.input_spec import animal_px
 from hgtrain.planning.memory import Device
 
@@ -72,8 +72,8 @@ def dataset_stats(dataset: PoseDataset, annotated_only: bool) -> DatasetStats:
 
     Raises DatasetError for a dataset no frame of which can be used.
     """
-    frames = select_single_instance(dataset).frames
-    points, visibility = single_instance_labels(dataset, frames)
+    frames = select_frames(dataset).frames
+    points, visibility = labels_of_frames(dataset, frames)
     located = np.where((visibility > 0)[..., None], points, np.nan)
     longest = animal_px(dataset) or float(max(dataset.image_shape[:2])) / 4
     return DatasetStats(

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from hgtrain.config.schema import Config
 from hgtrain.coords import padded_length, resized_length
+from hgtrain.heads import make_head
 from hgtrain.model.network import build_network
 from hgtrain.model.training_pass import block_of
 from hgtrain.planning.input_spec import InputSpec
@@ -70,7 +71,9 @@ def summarize(described: InputSpec, device: Device) -> dict[str, Any]:
 def demand_of(described: InputSpec) -> Demand:
     """Return what decides how much memory the training of a config takes, its network's layers among it."""
     config, size = described.config, input_size(described.config, described.image_shape)
-    network = build_network(config.model, size.channels, described.keypoints)
+    backbone = config.model.backbone
+    head = make_head(config.model.head, described.keypoints, backbone.output_stride)
+    network = build_network(backbone, head.layers, size.channels)
     layers = layer_facts(network, size.height, size.width)
     training = config.training
     blocks = [block_of(layer.name) for layer in layers] if training.recompute else []

@@ -3,31 +3,13 @@
 From images as a file holds them to points in their pixels.
 """
 
-from typing import NamedTuple
-
 import keras
 import numpy as np
 import tensorflow as tf
 
-from hgtrain.config.schema import Config
-from hgtrain.heads.peaks import RADIUS, decode, refinement_radius
+from hgtrain.heads import Head, by_stack
 from hgtrain.model.dynamic_size import any_size
-from hgtrain.pipeline.preprocess import pad, resize, to_channels
-
-
-class Geometry(NamedTuple):
-    """What surrounds a network.
-
-    channels: of its input. input_scale: factor by which images are resized. multiple: of which
-    padded sides are.
-    stride: of its maps. radius: in cells, within which peaks are refined.
-    """
-
-    channels: int
-    input_scale: float
-    multiple: int
-    stride: int
-    radius: int = RADIUS
+from hgtrain.pipeline.preprocess import Preprocessing
 
 
 class Predictor:
@@ -40,36 +22,42 @@ class Predictor:
     def __init__(
         self,
         model: keras.Model,
-        geometry: Geometry,
+        head: Head,
+        preprocessing: Preprocessing,
         batch_size: int = 8,
         refinement: str = "unbiased",
     ) -> None:
         self.model = model
         self.network = any_size(model)
-        self.geometry = geometry
+        self.head = head
+        self.preprocessing = preprocessing
         self.batch_size = batch_size
         self._refinement = refinement
         self._compiled = tf.function(
             self.points_and_confidence, autograph=False, reduce_retracing=True
         )
 
+    def outputs(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the last stack's outputs `(B, h, w, C)` float32 by name.
+
+        Args:
+            images: `(B, H, W, C)` uint8.
+        """
+        given = self.network(self.preprocessing(images), training=False)
+        return by_stack(self.head, tf.nest.flatten(given))[-1]
+
     def confmaps(self, images: tf.Tensor) -> tf.Tensor:
-        """Return the last stack's maps `(B, h, w, K)` float32 of images `(B, H, W, C)` uint8."""
-        geometry = self.geometry
-        prepared = resize(to_channels(images, geometry.channels), geometry.input_scale)
-        # In float already here: runtimes for phones pad no unsigned bytes.
-        return self.network(pad(tf.cast(prepared, tf.float32), geometry.multiple), training=False)
+        """Return the last stack's confidence maps `(B, h, w, K)` of images `(B, H, W, C)` uint8."""
+        return self.head.confmaps(self.outputs(images))
 
     def points_and_confidence(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return points `(B, K, 2)` in pixels of `images` `(B, H, W, C)` uint8, and confidence `(B, K)` in 0..1."""
-        geometry = self.geometry
-        return decode(
-            self.confmaps(images),
-            geometry.stride,
-            geometry.input_scale,
-            self._refinement,
-            geometry.radius,
-        )
+        """Return points `(B, K, 2)` in px of the images, and confidence `(B, K)` in 0..1.
+
+        Args:
+            images: `(B, H, W, C)` uint8.
+        """
+        points, confidence = self.head.decode(self.outputs(images), self._refinement)
+        return self.preprocessing.original_points(points), confidence
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return keypoints `(N, K, 2)` float32 px and confidence `(N, K)` of images `(N, H, W, C)` uint8; N may be 0.
@@ -82,7 +70,7 @@ class Predictor:
             raise ValueError(
                 f"images must be (N, H, W, 1 or 3) uint8, got {images.shape} {images.dtype}"
             )
-        keypoints = self.model.output_shape[-1]
+        keypoints = self.head.keypoints
         points = np.empty((len(images), keypoints, 2), np.float32)
         confidence = np.empty((len(images), keypoints), np.float32)
         for start in range(0, len(images), self.batch_size):
@@ -98,15 +86,3 @@ class Predictor:
             at, values = self._compiled(tf.constant(filled))
             points[part], confidence[part] = at[: len(batch)], values[: len(batch)]
         return points, confidence
-
-
-def geometry_of(config: Config, image_shape: tuple[int, int, int]) -> Geometry:
-    """Return what surrounds the network that the config describes, for images of this shape."""
-    backbone = config.model.backbone
-    return Geometry(
-        channels=config.data.channels or image_shape[2],
-        input_scale=config.data.input_scale,
-        multiple=backbone.max_stride,
-        stride=backbone.output_stride,
-        radius=refinement_radius(config.model.head.sigma_px, backbone.output_stride),
-    )

@@ -11,7 +11,7 @@ from hgtrain import files
 from hgtrain.config.load import dump_config
 from hgtrain.config.schema import Config
 from hgtrain.data.dataset import PoseDataset
-from hgtrain.data.selection import single_instance_labels
+from hgtrain.data.selection import labels_of_frames
 from hgtrain.data.split import Split, Subset
 from hgtrain.evaluate.keypoint_errors import Errors, keypoint_errors
 from hgtrain.evaluate.predictions import Predictions
@@ -39,7 +39,7 @@ class RunResults(NamedTuple):
     def errors(self) -> Errors:
         """Return the errors of the validation frames."""
         return keypoint_errors(
-            *single_instance_labels(self.side.dataset, self.side.frames), self.predictions.points
+            *labels_of_frames(self.side.dataset, self.side.frames), self.predictions.points
         )
 
     @property
@@ -89,7 +89,7 @@ def run_page(results: RunResults) -> dict[str, Any]:
     """Return what the template of a run's page needs."""
     errors, dataset = results.errors, results.side.dataset
     history = results.history
-    truth, _ = single_instance_labels(dataset, results.side.frames)
+    truth, _ = labels_of_frames(dataset, results.side.frames)
     order = _worst_first(errors)
     grid = np.unique(
         np.linspace(0, len(truth) - 1, min(GRID_FRAMES, len(truth))).round().astype(int)

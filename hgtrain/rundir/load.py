@@ -24,18 +24,32 @@ if TYPE_CHECKING:
 
 
 def load_predictor(
-    config: Config, folder: Path, image_shape: tuple[int, int, int], refinement: str = "unbiased"
+    config: Config,
+    folder: Path,
+    image_shape: tuple[int, int, int],
+    keypoints: int,
+    refinement: str = "unbiased",
 ) -> "Predictor":
-    """Return the best model of a run with what surrounds it; RunError where there is none.
+    """Return the best model of a run with what surrounds it.
 
-    refinement: a key of `peaks.DECODERS`.
+    Args:
+        config: Of the run.
+        folder: Of the run.
+        image_shape: `(H, W, C)` of the dataset's images.
+        keypoints: How many the dataset has.
+        refinement: A key of `heads.peaks.DECODERS`.
+
+    Raises:
+        RunError: Where there is no model, or it cannot be opened.
     """
     from hgtrain.tensorflow_setup import import_tensorflow
 
     import_tensorflow()
     import keras
 
-    from hgtrain.predict.predictor import Predictor, geometry_of
+    from hgtrain.heads import make_head
+    from hgtrain.pipeline.preprocess import preprocessing_of
+    from hgtrain.predict.predictor import Predictor
 
     path = folder / layout.BEST
     if not path.is_file():
@@ -44,8 +58,13 @@ def load_predictor(
         model = keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise RunError(f"{path} cannot be opened, the file is damaged: {error}") from error
+    backbone = config.model.backbone
     return Predictor(
-        model, geometry_of(config, image_shape), config.training.batch_size, refinement
+        model,
+        make_head(config.model.head, keypoints, backbone.output_stride),
+        preprocessing_of(config.data, backbone.max_stride, image_shape),
+        config.training.batch_size,
+        refinement,
     )
 
 
@@ -80,7 +99,12 @@ def load_run(path: str | Path, refinement: str = "unbiased") -> Run:
         raise RunError(f"{folder} is no run directory: it has no {layout.CONFIG}")
     config = load_config(folder / layout.CONFIG)
     skeleton, image_shape = _described_data(folder / layout.SPLIT)
-    return Run(folder, config, skeleton, load_predictor(config, folder, image_shape, refinement))
+    return Run(
+        folder,
+        config,
+        skeleton,
+        load_predictor(config, folder, image_shape, len(skeleton.keypoint_names), refinement),
+    )
 
 
 def _described_data(path: Path) -> tuple[Skeleton, tuple[int, int, int]]:

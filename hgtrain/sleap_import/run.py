@@ -19,6 +19,7 @@ from hgtrain.errors import ConfigError, DatasetError, RunError
 from hgtrain.evaluate.predictions import check_keypoint_names
 from hgtrain.files import atomic_path, new_folder, write_json, write_text
 from hgtrain.hdf5 import open_hdf5
+from hgtrain.heads import make_head
 from hgtrain.model.network import build_network
 from hgtrain.rundir import layout
 from hgtrain.skeleton import Skeleton
@@ -51,9 +52,10 @@ def import_sleap(
         config = _write_config(
             beside, sleap, _files(model, sleap, train, validation, notes), channels
         )
-        network = build_network(
-            config.model, channels, len(sleap.skeleton.keypoint_names), all_stacks=False
-        )
+        backbone = config.model.backbone
+        keypoints = len(sleap.skeleton.keypoint_names)
+        head = make_head(config.model.head, keypoints, backbone.output_stride)
+        network = build_network(backbone, head.layers, channels, all_stacks=False)
         load_sleap_weights(network, model / WEIGHTS_FILE)
         with atomic_path(beside / layout.BEST) as path:
             network.save(path)

@@ -1,12 +1,13 @@
 """Training steps on made-up images: how fast they are, and what memory they take."""
 
 import time
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
 
 from hgtrain.config.schema import Config
-from hgtrain.heads.losses import confmap_losses
+from hgtrain.heads import Target, make_head
 from hgtrain.planning.summary import InputSize
 from hgtrain.train.distributed.devices import Compute
 from hgtrain.train.networks import Networks, build_steps
@@ -19,21 +20,20 @@ class StepBenchmark:
     """The networks, optimizer and compiled step that `fit` would use, fed with images drawn on the device."""
 
     def __init__(self, config: Config, size: InputSize, keypoints: int, compute: Compute) -> None:
-        self.networks = Networks(config, compute, size.channels, keypoints)
+        head = make_head(config.model.head, keypoints, config.model.backbone.output_stride)
+        self.networks = Networks(config, compute, size.channels, head)
         images_per_step = config.training.images_per_step
-        stride = config.model.backbone.output_stride
 
         def make_batch(element: tf.Tensor, step: tf.Tensor, part: tf.Tensor, parts: int) -> Batch:
             count = images_per_step // parts
             images = tf.random.uniform((count, size.height, size.width, size.channels), 0, 255)
-            maps = tf.random.uniform(
-                (count, size.height // stride, size.width // stride, keypoints)
-            )
-            return images, maps, tf.ones((count, keypoints))
+            cells = (count, size.height // head.stride, size.width // head.stride)
+            return images, {
+                name: Target(tf.random.uniform((*cells, channels)), tf.ones((count, channels)))
+                for name, channels in head.outputs.items()
+            }
 
-        def loss(maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-            return confmap_losses(maps, targets, weights, config.training.hard_keypoint_mining)
-
+        loss = partial(head.losses, hard_keypoint_mining=config.training.hard_keypoint_mining)
         self._steps = build_steps(config.training, compute, self.networks, make_batch, loss)
         self._done = 0
 

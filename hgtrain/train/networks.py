@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -10,6 +11,7 @@ import tensorflow as tf
 from hgtrain.config.schema import Config, TrainingConfig
 from hgtrain.errors import RunError
 from hgtrain.files import atomic_path
+from hgtrain.heads import Head, by_stack
 from hgtrain.model.network import build_network, copy_weights, synchronize_batch_norm
 from hgtrain.model.training_pass import TrainingPass
 from hgtrain.rundir.layout import BEST
@@ -22,11 +24,12 @@ from hgtrain.train.step import Batch, StepComponents, Steps, WeightAverage
 class Networks:
     """The trained network, its moving average where there is one, and the optimizer."""
 
-    def __init__(self, config: Config, compute: Compute, channels: int, keypoints: int) -> None:
-        training = config.training
+    def __init__(self, config: Config, compute: Compute, channels: int, head: Head) -> None:
+        training, backbone = config.training, config.model.backbone
+        self.head = head
 
         def build(precision: str, all_stacks: bool = True) -> keras.Model:
-            return build_network(config.model, channels, keypoints, precision, all_stacks)
+            return build_network(backbone, head.layers, channels, precision, all_stacks)
 
         self._build = build
         with compute.strategy.scope():
@@ -52,7 +55,7 @@ class Networks:
         return self._build("float32", all_stacks=False)
 
     @property
-    def judged(self) -> keras.Model:
+    def eval_network(self) -> keras.Model:
         """Return the network that is validated and kept: the moving average where there is one."""
         return self.trained if self.average is None else self.average.network
 
@@ -69,8 +72,8 @@ class Networks:
         return taken
 
     def keep_best(self) -> None:
-        """Copy the judged network, last stack only, as the best so far."""
-        copy_weights(self.judged, self._best)
+        """Copy the network that is validated, last stack only, as the best so far."""
+        copy_weights(self.eval_network, self._best)
 
     def write_best(self, folder: Path) -> None:
         """Write what was best, which a checkpoint holds too, as `best.keras`."""
@@ -105,16 +108,19 @@ def build_steps(
     compute: Compute,
     networks: Networks,
     make_batch: Callable[..., Batch],
-    loss: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
+    loss: Callable[[Any, Any], tf.Tensor],
 ) -> Steps:
     """Return the compiled training steps of a `training` section."""
-    parts = StepComponents(
-        networks.trained,
-        TrainingPass(networks.trained, training.recompute),
+    network, head = networks.trained, networks.head
+    training_pass = TrainingPass(network, training.recompute)
+    components = StepComponents(
+        network,
+        lambda images: by_stack(head, training_pass(images)),
         networks.optimizer,
         make_batch,
         loss,
         training.images_per_step,
+        len(network.outputs) // len(head.outputs),
         training.accumulate_steps,
     )
-    return Steps(compute.strategy, parts, networks.average, bool(compute.jit))
+    return Steps(compute.strategy, components, networks.average, bool(compute.jit))

@@ -1,14 +1,14 @@
 """The inner loop: many training steps in one compiled function, on one device or several."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-Batch = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
-"""Images `(b, H, W, C)` float32 0..255, targets `(b, h, w, K)` and weights `(b, K)` of one pass of one replica."""
+Batch = tuple[tf.Tensor, Any]
+"""Images `(b, H, W, C)` float32 0..255 and targets, in any structure, of one pass of one replica."""
 
 _Summed = tuple[tf.Tensor, list[tf.Tensor]]
 """Loss of each stack `(stacks,)` and gradient of each trainable variable."""
@@ -17,22 +17,24 @@ _Summed = tuple[tf.Tensor, list[tf.Tensor]]
 class StepComponents(NamedTuple):
     """What a step is made of.
 
-    forward: images -> maps of every stack, as `network` computes them in training.
+    forward: images -> outputs of every stack, as `network` computes them in training.
     make_batch: (element, step, part, parts) -> that part of the step's images.
-    loss: (maps of a stack, targets, weights) -> loss of each example `(b,)`.
+    loss: (outputs of a stack, targets) -> loss of each example `(b,)`.
+    stacks: how many there are, each with a loss.
     optimizer: one of `train.optimizer`, which takes gradients that are summed over the replicas.
     batch_size: images of a step, over all replicas and passes.
-    passes: how often a replica goes forward and back for one update, each time with its part of the
+    micro_batches: how often a replica goes forward and back for one update, each time with its part of the
     images.
     """
 
     network: keras.Model
-    forward: Callable[[tf.Tensor], list[tf.Tensor]]
+    forward: Callable[[tf.Tensor], Sequence[Any]]
     optimizer: keras.optimizers.Optimizer
     make_batch: Callable[[Any, tf.Tensor, tf.Tensor, int], Batch]
-    loss: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+    loss: Callable[[Any, Any], tf.Tensor]
     batch_size: int
-    passes: int = 1
+    stacks: int
+    micro_batches: int = 1
 
 
 class WeightAverage(NamedTuple):
@@ -58,19 +60,19 @@ class Steps:
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
-        parts: StepComponents,
+        components: StepComponents,
         average: WeightAverage | None = None,
         jit: bool = False,
     ) -> None:
         self._strategy = strategy
-        self._parts = parts
+        self._components = components
         self._average = average
         self._pass = self._forward_and_back
         if jit:
             self._pass = tf.function(self._forward_and_back, autograph=False, jit_compile=True)
         # Built first: inside the first step it would make the step be traced twice.
         with strategy.scope():
-            parts.optimizer.build(parts.network.trainable_variables)
+            components.optimizer.build(components.network.trainable_variables)
         # Loops are written out, because rewriting the Python of everything that is called takes as
         # long as a trace.
         self._run = tf.function(self._run_steps, autograph=False)
@@ -101,14 +103,12 @@ class Steps:
         self, element: Any, first_step: tf.Tensor, learning_rates: tf.Tensor
     ) -> tf.Tensor:
         count = tf.shape(learning_rates)[0]
-        losses = tf.TensorArray(
-            tf.float32, size=count, element_shape=(len(self._parts.network.outputs),)
-        )
+        losses = tf.TensorArray(tf.float32, size=count, element_shape=(self._components.stacks,))
 
         def one_step(i: tf.Tensor, losses: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             step = first_step + tf.cast(i, tf.int64)
             at_step = tf.nest.map_structure(lambda t: t[i], element)
-            self._parts.optimizer.learning_rate.assign(learning_rates[i])
+            self._components.optimizer.learning_rate.assign(learning_rates[i])
             per_replica = self._strategy.run(self._replica_step, args=(at_step, step))
             losses = losses.write(
                 i, self._strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
@@ -121,13 +121,13 @@ class Steps:
 
     def _replica_step(self, element: Any, step: tf.Tensor) -> tf.Tensor:
         context = tf.distribute.get_replica_context()
-        losses, gradients = self._all_passes(element, step, context)
+        losses, gradients = self._all_micro_batches(element, step, context)
         if context.num_replicas_in_sync > 1:
             # First of all: what clips them, or looks whether they are finite, must see those of the
             # whole batch.
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
             self._average_statistics(context)
-        self._parts.optimizer.apply(gradients, self._parts.network.trainable_variables)
+        self._components.optimizer.apply(gradients, self._components.network.trainable_variables)
         return losses
 
     def _average_statistics(self, context: tf.distribute.ReplicaContext) -> None:
@@ -135,60 +135,63 @@ class Steps:
 
         At each step, so that it does not depend on when one looks; as one tensor, because the messages are tiny.
         """
-        variables = [variable.value for variable in self._parts.network.non_trainable_variables]
+        variables = [
+            variable.value for variable in self._components.network.non_trainable_variables
+        ]
         sizes = [variable.shape.num_elements() for variable in variables]
         together = tf.concat([tf.reshape(variable, (-1,)) for variable in variables], axis=0)
         means = tf.split(context.all_reduce(tf.distribute.ReduceOp.MEAN, together), sizes)
         for variable, mean in zip(variables, means, strict=True):
             variable.assign(tf.reshape(mean, variable.shape))
 
-    def _all_passes(
+    def _all_micro_batches(
         self, element: Any, step: tf.Tensor, context: tf.distribute.ReplicaContext
     ) -> _Summed:
-        """Return losses and gradients, summed over the replica's passes."""
-        passes = self._parts.passes
-        first, parts = (
-            context.replica_id_in_sync_group * passes,
-            context.num_replicas_in_sync * passes,
+        """Return losses and gradients, summed over the replica's micro-batches."""
+        micro_batches = self._components.micro_batches
+        first, shards = (
+            context.replica_id_in_sync_group * micro_batches,
+            context.num_replicas_in_sync * micro_batches,
         )
-        if passes == 1:
-            return self._pass(*self._parts.make_batch(element, step, first, parts))
+        if micro_batches == 1:
+            return self._pass(*self._components.make_batch(element, step, first, shards))
 
-        def one_pass(i: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            losses, gradients = self._pass(*self._parts.make_batch(element, step, first + i, parts))
+        def one_micro_batch(i: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            losses, gradients = self._pass(
+                *self._components.make_batch(element, step, first + i, shards)
+            )
             return i + 1, *(
                 total + value for total, value in zip(sums, (losses, *gradients), strict=True)
             )
 
         zeros = [
             tf.zeros(variable.shape, variable.dtype)
-            for variable in self._parts.network.trainable_variables
+            for variable in self._components.network.trainable_variables
         ]
-        start = (0, tf.zeros((len(self._parts.network.outputs),)), *zeros)
+        start = (0, tf.zeros((self._components.stacks,)), *zeros)
         _, losses, *gradients = tf.while_loop(
-            lambda i, *sums: i < passes, one_pass, start, parallel_iterations=1
+            lambda i, *sums: i < micro_batches, one_micro_batch, start, parallel_iterations=1
         )
         return losses, gradients
 
-    def _forward_and_back(
-        self, images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor
-    ) -> _Summed:
+    def _forward_and_back(self, images: tf.Tensor, targets: Any) -> _Summed:
+        components = self._components
         with tf.GradientTape() as tape:
             losses = tf.stack(
                 [
-                    tf.reduce_sum(self._parts.loss(maps, targets, weights)) / self._parts.batch_size
-                    for maps in self._parts.forward(images)
+                    tf.reduce_sum(components.loss(outputs, targets)) / components.batch_size
+                    for outputs in components.forward(images)
                 ]
             )
-            scaled = self._parts.optimizer.scale_loss(tf.reduce_sum(losses))
+            scaled = components.optimizer.scale_loss(tf.reduce_sum(losses))
         return losses, tape.gradient(
-            scaled, [v.value for v in self._parts.network.trainable_variables]
+            scaled, [v.value for v in components.network.trainable_variables]
         )
 
     def _follow(self, average: WeightAverage, step: tf.Tensor) -> None:
         at = tf.cast(step, tf.float32)
         rest = 1 - tf.minimum(average.decay, (1 + at) / (10 + at))
         for mine, theirs in zip(
-            average.network.variables, self._parts.network.variables, strict=True
+            average.network.variables, self._components.network.variables, strict=True
         ):
             mine.assign_add((theirs - mine) * tf.cast(rest, mine.dtype))

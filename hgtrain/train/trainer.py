@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from hgtrain.config.schema import Config
 from hgtrain.data.split import Split
-from hgtrain.heads.losses import confmap_losses
-from hgtrain.heads.single_instance import draw_targets
+from hgtrain.heads import make_head
 from hgtrain.pipeline.batch import BatchSpec, batch_maker
 from hgtrain.pipeline.feed import Feed
 from hgtrain.pipeline.frame_store import FrameStore
+from hgtrain.pipeline.preprocess import preprocessing_of
 from hgtrain.pipeline.reader_processes import reader_count
-from hgtrain.predict.predictor import geometry_of
 from hgtrain.rundir.layout import CHECKPOINTS
 from hgtrain.train.checkpoint import Checkpoints
 from hgtrain.train.distributed.devices import Compute
@@ -48,29 +46,20 @@ class Trainer:
         progress: Callable[[range], Iterable[int]],
     ) -> None:
         training, dataset = config.training, split.train.dataset
-        self.geometry = geometry = geometry_of(config, dataset.image_shape)
+        backbone = config.model.backbone
+        head = make_head(config.model.head, len(dataset.keypoint_names), backbone.output_stride)
+        before = preprocessing_of(config.data, backbone.max_stride, dataset.image_shape)
+        scale = before.input_scale
         stores = [
-            FrameStore(
-                side.dataset,
-                side.frames,
-                geometry.channels,
-                geometry.input_scale,
-                cache != "none",
-                progress,
-            )
+            FrameStore(side.dataset, side.frames, before.channels, scale, cache != "none", progress)
             for side in (split.train, split.validation)
         ]
-        self.cache, self.frames_bytes = (
-            cache,
-            sum(len(store) * int(np.prod(store.shape)) for store in stores),
-        )
-        self.networks = Networks(config, compute, geometry.channels, len(dataset.keypoint_names))
+        frames_bytes = sum(len(store) * int(np.prod(store.shape)) for store in stores)
+        self.cache, self.frames_bytes = cache, frames_bytes
+        self.networks = Networks(config, compute, before.channels, head)
         self._folder = folder
         self._keypoint_names = dataset.keypoint_names
-        labels = [
-            partial(subset_labels, side, geometry.input_scale)
-            for side in (split.train, split.validation)
-        ]
+        labels = [partial(subset_labels, side, scale) for side in (split.train, split.validation)]
         self._feed = Feed(
             stores[0],
             lambda indices: labels[0](indices)[:2],
@@ -78,22 +67,20 @@ class Trainer:
             cache == "device",
             reader_count() if cache == "none" else 0,
         )
-        recipe = BatchSpec(
+        spec = BatchSpec(
             config.augmentation,
             dataset.symmetries,
-            geometry.multiple,
-            draw_targets(config.model.head, geometry.stride),
+            before.multiple,
+            head.targets,
             training.seed,
             training.images_per_step,
         )
-        make_batch = batch_maker(recipe, self._feed.held)
-
-        def loss(maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-            factor = config.model.head.loss_weight
-            return factor * confmap_losses(maps, targets, weights, training.hard_keypoint_mining)
-
+        make_batch = batch_maker(spec, self._feed.held)
+        loss = partial(head.losses, hard_keypoint_mining=training.hard_keypoint_mining)
         self._steps = build_steps(config.training, compute, self.networks, make_batch, loss)
-        self._validation = Validation(self.networks.judged, geometry, stores[1], labels[1], config)
+        self._validation = Validation(
+            self.networks.eval_network, head, before, stores[1], labels[1], training.batch_size
+        )
         self.validation_points = np.empty((0, len(dataset.keypoint_names), 2), np.float32)
         self.workers = compute.workers
         self._checkpoints = None

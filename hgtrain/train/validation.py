@@ -7,17 +7,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hgtrain.config.schema import Config
 from hgtrain.coords import resized_points
-from hgtrain.data.selection import single_instance_labels
+from hgtrain.data.selection import labels_of_frames
 from hgtrain.data.split import Subset
-from hgtrain.heads.losses import confmap_losses
-from hgtrain.heads.peaks import decode
-from hgtrain.heads.single_instance import draw_targets
+from hgtrain.heads import Head, by_stack
 from hgtrain.log import progress
 from hgtrain.pipeline.frame_store import FrameStore, prefetched
-from hgtrain.pipeline.preprocess import pad
-from hgtrain.predict.predictor import Geometry
+from hgtrain.pipeline.preprocess import Preprocessing, pad
 
 
 class Labels(NamedTuple):
@@ -34,7 +30,7 @@ class Labels(NamedTuple):
 
 def subset_labels(side: Subset, input_scale: float, indices: np.ndarray) -> Labels:
     """Return the labels of some of a side's frames, for a head for one animal."""
-    points, visibility = single_instance_labels(side.dataset, side.frames[indices])
+    points, visibility = labels_of_frames(side.dataset, side.frames[indices])
     labelled = visibility > 0
     truth = np.where(labelled[..., None], points, np.nan).astype(np.float32)
     return Labels(
@@ -48,17 +44,18 @@ class Validation:
     def __init__(
         self,
         network: keras.Model,
-        geometry: Geometry,
+        head: Head,
+        preprocessing: Preprocessing,
         store: FrameStore,
         labels: Callable[[np.ndarray], Labels],
-        config: Config,
+        batch_size: int,
     ) -> None:
         self._network = network
-        self._geometry = geometry
+        self._head = head
+        self._preprocessing = preprocessing
         self._store = store
         self._labels = labels
-        self._head = config.model.head
-        self._batch_size = min(config.training.batch_size, len(store))
+        self._batch_size = min(batch_size, len(store))
         self._compiled = tf.function(self._batch, autograph=False)
 
     def __call__(self) -> tuple[dict[str, Any], np.ndarray]:
@@ -96,14 +93,9 @@ class Validation:
     def _batch(
         self, images: tf.Tensor, points: tf.Tensor, weights: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        padded = pad(images, self._geometry.multiple)
-        stacks = tf.nest.flatten(self._network(padded, training=False))
-        targets = draw_targets(self._head, self._geometry.stride)(
-            points, padded.shape[1], padded.shape[2]
-        )
-        losses = tf.add_n(
-            [confmap_losses(maps, targets, weights, hard_keypoint_mining=False) for maps in stacks]
-        )
-        geometry = self._geometry
-        decoded = decode(stacks[-1], geometry.stride, geometry.input_scale, radius=geometry.radius)
-        return losses * self._head.loss_weight, *decoded
+        padded = pad(images, self._preprocessing.multiple)
+        stacks = by_stack(self._head, tf.nest.flatten(self._network(padded, training=False)))
+        targets = self._head.targets(points, weights, padded.shape[1], padded.shape[2])
+        losses = tf.add_n([self._head.losses(outputs, targets) for outputs in stacks])
+        decoded, confidence = self._head.decode(stacks[-1])
+        return losses, self._preprocessing.original_points(decoded), confidence

@@ -12,7 +12,7 @@ from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.fingerprint import fingerprint
 from hgtrain.data.formats.hgtrain_writer import write_dataset
 from hgtrain.data.open import open_all, open_dataset
-from hgtrain.data.selection import select_single_instance, single_instance_labels
+from hgtrain.data.selection import labels_of_frames, select_frames
 from hgtrain.data.split import make_split, split_from_json, split_to_json
 from hgtrain.errors import DatasetError
 from hgtrain.skeleton import Skeleton
@@ -267,7 +267,7 @@ def animals(tmp_path):
 
 
 def test_frames_with_exactly_one_labelled_animal_are_selected(animals):
-    selection = select_single_instance(animals)
+    selection = select_frames(animals)
     assert selection.frames.tolist() == [1, 3]
     assert selection.frames.dtype == np.int64
     assert selection.notes == (
@@ -277,7 +277,7 @@ def test_frames_with_exactly_one_labelled_animal_are_selected(animals):
 
 
 def test_the_labels_are_of_the_labelled_animal(animals):
-    points, visibility = single_instance_labels(animals, np.array([3]))
+    points, visibility = labels_of_frames(animals, np.array([3]))
     assert points.tolist() == [[[4, 5], [6, 7]]]
     assert visibility.tolist() == [[0, 2]]
 
@@ -287,7 +287,7 @@ def test_nothing_selected_says_what_the_frames_hold(tmp_path):
     write_dataset(path, SKELETON, [(np.zeros((4, 5, 1), np.uint8), np.zeros((2, 2, 2)), TWO, None)])
     message = r"pairs\.h5 has no frame to use: 1 of 1 have several animals, 0 no labelled keypoint, .* exactly one animal"
     with closing(open_dataset(path)) as dataset, pytest.raises(DatasetError, match=message):
-        select_single_instance(dataset)
+        select_frames(dataset)
 
 
 @needs_shared
@@ -297,7 +297,7 @@ def test_fly100_names_the_flags_and_the_key_that_allows_it():
         closing(open_dataset(SHARED / "fly100.h5")) as dataset,
         pytest.raises(DatasetError, match=message),
     ):
-        select_single_instance(dataset)
+        select_frames(dataset)
 
 
 def test_several_files_with_nothing_annotated_name_the_first_flags(tmp_path):
@@ -307,7 +307,7 @@ def test_several_files_with_nothing_annotated_name_the_first_flags(tmp_path):
         closing(open_all(paths)) as dataset,
         pytest.raises(DatasetError, match=r"a\.h5:/visibility marks every"),
     ):
-        select_single_instance(dataset)
+        select_frames(dataset)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 from keras import layers
+from networks import predictor_with, whole_network
 from tiny_run import NAMES, make_frames, write_data
 
 import hgtrain.export.export
@@ -23,8 +24,8 @@ from hgtrain.export.check import Sample, fitted
 from hgtrain.export.export import export
 from hgtrain.export.readme import check_lines
 from hgtrain.export.served import ExportedFile, Tolerance
-from hgtrain.model.network import build_network
-from hgtrain.predict.predictor import Geometry, Predictor
+from hgtrain.pipeline.preprocess import Preprocessing
+from hgtrain.predict.predictor import Predictor
 from hgtrain.predict.saved_model import SavedModelPredictor
 
 # Keras's saving and NumPy 2.
@@ -55,9 +56,7 @@ def spot_finder() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(
-        spot_finder(), Geometry(channels=1, input_scale=1.0, multiple=8, stride=2), batch_size=8
-    )
+    return predictor_with(spot_finder(), Preprocessing(1, 1.0, multiple=8), 2)
 
 
 @pytest.fixture(scope="module")
@@ -192,9 +191,9 @@ def test_tflite_holds_what_comes_before_the_network_too(
     sample: Sample, tmp_path: Path, channels: int, of_images: int, input_scale: float
 ) -> None:
     keras.utils.set_random_seed(0)
-    model = build_network(ModelConfig(backbone=TINY), channels, len(NAMES), all_stacks=False)
+    model = whole_network(ModelConfig(backbone=TINY), channels, len(NAMES), all_stacks=False)
     images = np.repeat(sample.images, of_images, axis=-1)
-    predictor = Predictor(model, Geometry(channels, input_scale, multiple=8, stride=4))
+    predictor = predictor_with(model, Preprocessing(channels, input_scale, multiple=8), 4)
     checks = export(
         predictor,
         Sample(images, sample.points, images[:5]),
@@ -216,8 +215,8 @@ def test_bilinear_upsampling_is_exported_for_any_size(
         pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     keras.utils.set_random_seed(0)
     backbone = TINY.model_copy(update={"interp_method": "bilinear"})
-    model = build_network(ModelConfig(backbone=backbone), 1, len(NAMES), all_stacks=False)
-    predictor = Predictor(model, Geometry(1, 1.0, multiple=8, stride=4))
+    model = whole_network(ModelConfig(backbone=backbone), 1, len(NAMES), all_stacks=False)
+    predictor = predictor_with(model, Preprocessing(1, 1.0, multiple=8), 4)
     (check,) = export(predictor, sample, tmp_path / "e", format_name, None, METADATA)
     assert check["keypoints_px"] <= check["tolerance_px"]
 
@@ -227,7 +226,9 @@ def onnx(predictor: Predictor, sample: Sample, tmp_path_factory: pytest.TempPath
     pytest.importorskip("tf2onnx", reason="needs the extra onnx")
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     folder = tmp_path_factory.mktemp("onnx") / "open"
-    scaled = Predictor(predictor.model, predictor.geometry._replace(input_scale=0.5), 8)
+    scaled = Predictor(
+        predictor.model, predictor.head, predictor.preprocessing._replace(input_scale=0.5)
+    )
     export(scaled, sample, folder, "onnx", None, METADATA)
     return folder
 
@@ -271,7 +272,7 @@ class Elsewhere(Predictor):
 def test_a_model_that_predicts_something_else_is_not_exported(
     predictor: Predictor, sample: Sample, tmp_path: Path
 ) -> None:
-    other = Elsewhere(predictor.model, predictor.geometry, 8)
+    other = Elsewhere(predictor.model, predictor.head, predictor.preprocessing)
     with pytest.raises(
         RunError,
         match=r"SavedModel does not predict what the run predicts: positions differ by up to 0.3",

@@ -6,9 +6,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hgtrain.coords import padded_length, resized_length, resized_points
-from hgtrain.heads.confidence_maps import TARGETS, confidence_maps
-from hgtrain.heads.peaks import decode, refinement_radius
+from hgtrain.config.schema import HeadConfig
+from hgtrain.coords import original_points, padded_length, resized_length, resized_points
+from hgtrain.heads import make_head
+from hgtrain.heads.confidence_maps import confidence_maps
+from hgtrain.heads.single_instance import SingleInstance
 
 NAN = float("nan")
 
@@ -52,7 +54,11 @@ def test_a_keypoint_far_outside_gives_finite_values() -> None:
 
 
 def test_table_names_the_head_of_the_config() -> None:
-    assert TARGETS["single_instance"] is confidence_maps
+    head = make_head(HeadConfig(sigma_px=5.0), 1, 4)
+    points = tf.constant([[[10.0, 7.0]]])
+    maps, weights = head.targets(points, tf.ones((1, 1)), 16, 24)["confmaps"]
+    np.testing.assert_array_equal(maps, confidence_maps(points, 16, 24, 4, 5.0))
+    assert weights.numpy().tolist() == [[1.0]]
 
 
 @st.composite
@@ -80,5 +86,6 @@ def test_decoding_gives_the_points_back(scene: tuple) -> None:
     padded = (padded_length(resized_length(side, scale), multiple) for side in (height, width))
     at = resized_points(np.array([points], np.float32), scale)
     maps = confidence_maps(tf.constant(at), *padded, stride, sigma_px)
-    decoded, _ = decode(maps, stride, scale, radius=refinement_radius(sigma_px, stride))
-    np.testing.assert_allclose(decoded[0], points, atol=0.02)
+    head = SingleInstance(len(points), stride, sigma_px)
+    decoded, _ = head.decode({"confmaps": maps})
+    np.testing.assert_allclose(original_points(decoded, scale)[0], points, atol=0.02)

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from hgtrain.evaluate.metrics import object_keypoint_similarity
-from hgtrain.heads.peaks import DECODERS, RADIUS, decode
+from hgtrain.heads.peaks import DECODERS, RADIUS
+from hgtrain.heads.single_instance import SingleInstance
 
 REFERENCE_NAMES = {"none": "None", "local": "local", "integral": "integral"}
 REFERENCE_THRESHOLD = 0.2
@@ -71,5 +72,5 @@ def test_an_empty_map_has_its_peak_in_the_first_cell_whatever_the_refinement():
 
 
 def test_decode_uses_the_refinement_it_is_told():
-    points, _ = decode(tf.constant(peak_map()), 4, 1.0, "local")
+    points, _ = SingleInstance(1, 4, 5.0).decode({"confmaps": tf.constant(peak_map())}, "local")
     np.testing.assert_allclose(points[0, 0], (13.0, 7.0))

@@ -6,7 +6,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hgtrain.heads.peaks import DECODERS, decode, global_peaks, refinement_radius
+from hgtrain.heads.peaks import DECODERS, global_peaks, refinement_radius
+from hgtrain.heads.single_instance import SingleInstance
+from hgtrain.pipeline.preprocess import Preprocessing
 
 
 def peak_of(cells: object, radius: int = 3) -> tuple[list[float], float]:
@@ -119,7 +121,8 @@ def test_an_empty_batch_gives_no_points() -> None:
 def test_decoded_points_are_pixels_of_the_original_image() -> None:
     maps = np.zeros((1, 5, 5, 1), np.float32)
     maps[0, 2, 3, 0] = 0.7
-    points, confidence = decode(tf.constant(maps), stride=4, input_scale=0.5)
+    decoded, confidence = SingleInstance(1, 4, 5.0).decode({"confmaps": tf.constant(maps)})
+    points = Preprocessing(1, 0.5, 16).original_points(decoded)
     # Cell (3, 2) is pixel (12, 8) of the resized image: (12 + 0.5) / 0.5 - 0.5 = 24.5, (8 + 0.5) /
     # 0.5 - 0.5 = 16.5.
     np.testing.assert_allclose(points[0, 0], [24.5, 16.5])
@@ -128,7 +131,7 @@ def test_decoded_points_are_pixels_of_the_original_image() -> None:
 
 @pytest.mark.parametrize(("value", "confidence"), [(1.4, 1.0), (-0.2, 0.0)])
 def test_confidence_is_between_zero_and_one(value: float, confidence: float) -> None:
-    _, found = decode(tf.fill((1, 4, 4, 1), value), stride=4, input_scale=1.0)
+    _, found = SingleInstance(1, 4, 5.0).decode({"confmaps": tf.fill((1, 4, 4, 1), value)})
     assert float(found[0, 0]) == confidence
 
 

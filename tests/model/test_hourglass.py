@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from hgtrain.heads.single_instance import single_instance_confmaps
+from hgtrain.heads.single_instance import SingleInstance
 from hgtrain.model import DownsamplingBlock, Hourglass, StemBlock, UpsamplingBlock, conv
 
 SETS = range(7)
@@ -71,7 +71,7 @@ def test_weights_trained_elsewhere_give_the_same_maps(conformance: Path, index: 
     model, _ = backbone(args, list(case["input"].shape[1:]))
     if heads:
         maps = [
-            single_instance_confmaps(x, heads, s, args["stacks"])
+            SingleInstance(heads, 4, 5.0).layers(x, s, args["stacks"])["confmaps"]
             for s, x in enumerate(model.outputs)
         ]
         model = keras.Model(model.inputs[0], maps)

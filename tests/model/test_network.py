@@ -5,10 +5,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from networks import whole_network
 
 from hgtrain.config.schema import BackboneConfig, HeadConfig, ModelConfig
 from hgtrain.heads.losses import confmap_losses
-from hgtrain.model.network import build_network, copy_weights, synchronize_batch_norm
+from hgtrain.model.network import copy_weights, synchronize_batch_norm
 
 STEM = {"stem_stride": 2, "output_stride": 2, "max_stride": 8}
 SMALL = {"stem_filters": 4, "filters": 4, "filter_increase": 0}
@@ -24,7 +25,7 @@ def config_of(stacks: int = 2, **backbone: object) -> ModelConfig:
 def network_of(
     stacks: int = 2, channels: int = 1, precision: str = "float32", **options: object
 ) -> keras.Model:
-    return build_network(config_of(stacks), channels, KEYPOINTS, precision, **options)
+    return whole_network(config_of(stacks), channels, KEYPOINTS, precision, **options)
 
 
 def images_of(*shape: int) -> np.ndarray:
@@ -153,7 +154,7 @@ def test_the_dtype_policy_is_as_before() -> None:
 def test_the_dtype_policy_is_as_before_after_an_error() -> None:
     broken = config_of(1, stem_stride=4, max_stride=2)
     with pytest.raises(ValueError, match="got 4, 2, 2"):
-        build_network(broken, 1, KEYPOINTS, "mixed_bfloat16")
+        whole_network(broken, 1, KEYPOINTS, "mixed_bfloat16")
     assert keras.config.dtype_policy().name == "float32"
 
 

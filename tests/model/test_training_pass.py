@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from networks import whole_network
 
 from hgtrain.config.schema import BackboneConfig, HeadConfig, ModelConfig
-from hgtrain.model.network import build_network
 from hgtrain.model.training_pass import TrainingPass, block_of
 
 BACKBONE = {
@@ -23,7 +23,7 @@ Result = tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]
 @pytest.fixture(scope="module")
 def network() -> keras.Model:
     keras.utils.set_random_seed(0)
-    return build_network(ModelConfig(backbone=BackboneConfig(**BACKBONE), head=HeadConfig()), 1, 3)
+    return whole_network(ModelConfig(backbone=BackboneConfig(**BACKBONE), head=HeadConfig()), 1, 3)
 
 
 def by_keras(network: keras.Model) -> object:
@@ -101,7 +101,7 @@ def test_a_frozen_normalisation_uses_its_moving_statistics(network: keras.Model)
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_maps_are_float32_in_mixed_precision(precision: str) -> None:
-    mixed = build_network(
+    mixed = whole_network(
         ModelConfig(backbone=BackboneConfig(**BACKBONE), head=HeadConfig()), 1, 3, precision
     )
     maps = TrainingPass(mixed)(tf.constant(IMAGES))

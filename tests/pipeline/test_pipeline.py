@@ -248,8 +248,8 @@ def test_a_closed_feed_leaves_no_thread() -> None:
 
 
 def recipe_of(augmentation: AugmentationConfig, batch_size: int = BATCH) -> BatchSpec:
-    def targets(points: tf.Tensor, height: int, width: int) -> tf.Tensor:
-        return confidence_maps(points, height, width, 4, 5.0)
+    def targets(points: tf.Tensor, weights: tf.Tensor, height: int, width: int) -> tuple:
+        return confidence_maps(points, height, width, 4, 5.0), weights
 
     return BatchSpec(augmentation, ((0, 1),), 16, targets, SEED, batch_size)
 
@@ -290,7 +290,7 @@ def batch_of(
         *(() if on_device else (tf.gather(values, indices) for values in everything)),
     )
     parts = [
-        make(element, tf.constant(step, tf.int64), tf.constant(r), replicas)
+        tf.nest.flatten(make(element, tf.constant(step, tf.int64), tf.constant(r), replicas))
         for r in range(replicas)
     ]
     return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
@@ -350,8 +350,8 @@ def many_steps() -> Iterator[tuple[np.ndarray, list]]:
         batches.append(
             [
                 part.numpy()
-                for part in make(
-                    (tf.constant(chosen),), tf.constant(step, tf.int64), tf.constant(0), 1
+                for part in tf.nest.flatten(
+                    make((tf.constant(chosen),), tf.constant(step, tf.int64), tf.constant(0), 1)
                 )
             ]
         )

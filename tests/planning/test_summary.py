@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
+from networks import whole_network
 
 from hgtrain.cli import commands
 from hgtrain.config.schema import BackboneConfig, Config, DataConfig, ModelConfig, TrainingConfig
 from hgtrain.data.formats.hgtrain_writer import write_dataset
 from hgtrain.data.open import open_dataset
 from hgtrain.errors import ConfigError, DatasetError, HgtrainError, RunError
-from hgtrain.model.network import build_network
 from hgtrain.planning.input_spec import InputSpec, animal_px, describe
 from hgtrain.planning.memory import MIB, Demand, Device, device_here, largest_batch, training_memory
 from hgtrain.planning.receptive_field import LayerFacts
@@ -140,7 +140,7 @@ def moved_pixels(max_stride: int, stacks: int, size: int) -> list[int]:
     backbone = BackboneConfig(
         stem_filters=2, filters=2, filter_increase=0, max_stride=max_stride, stacks=stacks
     )
-    network = build_network(ModelConfig(backbone=backbone), 1, 1)
+    network = whole_network(ModelConfig(backbone=backbone), 1, 1)
     for variable in network.trainable_variables:
         if variable.path.endswith("kernel"):
             variable.assign(np.full(variable.shape, 1 / math.prod(variable.shape[:3])))

@@ -3,11 +3,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from networks import predictor_with, whole_network
 
 from hgtrain.config.schema import BackboneConfig, ModelConfig
 from hgtrain.coords import resized_points
-from hgtrain.model.network import build_network
-from hgtrain.predict.predictor import Geometry, Predictor
+from hgtrain.pipeline.preprocess import Preprocessing
+from hgtrain.predict.predictor import Predictor
 
 STRIDE = 2
 
@@ -24,8 +25,9 @@ def dot_finder(channels: int) -> keras.Model:
 
 
 def predictor_of(channels: int = 1, input_scale: float = 1.0, batch_size: int = 4) -> Predictor:
-    geometry = Geometry(channels=channels, input_scale=input_scale, multiple=8, stride=STRIDE)
-    return Predictor(dot_finder(channels), geometry, batch_size)
+    return predictor_with(
+        dot_finder(channels), Preprocessing(channels, input_scale, multiple=8), STRIDE, batch_size
+    )
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +139,12 @@ def test_bilinear_upsampling_gives_what_keras_gives_at_each_size() -> None:
         max_stride=8,
         interp_method="bilinear",
     )
-    model = build_network(ModelConfig(backbone=backbone), 1, 2, all_stacks=False)
+    model = whole_network(ModelConfig(backbone=backbone), 1, 2, all_stacks=False)
     for layer in model.layers:
         layer.set_weights(
             [np.random.default_rng(0).uniform(0.1, 0.3, part.shape) for part in layer.get_weights()]
         )
-    predictor = Predictor(model, Geometry(1, 1.0, multiple=8, stride=4))
+    predictor = predictor_with(model, Preprocessing(1, 1.0, multiple=8), 4)
     for size in ((32, 40), (24, 24), (64, 32)):
         images = dots(places(2, *size), *size)
         compiled = tf.function(predictor.confmaps, [tf.TensorSpec((None, None, None, 1), tf.uint8)])

@@ -44,13 +44,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 def best(tmp_path_factory):
     """The best.keras of a network with weights that are not the first ones, BatchNorm's statistics too."""
     import keras
-
-    from hgtrain.model.network import build_network
+    from networks import whole_network
 
     folder = tmp_path_factory.mktemp("best")
     (folder / "a.yaml").write_text(CONFIG)
     keras.utils.set_random_seed(1)
-    network = build_network(load_config(folder / "a.yaml").model, 1, len(NAMES), all_stacks=False)
+    network = whole_network(load_config(folder / "a.yaml").model, 1, len(NAMES), all_stacks=False)
     random = np.random.default_rng(1)
     network.set_weights([w + random.uniform(0, 0.1, w.shape) for w in network.get_weights()])
     network.save(folder / "best.keras")

@@ -10,7 +10,7 @@ from sleap_models import BACKBONE, described, set_layers, write_model
 
 from hgtrain.config.schema import BackboneConfig, ModelConfig
 from hgtrain.errors import HgtrainError
-from hgtrain.heads.single_instance import single_instance_confmaps
+from hgtrain.heads.single_instance import SingleInstance
 from hgtrain.model import Hourglass
 from hgtrain.model.network import build_network
 from hgtrain.sleap_import.weights import load_sleap_weights
@@ -29,7 +29,8 @@ def test_weights_trained_with_sleap_give_its_maps(conformance: Path, index: int)
     image = keras.Input(case["input"].shape[1:], name="input")
     maps = Hourglass(**args).make_backbone(image)
     if heads:
-        maps = [single_instance_confmaps(x, heads, s, args["stacks"]) for s, x in enumerate(maps)]
+        head = SingleInstance(heads, 4, 5.0)
+        maps = [head.layers(x, s, args["stacks"])["confmaps"] for s, x in enumerate(maps)]
     model = keras.Model(image, maps)
     load_sleap_weights(model, conformance / f"weights{index}.h5")
     # Keras gives the tensor itself where there is one output.

@@ -7,13 +7,13 @@ import keras
 import numpy as np
 import pytest
 from endless import make_endless
+from networks import whole_network
 from tiny_run import fit, write_data
 
 from hgtrain.config.load import load_config
 from hgtrain.config.schema import BackboneConfig, ModelConfig
 from hgtrain.data.sandbox import process
 from hgtrain.errors import RunError
-from hgtrain.model.network import build_network
 from hgtrain.train.initial_weights import (
     InitialWeights,
     read_initial_weights,
@@ -32,7 +32,7 @@ def network(
     keypoints: int = 3, stacks: int = 1, all_stacks: bool = True, filters: int = 4
 ) -> keras.Model:
     backbone = BackboneConfig(**{**TINY, "stacks": stacks, "filters": filters})
-    return build_network(ModelConfig(backbone=backbone), 1, keypoints, all_stacks=all_stacks)
+    return whole_network(ModelConfig(backbone=backbone), 1, keypoints, all_stacks=all_stacks)
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from networks import whole_network
 
 from hgtrain.config.schema import BackboneConfig, HeadConfig, ModelConfig
 from hgtrain.heads.losses import confmap_losses
-from hgtrain.model.network import build_network, copy_weights
+from hgtrain.model.network import copy_weights
 from hgtrain.model.training_pass import TrainingPass
 from hgtrain.train.optimizer import build_optimizer
-from hgtrain.train.step import StepComponents, Steps, WeightAverage
+from hgtrain.train.step import Batch, StepComponents, Steps, WeightAverage
 
 STACKS, BATCH, SIZE, KEYPOINTS = 2, 8, 16, 3
 BACKBONE = {
@@ -26,21 +27,21 @@ BACKBONE = {
 def network_of(precision: str = "float32", stacks: int = STACKS) -> keras.Model:
     keras.utils.set_random_seed(0)
     backbone = BackboneConfig(**BACKBONE | {"stacks": stacks})
-    return build_network(ModelConfig(backbone=backbone, head=HeadConfig()), 1, KEYPOINTS, precision)
+    return whole_network(ModelConfig(backbone=backbone, head=HeadConfig()), 1, KEYPOINTS, precision)
 
 
-def make_batch(element: Any, step: tf.Tensor, part: tf.Tensor, parts: int) -> tuple[tf.Tensor, ...]:
+def make_batch(element: Any, step: tf.Tensor, part: tf.Tensor, parts: int) -> Batch:
     """Return the images handed over and targets that depend on the step."""
     size = BATCH // parts
     chosen = slice(part * size, (part + 1) * size)
     targets = tf.random.stateless_uniform(
         (BATCH, SIZE // 4, SIZE // 4, KEYPOINTS), tf.stack([step, step])
     )
-    return tf.cast(element[0][chosen], tf.float32), targets[chosen], element[1][chosen]
+    return tf.cast(element[0][chosen], tf.float32), (targets[chosen], element[1][chosen])
 
 
-def loss(maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    return confmap_losses(maps, targets, weights, hard_keypoint_mining=False)
+def loss(maps: tf.Tensor, targets: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+    return confmap_losses(maps, *targets, hard_keypoint_mining=False)
 
 
 def element_of(first_step: int, count: int, weight: float = 1.0) -> tuple[tf.Tensor, tf.Tensor]:
@@ -69,14 +70,17 @@ class Training:
         if decay is not None:
             self.average = WeightAverage(network_of(), decay)
             copy_weights(self.network, self.average.network)
-        forward, passes = (
+        components = StepComponents(
+            self.network,
             TrainingPass(self.network, options.pop("recompute", False)),
-            options.pop("passes", 1),
+            self.optimizer,
+            make_batch,
+            loss,
+            BATCH,
+            len(self.network.outputs),
+            options.pop("micro_batches", 1),
         )
-        parts = StepComponents(
-            self.network, forward, self.optimizer, make_batch, loss, BATCH, passes
-        )
-        self.steps = Steps(tf.distribute.get_strategy(), parts, self.average, **options)
+        self.steps = Steps(tf.distribute.get_strategy(), components, self.average, **options)
         averaged = [] if self.average is None else self.average.network.variables
         self._variables = [*self.network.variables, *self.optimizer.variables, *averaged]
         self._start = [np.array(variable.numpy()) for variable in self._variables]
@@ -125,13 +129,11 @@ def test_losses_are_of_every_step_and_stack(training: Training) -> None:
 
 
 def test_a_loss_is_the_mean_over_the_batch_before_the_update(training: Training) -> None:
-    images, targets, weights = make_batch(
+    images, targets = make_batch(
         [t[0] for t in element_of(7, 1)], tf.constant(7, tf.int64), tf.constant(0), 1
     )
     reference = network_of()
-    expected = [
-        tf.reduce_mean(loss(maps, targets, weights)) for maps in reference(images, training=True)
-    ]
+    expected = [tf.reduce_mean(loss(maps, targets)) for maps in reference(images, training=True)]
     np.testing.assert_allclose(training.run(7, 1), [expected], rtol=1e-4)
 
 
@@ -172,16 +174,14 @@ def test_each_step_has_its_learning_rate(training: Training) -> None:
 
 def test_sgd_moves_by_the_gradient_of_the_sum_over_stacks(compiled_sgd: Training) -> None:
     training = compiled_sgd.again()
-    images, targets, weights = make_batch(
+    images, targets = make_batch(
         [t[0] for t in element_of(2, 1)], tf.constant(2, tf.int64), tf.constant(0), 1
     )
     reference = network_of()
     variables = [variable.value for variable in reference.trainable_variables]
     with tf.GradientTape() as tape:
         total = (
-            tf.add_n(
-                [tf.reduce_sum(loss(m, targets, weights)) for m in reference(images, training=True)]
-            )
+            tf.add_n([tf.reduce_sum(loss(m, targets)) for m in reference(images, training=True)])
             / BATCH
         )
     training.run(2, 1, rate=1e-4)
@@ -275,7 +275,7 @@ def train(strategy):
         network = t.network_of()
         average = t.WeightAverage(t.network_of(), 0.5)
         optimizer = t.build_optimizer("sgd", 1e-5, 0, None, "float32")
-    parts = t.Parts(network, t.TrainingPass(network), optimizer, t.make_batch, t.loss, t.BATCH)
+    parts = t.StepComponents(network, t.TrainingPass(network), optimizer, t.make_batch, t.loss, t.BATCH, t.STACKS)
     steps = t.Steps(strategy, parts, average)
     # So slow that no rounding error tips a ReLU over within three steps.
     losses = steps(element(), 0, np.full(3, 1e-5, np.float32))
@@ -302,6 +302,7 @@ import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import test_step as t
+from networks import whole_network
 from hgtrain.model.network import synchronize_batch_norm
 
 def train(strategy, is_synchronised=False):
@@ -310,7 +311,7 @@ def train(strategy, is_synchronised=False):
         if is_synchronised:
             synchronize_batch_norm(network)
         optimizer = t.build_optimizer("sgd", 1e-4, 0, 10.0, "float32")
-    steps = t.Steps(strategy, t.Parts(network, t.TrainingPass(network), optimizer, t.make_batch, t.loss, t.BATCH))
+    steps = t.Steps(strategy, t.StepComponents(network, t.TrainingPass(network), optimizer, t.make_batch, t.loss, t.BATCH, t.STACKS))
     losses = steps(t.element_of(0, 20), 0, np.full(20, 1e-4, np.float32))
     return [losses / losses.max(), *(variable.numpy() for variable in network.variables)]
 
@@ -349,7 +350,7 @@ def test_two_replicas_equal_one_device(code: str) -> None:
 
 
 def test_a_batch_of_eight_in_four_passes_equals_one_pass_without_normalisation() -> None:
-    whole, parts = Training("sgd", passes=1), Training("sgd", passes=4)
+    whole, parts = Training("sgd", micro_batches=1), Training("sgd", micro_batches=4)
     for one in (whole, parts):
         for layer in one.network.layers:
             if isinstance(layer, keras.layers.BatchNormalization):

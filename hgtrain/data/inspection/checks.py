@@ -12,7 +12,7 @@ from hgtrain.data.dataset import HIDDEN, NOT_LABELLED, PoseDataset
 from hgtrain.data.inspection.swaps import swapped_pairs
 from hgtrain.data.open import open_all
 from hgtrain.data.sandbox.process import Sandbox, answer_with, step_done
-from hgtrain.data.selection import select_single_instance, single_instance_labels
+from hgtrain.data.selection import labels_of_frames, select_frames
 from hgtrain.data.split import make_split
 from hgtrain.errors import DatasetError
 
@@ -151,7 +151,7 @@ def _problem(level: str, kind: str, text: str) -> Problem:
 
 def _selection_problems(dataset: PoseDataset) -> Iterator[Problem]:
     try:
-        notes = select_single_instance(dataset).notes
+        notes = select_frames(dataset).notes
     except DatasetError as error:
         yield _problem("error", "no_frames", str(error))
         return
@@ -228,10 +228,10 @@ def _label_problems(dataset: PoseDataset, labels: dict[str, Any]) -> Iterator[Pr
 def _swap_problems(dataset: PoseDataset) -> Iterator[Problem]:
     """Yield a problem for each left/right pair that fits the average animal better exchanged, in some frames."""
     try:
-        frames = select_single_instance(dataset).frames
+        frames = select_frames(dataset).frames
     except DatasetError:
         return
-    points, visibility = single_instance_labels(dataset, frames)
+    points, visibility = labels_of_frames(dataset, frames)
     points = np.where((visibility != NOT_LABELLED)[..., None], points, np.nan)
     for left, right in dataset.symmetries:
         swapped = frames[swapped_pairs(points, left, right)]

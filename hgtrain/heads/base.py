@@ -1,0 +1,101 @@
+"""What the rest of hgtrain knows of a head: layers, targets, losses and decoding of one kind of output.
+
+A head owns no loop, dataset, predictor or file, and imports no other head. Nobody asks which kind a
+head is: what differs between kinds is said by its methods.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import tensorflow as tf
+from keras import KerasTensor
+
+Outputs = Mapping[str, tf.Tensor]
+"""What one stack gives, `(B, H / stride, W / stride, channels)` float32 each, by name."""
+
+
+class Target(NamedTuple):
+    """What an output is to be.
+
+    Attributes:
+        values: Of the output's shape.
+        weights: What each of them counts, of a shape that the head's losses know; what weighs
+            nothing teaches nothing, also where its value is NaN.
+    """
+
+    values: tf.Tensor
+    weights: tf.Tensor
+
+
+class Head(Protocol):
+    """One kind of output, as `heads.make_head` builds it from `model.head`."""
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the network's input for each cell of the outputs."""
+
+    @property
+    def keypoints(self) -> int:
+        """How many keypoints `decode` gives."""
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        """Channels of each output, by name."""
+
+    def layers(self, features: KerasTensor, stack: int, stacks: int) -> dict[str, KerasTensor]:
+        """Return the outputs of a stack.
+
+        Args:
+            features: Of the stack, `(B, H / stride, W / stride, C)`.
+            stack: From 0.
+            stacks: How many there are; layers of the last one have the reference's names.
+        """
+
+    def targets(
+        self, points: tf.Tensor, weights: tf.Tensor, height: int, width: int
+    ) -> dict[str, Target]:
+        """Return what each output is to be.
+
+        Args:
+            points: `(B, K, 2)` float32, px of the network's input, NaN where missing.
+            weights: `(B, K)`, 1 where labelled, 0 where not.
+            height: Of the network's input, a multiple of the stride.
+            width: The same.
+        """
+
+    def losses(
+        self, outputs: Outputs, targets: Mapping[str, Target], hard_keypoint_mining: bool = False
+    ) -> tf.Tensor:
+        """Return the loss of each example, `(B,)` float32.
+
+        Args:
+            outputs: Of one stack.
+            targets: As `targets` gives them.
+            hard_keypoint_mining: Count an example's worse keypoints alone.
+        """
+
+    def confmaps(self, outputs: Outputs) -> tf.Tensor:
+        """Return the confidence maps `(B, h, w, K)` among the outputs of a stack."""
+
+    def decode(self, outputs: Outputs, refinement: str = "unbiased") -> tuple[tf.Tensor, tf.Tensor]:
+        """Return points `(B, K, 2)` float32 in px of the network's input, confidence `(B, K)`.
+
+        Args:
+            outputs: Of the last stack.
+            refinement: A key of `peaks.DECODERS`.
+        """
+
+
+def by_stack(head: Head, flat: Sequence[tf.Tensor]) -> list[dict[str, tf.Tensor]]:
+    """Return the outputs of each stack, first to last.
+
+    Args:
+        head: That made them.
+        flat: A network's outputs, or what it gives, in its order: stack after stack, in each by
+            name.
+    """
+    names = sorted(head.outputs)
+    return [
+        dict(zip(names, flat[start : start + len(names)], strict=True))
+        for start in range(0, len(flat), len(names))
+    ]
