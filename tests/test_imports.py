@@ -262,3 +262,15 @@ print(json.dumps(loaded))
     program = [sys.executable, "-c", code, json.dumps(WITHOUT_TENSORFLOW)]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {name: [] for name in WITHOUT_TENSORFLOW}
+
+
+def test_a_head_is_named_in_its_own_rooms_alone():
+    words = ("single_instance", "TARGETS", "confmap_losses", "ConfmapsHead", "OffsetRefinementHead")
+    found = {
+        module: word
+        for module, path in MODULES.items()
+        if package(module) not in ("heads", "config")
+        for word in words
+        if word in path.read_text()
+    }
+    assert found == {}

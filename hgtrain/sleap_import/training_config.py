@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hgtrain.config.choices import HEAD_TYPES
 from hgtrain.errors import RunError
 from hgtrain.skeleton import Skeleton, check_skeleton
 
@@ -66,7 +67,7 @@ def read_sleap_config(folder: Path) -> SleapModel:
 def _understood(document: dict[str, Any], path: Path) -> SleapModel:
     data, model = document["data"], document["model"]
     backbone = _only(model["backbone"], "hourglass", f"{path}: model.backbone")
-    head = _only(model["heads"], "single_instance", f"{path}: model.heads")
+    head = _only(model["heads"], HEAD_TYPES[0], f"{path}: model.heads")
     preprocessing = data["preprocessing"]
     if preprocessing.get("imagenet_mode"):
         raise RunError(

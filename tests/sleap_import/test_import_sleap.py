@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from networks import whole_network
 from sleap_models import BACKBONE, NAMES, described, set_layers, training_config, write_model
 from tiny_run import make_frames
 
@@ -17,7 +18,6 @@ from hgtrain.cli import commands
 from hgtrain.config.schema import BackboneConfig, ModelConfig
 from hgtrain.data.formats.hgtrain_writer import write_dataset
 from hgtrain.errors import DatasetError, RunError
-from hgtrain.model.network import build_network
 from hgtrain.skeleton import Skeleton
 from hgtrain.sleap_import.run import import_sleap
 from hgtrain.sleap_import.training_config import read_sleap_config
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 @pytest.fixture(scope="module")
 def network() -> keras.Model:
     backbone = BackboneConfig(**BACKBONE, stacks=1)
-    return build_network(ModelConfig(backbone=backbone), 1, 3, all_stacks=False)
+    return whole_network(ModelConfig(backbone=backbone), 1, 3, all_stacks=False)
 
 
 @pytest.fixture

@@ -6,19 +6,19 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from networks import whole_network
 from sleap_models import BACKBONE, described, set_layers, write_model
 
 from hgtrain.config.schema import BackboneConfig, ModelConfig
 from hgtrain.errors import HgtrainError
 from hgtrain.heads.single_instance import SingleInstance
 from hgtrain.model import Hourglass
-from hgtrain.model.network import build_network
 from hgtrain.sleap_import.weights import load_sleap_weights
 
 
 def network(stacks: int = 1, **changes: object) -> keras.Model:
     backbone = BackboneConfig(**{**BACKBONE, "stacks": stacks, **changes})
-    return build_network(ModelConfig(backbone=backbone), 1, 3, all_stacks=False)
+    return whole_network(ModelConfig(backbone=backbone), 1, 3, all_stacks=False)
 
 
 @pytest.mark.parametrize("index", range(3))
