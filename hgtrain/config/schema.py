@@ -153,6 +153,12 @@ class HeadConfig(Section):
         default=5.0, description="Sigma of the Gaussian, pixels of the network's input"
     )
     loss_weight: fields.Positive = Field(default=1.0, description="Factor of this head's loss")
+    offsets: bool = Field(
+        default=False, description="Predict too where in its cell a keypoint lies"
+    )
+    offsets_loss_weight: fields.Positive = Field(
+        default=1.0, description="Factor of the offsets' loss"
+    )
 
 
 class ModelConfig(Section):

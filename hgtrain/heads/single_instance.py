@@ -10,14 +10,16 @@ from hgtrain.coords import cells_to_pixels
 from hgtrain.heads.base import Outputs, Target
 from hgtrain.heads.confidence_maps import confidence_maps
 from hgtrain.heads.losses import confmap_losses
-from hgtrain.heads.peaks import DECODERS, refinement_radius
+from hgtrain.heads.offsets import disc_weights, offset_losses, offset_maps, offsets_at
+from hgtrain.heads.peaks import DECODERS, refinement_radius, unrefined_peaks
 
 # Maps are nearly zero nearly everywhere. From Keras's usual width the first steps only undo the
 # noise of the start, and the network stays at the background for hundreds of steps (60 px instead
 # of 10 px after 200 steps on 80 frames).
 START_STDDEV_FACTOR = 1 / 30
 
-CONFMAPS = "confmaps"
+CONFMAPS, OFFSETS = "confmaps", "offsets"
+LAYERS = {CONFMAPS: "SingleInstanceConfmapsHead", OFFSETS: "OffsetRefinementHead"}
 
 
 @dataclass(frozen=True)
@@ -28,53 +30,73 @@ class SingleInstance:
         keypoints: How many.
         stride: Px of the network's input for each cell.
         sigma_px: Standard deviation of the Gaussians, in px of the network's input.
-        loss_weight: Factor of the loss.
+        loss_weight: Factor of the maps' loss.
+        offsets: Whether offset maps say where in a cell the point is.
+        offsets_loss_weight: Factor of their loss.
     """
 
     keypoints: int
     stride: int
     sigma_px: float
     loss_weight: float = 1.0
+    offsets: bool = False
+    offsets_loss_weight: float = 1.0
 
     @property
     def outputs(self) -> dict[str, int]:
         """Channels of each output, by name."""
-        return {CONFMAPS: self.keypoints}
+        channels = {CONFMAPS: self.keypoints}
+        return channels | {OFFSETS: 2 * self.keypoints} if self.offsets else channels
 
     def layers(self, features: KerasTensor, stack: int, stacks: int) -> dict[str, KerasTensor]:
-        """Return confidence maps `(B, H, W, K)` float32 of one stack; linear, targets peak at 1.
+        """Return the outputs `(B, H, W, C)` float32 of one stack; linear, maps peak at 1.
 
-        The last stack's layer has the name the reference gives its only head, so that weights fit
+        The last stack's layers have the names the reference gives its heads, so that weights fit
         by name.
         """
         prefix = f"stack{stack}_" if stack < stacks - 1 else ""
         return {
-            CONFMAPS: _convolution(self.keypoints, f"{prefix}SingleInstanceConfmapsHead")(features)
+            name: _convolution(channels, prefix + LAYERS[name])(features)
+            for name, channels in self.outputs.items()
         }
 
     def targets(
         self, points: tf.Tensor, weights: tf.Tensor, height: int, width: int
     ) -> dict[str, Target]:
-        """Return Gaussians with unit peak and, for each map, its weight `(B, K)`."""
+        """Return Gaussians with unit peak, weighted `(B, K)`, and offsets, weighted a cell."""
         maps = confidence_maps(points, height, width, self.stride, self.sigma_px)
-        return {CONFMAPS: Target(maps, weights)}
+        targets = {CONFMAPS: Target(maps, weights)}
+        if self.offsets:
+            ways = offset_maps(points, height, width, self.stride)
+            targets[OFFSETS] = Target(ways, disc_weights(maps, weights))
+        return targets
 
     def losses(
         self, outputs: Outputs, targets: Mapping[str, Target], hard_keypoint_mining: bool = False
     ) -> tf.Tensor:
-        """Return the weighted mean squared error of each example, `(B,)` float32."""
+        """Return the weighted losses of each example, `(B,)` float32."""
         maps, weights = targets[CONFMAPS]
         losses = confmap_losses(outputs[CONFMAPS], maps, weights, hard_keypoint_mining)
-        return self.loss_weight * losses
+        losses = self.loss_weight * losses
+        if self.offsets:
+            losses += self.offsets_loss_weight * offset_losses(outputs[OFFSETS], *targets[OFFSETS])
+        return losses
 
     def confmaps(self, outputs: Outputs) -> tf.Tensor:
         """Return the confidence maps `(B, h, w, K)` among the outputs of a stack."""
         return outputs[CONFMAPS]
 
     def decode(self, outputs: Outputs, refinement: str = "unbiased") -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the global peak of each map: points `(B, K, 2)` in px, height `(B, K)` in 0..1."""
-        radius = refinement_radius(self.sigma_px, self.stride)
-        cells, values = DECODERS[refinement](outputs[CONFMAPS], radius)
+        """Return the global peak of each map: points `(B, K, 2)` in px, height `(B, K)` in 0..1.
+
+        With offsets the point is the highest cell plus its offset.
+        """
+        if self.offsets and refinement == "unbiased":
+            cells, values = unrefined_peaks(outputs[CONFMAPS])
+            cells += offsets_at(outputs[OFFSETS], cells)
+        else:
+            radius = refinement_radius(self.sigma_px, self.stride)
+            cells, values = DECODERS[refinement](outputs[CONFMAPS], radius)
         return cells_to_pixels(cells, self.stride), tf.clip_by_value(values, 0.0, 1.0)
 
 

@@ -54,7 +54,11 @@ def summarize(described: InputSpec, device: Device) -> dict[str, Any]:
         "stem_stride": config.model.backbone.stem_stride,
         "max_stride": config.model.backbone.max_stride,
         "output_stride": config.model.backbone.output_stride,
-        "receptive_field_px": [layer.receptive_field_px for layer in heads],
+        # Outputs of one stack see the same.
+        "receptive_field_px": [
+            layer.receptive_field_px
+            for layer in heads[:: len(heads) // config.model.backbone.stacks]
+        ],
         "animal_px": None if described.animal_px is None else described.animal_px * scale,
         "flops_per_image": 2 * sum(layer.macs for layer in layers),
         "batch_size": config.training.batch_size,

@@ -1,5 +1,6 @@
 """The summary of a network as text, for people."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -50,7 +51,8 @@ def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     height, width, channels = summary["input_shape"]
     yield "images", " x ".join(map(str, summary["image_shape"]))
     yield "network's input", f"{height} x {width} x {channels}"
-    yield "outputs", f"{len(summary['outputs'])} of {' x '.join(map(str, summary['outputs'][-1]))}"
+    shapes = Counter(" x ".join(map(str, shape)) for shape in summary["outputs"])
+    yield "outputs", ", ".join(f"{count} of {shape}" for shape, count in shapes.items())
     yield (
         "strides",
         "stem {stem_stride}, max {max_stride}, output {output_stride}".format(**summary),
