@@ -93,10 +93,12 @@ def _validation(value: object) -> object:
     return float(value)
 
 
-def _range(is_allowed: Callable[[float], bool], expected: str) -> BeforeValidator:
+def _range(is_allowed: Callable[[float], bool], expected: str, most: float) -> BeforeValidator:
     """Return the check of `[low, high]` whose ends must be allowed.
 
     `[0, 0]` becomes None, which is off.
+
+    most: the largest that either end may be.
     """
 
     def check(value: object) -> tuple[float, float] | None:
@@ -119,6 +121,10 @@ def _range(is_allowed: Callable[[float], bool], expected: str) -> BeforeValidato
             raise ValueError(
                 f"must have both ends {expected}, got {shown(value)} (null turns it off)"
             )
+        if high > most:
+            raise ValueError(
+                f"must have both ends at most {most}, got {shown(value)} (null turns it off)"
+            )
         return low, high
 
     return BeforeValidator(check)
@@ -136,19 +142,27 @@ def _shape(value: object) -> object:
         raise ValueError(
             f"must be [height, width, channels] with 1 or 3 channels, or null, got {shown(value)}"
         )
+    if max(sides) > _MAX_SIZE:
+        raise ValueError(f"must have sides of at most {_MAX_SIZE} pixels, got {shown(value)}")
     return sides
 
 
+# No honest config meets these. Beyond them a graph takes for ever to build, or numbers are not
+# finite in float32.
 _MAX_INT = 2**31 - 1
+_MAX_SIZE = 2**16
+_MAX_SHIFT, _MAX_FACTOR, _MAX_FROM_ZERO = 10_000, 100, 50
 _FileName = Annotated[str, Field(min_length=1)]
 _FileNames = Annotated[tuple[_FileName, ...], Field(min_length=1)]
 
 Count = Annotated[int, Field(ge=1, le=_MAX_INT)]
 CountOrZero = Annotated[int, Field(ge=0, le=_MAX_INT)]
-PowerOfTwo = Annotated[int, Field(ge=1, le=_MAX_INT), AfterValidator(_power_of_two)]
+Size = Annotated[int, Field(ge=1, le=_MAX_SIZE)]
+Filters = Annotated[int, Field(ge=1, le=4096)]
+PowerOfTwo = Annotated[int, Field(ge=1, le=1024), AfterValidator(_power_of_two)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Positive = Annotated[float, Field(gt=0)]
-PositiveOrZero = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+PositiveOrZero = Annotated[float, Field(ge=0, le=1e6)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 AVAILABLE_HEAD = BeforeValidator(_available_head)
@@ -156,11 +170,18 @@ Folder = Annotated[_FileName, BeforeValidator(_path)]
 Files = Annotated[_FileName | _FileNames, BeforeValidator(_files)]
 FractionOrFiles = Annotated[OpenFraction | _FileName | _FileNames, BeforeValidator(_validation)]
 
-Range = Annotated[tuple[float, float] | None, _range(lambda _: True, "")]
+_Shift = Annotated[float, Field(ge=-_MAX_SHIFT, le=_MAX_SHIFT)]
+_Factor = Annotated[float, Field(ge=0, le=_MAX_FACTOR)]
+_FromZero = Annotated[float, Field(ge=0, le=_MAX_FROM_ZERO)]
+
+Range = Annotated[
+    tuple[_Shift, _Shift] | None,
+    _range(lambda low: low >= -_MAX_SHIFT, f"at least -{_MAX_SHIFT}", _MAX_SHIFT),
+]
 PositiveRange = Annotated[
-    tuple[PositiveOrZero, PositiveOrZero] | None, _range(lambda low: low > 0, "greater than 0")
+    tuple[_Factor, _Factor] | None, _range(lambda low: low > 0, "greater than 0", _MAX_FACTOR)
 ]
 RangeFromZero = Annotated[
-    tuple[PositiveOrZero, PositiveOrZero] | None, _range(lambda low: low >= 0, "at least 0")
+    tuple[_FromZero, _FromZero] | None, _range(lambda low: low >= 0, "at least 0", _MAX_FROM_ZERO)
 ]
-Shape = Annotated[tuple[Count, Count, Count] | None, BeforeValidator(_shape)]
+Shape = Annotated[tuple[Size, Size, Size] | None, BeforeValidator(_shape)]

@@ -48,7 +48,7 @@ class DataConfig(Section):
         description="[height, width, channels] of the images, to summarize without files; null: "
         "as the file",
     )
-    keypoints: fields.Count | None = Field(
+    keypoints: fields.Size | None = Field(
         default=None,
         description="Number of keypoints, to summarize without files; null: as the file",
     )
@@ -132,12 +132,14 @@ class BackboneConfig(Section):
     output_stride: fields.PowerOfTwo = Field(
         default=4, description="Stride of the confidence maps, a power of two"
     )
-    stem_filters: fields.Count = Field(default=128, description="Filters of the stem")
-    filters: fields.Count = Field(default=256, description="Filters of the first block")
-    filter_increase: fields.CountOrZero = Field(
+    stem_filters: fields.Filters = Field(default=128, description="Filters of the stem")
+    filters: fields.Filters = Field(default=256, description="Filters of the first block")
+    filter_increase: Annotated[int, Field(ge=0, le=4096)] = Field(
         default=128, description="Filters added with each block down"
     )
-    stacks: fields.Count = Field(default=3, description="Hourglasses in a row, each supervised")
+    stacks: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=3, description="Hourglasses in a row, each supervised"
+    )
     interp_method: Literal["nearest", "bilinear"] = Field(
         default="nearest", description="Interpolation on the way up"
     )
@@ -149,7 +151,7 @@ class HeadConfig(Section):
     type: Annotated[Literal["single_instance"], fields.AVAILABLE_HEAD] = Field(
         default="single_instance", description="Kind of head; single_instance: one animal per image"
     )
-    sigma_px: fields.Positive = Field(
+    sigma_px: Annotated[float, Field(gt=0, le=256)] = Field(
         default=5.0, description="Sigma of the Gaussian, pixels of the network's input"
     )
     loss_weight: fields.Positive = Field(default=1.0, description="Factor of this head's loss")
@@ -173,10 +175,10 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """How, how long and where the network is trained."""
 
-    batch_size: fields.Count = Field(
+    batch_size: fields.Size = Field(
         default=8, description="Images that pass at once, over all devices"
     )
-    accumulate_steps: fields.Count = Field(
+    accumulate_steps: fields.Size = Field(
         default=1,
         description="Batches whose gradients make one update, as one batch this many times as "
         "large",
@@ -187,7 +189,7 @@ class TrainingConfig(Section):
         "time",
     )
     epochs: fields.Count = Field(default=100, description="Epochs to train")
-    steps_per_epoch: fields.Count | None = Field(
+    steps_per_epoch: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
         default=None,
         description="Steps in an epoch; null: one pass over the training frames, at least 200",
     )

@@ -3,7 +3,6 @@
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +50,6 @@ class Feed:
         self._store = store
         self._labels = labels
         self._seed, self._batch_size, self._steps_per_epoch = schedule
-        self._order = lru_cache(maxsize=2)(self._order_of_epoch)
         self.held: DeviceCache | None = None
         if on_device:
             self.held = DeviceCache(
@@ -128,13 +126,10 @@ class Feed:
 
     def _indices(self, first_step: int, count: int) -> np.ndarray:
         epoch, position = divmod(first_step, self._steps_per_epoch)
-        return self._order(epoch)[position : position + count]
-
-    def _order_of_epoch(self, epoch: int) -> np.ndarray:
-        samples = self._steps_per_epoch * self._batch_size
-        return epoch_order(self._seed, epoch, len(self._store), samples).reshape(
-            -1, self._batch_size
-        )
+        count = min(count, self._steps_per_epoch - position)
+        first, samples = position * self._batch_size, count * self._batch_size
+        order = epoch_order(self._seed, epoch, len(self._store), samples, first)
+        return order.reshape(-1, self._batch_size)
 
     def close(self) -> None:
         """Stop reading ahead."""

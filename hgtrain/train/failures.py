@@ -113,7 +113,7 @@ def frames_of_step(config: Config, side: Subset, step: int, steps_per_epoch: int
 
     epoch, position = divmod(step, steps_per_epoch)
     batch = config.training.images_per_step
-    order = epoch_order(config.training.seed, epoch, len(side.frames), steps_per_epoch * batch)
-    chosen = np.unique(side.frames[order[position * batch : (position + 1) * batch]])
+    order = epoch_order(config.training.seed, epoch, len(side.frames), batch, position * batch)
+    chosen = np.unique(side.frames[order])
     named = ", ".join(side.dataset.location(int(frame)) for frame in chosen[:FRAMES_NAMED])
     return named + (f" and {len(chosen) - FRAMES_NAMED} more" if len(chosen) > FRAMES_NAMED else "")

@@ -1,8 +1,13 @@
 import json
+import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from hgtrain.config.load import config_json_schema, load_config
+from hgtrain.config.schema import Config
 from hgtrain.errors import ConfigError
 
 # Each text follows a first line `data: {train: a.h5}`; the message follows `a.yaml:`.
@@ -38,6 +43,10 @@ WRONG_VALUES = [
         "2: training.epochs must be at most 2147483647, got 3000000000",
     ),
     ("training: {epochs: [1, 2]}", "2: training.epochs must be a whole number, got [1, 2]"),
+    (
+        "training: {steps_per_epoch: 2147483647}",
+        "2: training.steps_per_epoch must be at most 10000000 or null, got 2147483647",
+    ),
     ("training: {seed: 4294967296}", "2: training.seed must be at most 4294967295, got 4294967296"),
     ("training: {seed: -1}", "2: training.seed must be at least 0, got -1"),
     (
@@ -83,6 +92,7 @@ WRONG_VALUES = [
         "model: {head: {loss_weight: -.inf}}",
         "2: model.head.loss_weight must be a finite number, got -Infinity",
     ),
+    ("model: {head: {sigma_px: 1e30}}", "2: model.head.sigma_px must be at most 256, got 1e+30"),
     ("augmentation: {noise_std: -1}", "2: augmentation.noise_std must be at least 0, got -1"),
     # true and false
     (
@@ -200,6 +210,16 @@ WRONG_VALUES = [
         "augmentation: {blur_sigma_px: [-1, 0]}",
         "2: augmentation.blur_sigma_px must have both ends at least 0, got [-1, 0] (null turns it "
         "off)",
+    ),
+    (
+        "augmentation: {blur_sigma_px: [0, 1e6]}",
+        "2: augmentation.blur_sigma_px must have both ends at most 50, got [0, 1000000.0] (null "
+        "turns it off)",
+    ),
+    (
+        "augmentation: {rotation_deg: [-1e300, 0]}",
+        "2: augmentation.rotation_deg must have both ends at least -10000, got [-1e+300, 0] (null "
+        "turns it off)",
     ),
     # paths
     ("output: {run_dir: ''}", '2: output.run_dir must be a path, got ""'),
@@ -319,6 +339,10 @@ WRONG_DATA = [
     ("data: {train: a.h5, channels: true}", "data.channels must be 1, 3 or null, got true"),
     ("data: {train: a.h5, input_scale: 4.5}", "data.input_scale must be at most 4, got 4.5"),
     ("data: {train: a.h5, input_scale: 0}", "data.input_scale must be greater than 0, got 0"),
+    (
+        "data: {train: a.h5, image_shape: [100000, 5, 1]}",
+        "data.image_shape must have sides of at most 65536 pixels, got [100000, 5, 1]",
+    ),
     (
         "data: {train: a.h5, cache: disk}",
         'data.cache must be auto, device, ram or none, got "disk"',
@@ -454,3 +478,36 @@ def test_no_value_of_a_key_gives_anything_but_a_config_or_a_config_error(tmp_pat
             load_config(path, [override])
         except ConfigError as error:
             assert key in str(error), override  # noqa: PT017 - either outcome is right
+
+
+def _numeric(section, path=()):
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _numeric(field.annotation, (*path, name))
+        elif re.search(r"\b(int|float)\b", repr(field.annotation)):
+            yield ".".join((*path, name))
+
+
+NUMERIC = list(_numeric(Config))
+
+
+def test_numeric_keys_are_found():
+    assert {"data.image_shape", "augmentation.gamma", "training.ema", "checkpoint.keep"} <= set(
+        NUMERIC
+    )
+    assert not {"training.xla", "output.run_dir", "data.group_by"} & set(NUMERIC)
+
+
+@given(
+    key=st.sampled_from(NUMERIC),
+    value=st.sampled_from([1e30, 10**30, -1e30, 1.7e308, 10**4000]),
+    form=st.sampled_from(
+        ["{}", "[{}, {}]", "[0, {}]", "[1, {}]", "[{}, 0]", "[{}, {}, 1]", "[8, {}, 3]"]
+    ),
+)
+@settings(max_examples=2000)
+def test_no_number_is_too_large_to_be_refused(tmp_path_factory, key, value, form):
+    path = tmp_path_factory.getbasetemp() / "huge.yaml"
+    path.write_text("data: {train: a.h5}\n")
+    with pytest.raises(ConfigError, match=re.escape(key)):
+        load_config(path, [f"{key}={form.format(value, value)}"])

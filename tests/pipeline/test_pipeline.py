@@ -66,6 +66,20 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     assert not np.array_equal(order[:20], np.arange(20))
 
 
+@pytest.mark.parametrize("first", [0, 1, 7, 19, 20, 33])
+@pytest.mark.parametrize("samples", [1, 3, 20, 45])
+def test_a_part_of_an_order_is_that_of_the_whole(first: int, samples: int) -> None:
+    whole = epoch_order(4, 2, 20, 100)
+    np.testing.assert_array_equal(
+        epoch_order(4, 2, 20, samples, first), whole[first : first + samples]
+    )
+
+
+def test_an_epoch_of_any_length_takes_no_memory() -> None:
+    # The whole would take 320 TB.
+    assert len(epoch_order(0, 0, 12, 8, 8 * (10**13 - 1))) == 8
+
+
 def test_the_largest_seed_has_an_order() -> None:
     assert sorted(epoch_order(2**32 - 1, 10**6, 5, 5)) == list(range(5))
 
