@@ -15,6 +15,7 @@ import numpy as np
 
 from hgtrain import files
 from hgtrain.config.schema import Config
+from hgtrain.coords import padded_length, resized_length
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.open_split import open_split
 from hgtrain.data.split import Split, files_of, split_from_json
@@ -79,7 +80,12 @@ def fit(
                 split.train.dataset,
                 split.validation.dataset,
             )
-        with layout.lock_run_dir(folder, resume) if is_chief else nullcontext():
+        is_default = not (run_dir or config.output.run_dir)
+        with (
+            layout.lock_run_dir(folder, resume, is_default)
+            if is_chief
+            else nullcontext(folder) as folder
+        ):
             for note in _notes(config, split) if is_chief else ():
                 say(note)
             from hgtrain.tensorflow_setup import import_tensorflow
@@ -169,8 +175,6 @@ def _notes(config: Config, split: Split) -> Iterable[str]:
 
 
 def _size_notes(config: Config, dataset: PoseDataset) -> Iterator[str]:
-    from hgtrain.coords import padded_length, resized_length
-
     scale, multiple = config.data.input_scale, config.model.backbone.max_stride
     height, width = (resized_length(side, scale) for side in dataset.image_shape[:2])
     padded = padded_length(height, multiple), padded_length(width, multiple)

@@ -1,14 +1,15 @@
 """A run directory: who may write to it, and the names of its files."""
 
 import fcntl
+import itertools
 import json
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hgtrain.errors import RunError
 from hgtrain.files import write_text
@@ -21,8 +22,19 @@ WRITTEN_BESIDE = (CONFIG, SPLIT, PROVENANCE, METRICS, BEST, EVALUATION, "report.
 
 
 def default_run_dir(config_name: str) -> Path:
-    """Return `runs/<config name>-<time>` below the working directory."""
-    return Path("runs") / f"{config_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """Return `runs/<config name>-<time>` below the working directory, with a number after it where that is there."""
+    wanted = Path("runs") / f"{config_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return next(folder for folder in _names(wanted) if not folder.exists())
+
+
+def _names(wanted: Path) -> Iterator[Path]:
+    """Give the wanted folder and then, without an end, those with 2, 3 ... after its name."""
+    yield wanted
+    yield from (wanted.with_name(f"{wanted.name}-{number}") for number in itertools.count(2))
+
+
+class _TakenError(RunError):
+    """A folder is another run's."""
 
 
 def check_free(folder: Path) -> None:
@@ -30,33 +42,52 @@ def check_free(folder: Path) -> None:
     # What may not even be looked into is refused when it is claimed.
     with suppress(OSError):
         if any((folder / name).exists() for name in (CONFIG, METRICS, BEST, CHECKPOINTS)):
-            raise RunError(
+            raise _TakenError(
                 f"{folder} holds a run already: continue it with --resume, or choose another "
                 "directory with --run-dir"
             )
 
 
 @contextmanager
-def lock_run_dir(folder: Path, resume: bool) -> Iterator[Path]:
+def lock_run_dir(folder: Path, resume: bool, is_default: bool = False) -> Iterator[Path]:
     """Make the folder this process's own to write to, creating it where needed.
 
-    The lock is the operating system's, so that it ends with the process however that ends; the file
-    says who holds it. Raises RunError when it cannot be written to, another process trains into it,
-    or it holds a run and `resume` is False.
+    is_default: nobody chose the name, so where another process came first the next free one is
+    taken instead. The lock is the operating system's, so that it ends with the process however that
+    ends; the file says who holds it. Raises RunError when it cannot be written to, another process
+    trains into it, or it holds a run and `resume` is False.
     """
+    for name in _names(folder):
+        try:
+            file = _locked(name, resume)
+        except _TakenError:
+            if not is_default:
+                raise
+        else:
+            break
+    with file:
+        _remove_leftovers(name)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield name
+
+
+def _locked(folder: Path, resume: bool) -> TextIO:
+    """Return the lock file of a folder, locked; see `claimed`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+")
     except OSError as error:
         raise RunError(f"{folder} cannot be used as a run directory: {error.strerror}") from error
-    with file:
+    with ExitStack() as on_error:
+        on_error.enter_context(file)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise RunError(
-                f"{folder} is being trained into by {file.read().strip() or 'another process'}"
-            ) from error
+            holder = file.read().strip() or "another process"
+            raise _TakenError(f"{folder} is being trained into by {holder}") from error
         except OSError as error:
             raise RunError(
                 f"{folder / LOCK} cannot be locked: {error.strerror}; choose another --run-dir"
@@ -64,11 +95,8 @@ def lock_run_dir(folder: Path, resume: bool) -> Iterator[Path]:
         if not resume:
             # Only now: a process that held the folder until a moment ago may have left a run in it.
             check_free(folder)
-        _remove_leftovers(folder)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield folder
+        on_error.pop_all()
+    return file
 
 
 def _remove_leftovers(folder: Path) -> None:

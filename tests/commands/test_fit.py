@@ -15,6 +15,7 @@ from hgtrain.commands import fit as fit_module
 from hgtrain.config.load import load_config
 from hgtrain.data import open_split
 from hgtrain.errors import DatasetError, RunError
+from hgtrain.rundir import layout
 from hgtrain.train import plan as plan_module
 from hgtrain.train.loop import State
 from hgtrain.train.observer import TrainingObserver
@@ -151,6 +152,20 @@ def test_waiting_for_frames_is_warned_of_once(config_file, tmp_path, capsys):
             capsys.readouterr().err.count("go on with data.cache: ram, which takes 0.00 GiB")
             == said
         )
+
+
+def test_where_another_run_has_the_name_that_nobody_chose_the_next_is_taken(
+    config_file, tmp_path, monkeypatch
+):
+    # As when both looked in the same second, before either had made its folder.
+    monkeypatch.setattr(layout, "default_run_dir", lambda name: tmp_path / name)
+    with layout.lock_run_dir(tmp_path / "tiny", resume=False):
+        folder, evaluation = fit(
+            config_file, None, "training.epochs=1", "training.steps_per_epoch=1"
+        )
+    assert folder == tmp_path / "tiny-2"
+    assert json_of(folder, "evaluation.json") == evaluation
+    assert [path.name for path in (tmp_path / "tiny").iterdir()] == ["lock"]
 
 
 # What a run leaves

@@ -49,6 +49,33 @@ def test_the_default_folder_is_named_by_config_and_time():
     assert re.fullmatch(r"runs/flies-\d{8}-\d{6}", str(layout.default_run_dir("flies")))
 
 
+def test_the_default_folder_is_another_where_there_is_one_of_this_second(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(layout.time, "strftime", lambda form: "20250102-101500")
+    for expected in ("flies-20250102-101500", "flies-20250102-101500-2", "flies-20250102-101500-3"):
+        assert layout.default_run_dir("flies") == Path("runs") / expected
+        (tmp_path / "runs" / expected).mkdir(parents=True)
+
+
+def test_a_default_folder_that_another_process_holds_is_left_for_the_next_name(
+    folder, other_process
+):
+    with (
+        layout.lock_run_dir(folder, resume=False, is_default=True) as second,
+        layout.lock_run_dir(folder, resume=False, is_default=True) as third,
+    ):
+        assert (second, third) == (folder.with_name("run-2"), folder.with_name("run-3"))
+        assert (third / "lock").read_text().startswith(f"process {os.getpid()} on ")
+    assert (folder / "lock").read_text().startswith(f"process {other_process.pid} on ")
+
+
+def test_a_default_folder_with_a_run_of_a_moment_ago_is_left_for_the_next_name(folder):
+    folder.mkdir()
+    (folder / "config.yaml").touch()
+    with layout.lock_run_dir(folder, resume=False, is_default=True) as claimed:
+        assert claimed == folder.with_name("run-2")
+
+
 def test_a_folder_is_made_with_those_above_it(tmp_path):
     with layout.lock_run_dir(tmp_path / "a" / "b", resume=False) as folder:
         assert folder.is_dir()
