@@ -24,13 +24,20 @@ WRITTEN_BESIDE = (CONFIG, SPLIT, PROVENANCE, METRICS, BEST, EVALUATION, "report.
 def default_run_dir(config_name: str) -> Path:
     """Return `runs/<config name>-<time>` below the working directory, with a number after it where that is there."""
     wanted = Path("runs") / f"{config_name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return next(folder for folder in _names(wanted) if not folder.exists())
+    return next(folder for folder in _names(wanted) if not _is_there(folder))
 
 
 def _names(wanted: Path) -> Iterator[Path]:
     """Give the wanted folder and then, without an end, those with 2, 3 ... after its name."""
     yield wanted
     yield from (wanted.with_name(f"{wanted.name}-{number}") for number in itertools.count(2))
+
+
+def _is_there(folder: Path) -> bool:
+    # What cannot even be looked for is refused when it is claimed.
+    with suppress(OSError):
+        return folder.exists()
+    return False
 
 
 class _TakenError(RunError):
@@ -53,11 +60,14 @@ def lock_run_dir(folder: Path, resume: bool, is_default: bool = False) -> Iterat
     """Make the folder this process's own to write to, creating it where needed.
 
     is_default: nobody chose the name, so where another process came first the next free one is
-    taken instead. The lock is the operating system's, so that it ends with the process however that
+    taken instead.
+    A folder that it made, and those above, go again when the block fails before anything else was
+    written there. The lock is the operating system's, so that it ends with the process however that
     ends; the file says who holds it. Raises RunError when it cannot be written to, another process
     trains into it, or it holds a run and `resume` is False.
     """
     for name in _names(folder):
+        made = [path for path in (name, *name.parents) if not _is_there(path)]
         try:
             file = _locked(name, resume)
         except _TakenError:
@@ -70,7 +80,26 @@ def lock_run_dir(folder: Path, resume: bool, is_default: bool = False) -> Iterat
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        yield name
+        try:
+            yield name
+        except BaseException:
+            _remove_unused(made)
+            raise
+
+
+def _remove_unused(made: list[Path]) -> None:
+    """Remove a folder with nothing in it but the lock, and then those above that are empty.
+
+    made: from inner to outer.
+
+    The lock is still held, so that no other process takes the folder meanwhile.
+    """
+    # Something is there that is not ours, or the folder was moved away.
+    with suppress(OSError):
+        if made and {path.name for path in made[0].iterdir()} == {LOCK}:
+            (made[0] / LOCK).unlink()
+            for folder in made:
+                folder.rmdir()
 
 
 def _locked(folder: Path, resume: bool) -> TextIO:

@@ -168,6 +168,16 @@ def test_where_another_run_has_the_name_that_nobody_chose_the_next_is_taken(
     assert [path.name for path in (tmp_path / "tiny").iterdir()] == ["lock"]
 
 
+def test_a_gpu_that_is_not_there_leaves_no_folder(config_file, tmp_path):
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("needs a machine without a GPU")
+    with pytest.raises(RunError, match=r"training.device is gpu, but TensorFlow finds none"):
+        fit(config_file, tmp_path / "runs" / "a", "training.device=gpu")
+    assert list(tmp_path.iterdir()) == []
+
+
 # What a run leaves
 
 

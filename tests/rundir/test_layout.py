@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,39 @@ def test_a_folder_with_a_run_is_claimed_to_resume_it(folder):
         assert (folder / "config.yaml").read_text() == "kept"
 
 
+@contextmanager
+def claimed_in_vain(folder):
+    with pytest.raises(RunError, match="vain"), layout.lock_run_dir(folder, resume=False):  # noqa: PT012
+        yield
+        raise RunError("in vain")
+
+
+@pytest.mark.parametrize("error", [RunError, KeyboardInterrupt])
+def test_a_folder_in_which_nothing_was_begun_goes_again_with_those_above(tmp_path, error):
+    with pytest.raises(error), layout.lock_run_dir(tmp_path / "a" / "b", resume=False):
+        raise error
+    assert names(tmp_path) == []
+
+
+def test_of_the_folders_above_those_that_others_use_stay(tmp_path):
+    with claimed_in_vain(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "other").mkdir()
+    assert names(tmp_path / "a") == ["other"]
+
+
+def test_a_folder_in_which_something_was_written_stays(folder):
+    with claimed_in_vain(folder):
+        (folder / "split.json").touch()
+    assert names(folder) == ["lock", "split.json"]
+
+
+def test_a_folder_that_was_there_before_stays(folder):
+    folder.mkdir()
+    with claimed_in_vain(folder):
+        pass
+    assert names(folder) == ["lock"]
+
+
 def test_a_folder_with_other_files_is_claimed(folder):
     folder.mkdir()
     (folder / "notes.txt").touch()
@@ -171,6 +205,7 @@ def test_a_folder_where_none_can_be_made_is_refused():
 
 
 def test_a_name_that_is_too_long_is_refused(tmp_path):
+    assert layout.default_run_dir("a" * 300)
     folder = tmp_path / ("a" * 300)
     layout.check_free(folder)
     with pytest.raises(RunError, match="cannot be used as a run directory: File name too long"):
