@@ -48,9 +48,9 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 )
 def fit(config: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
     """Train the network that CONFIG describes and evaluate the best of it."""
-    from hgtrain.config.load import load_config
-
     with StopRequest().listening() as stop:
+        from hgtrain.config.load import load_config
+
         loaded = load_config(config, overrides)
         from hgtrain.data.sandbox.open import start_preflight
 

@@ -137,7 +137,7 @@ def test_the_package_is_a_program():
 def test_importing_the_program_runs_nothing():
     import hgtrain.__main__
 
-    assert hgtrain.__main__.main is cli.main
+    assert callable(hgtrain.__main__.main)
 
 
 # Exit statuses
@@ -199,6 +199,37 @@ def test_a_signal_has_its_status_and_no_message(command, config, fit, stopped, s
     fit(raises=stopped)
     code, out, err = command("fit", config)
     assert (code, out, err.strip()) == (status, "", "")
+
+
+SIGNALLED = """
+import os, sys
+
+module, signum = sys.argv[1], int(sys.argv[2])
+
+class Signal:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signum)
+
+sys.meta_path.insert(0, Signal)
+from hgtrain.__main__ import main
+sys.argv = ["hgtrain", "fit", "a.yaml"]
+main()
+"""
+
+
+@pytest.mark.parametrize(("signum", "status"), [(2, 130), (15, 143)])
+@pytest.mark.parametrize(
+    "module",
+    ["hgtrain.cli", "click", "hgtrain.signals", "hgtrain.config.schema", "pydantic", "yaml"],
+)
+def test_a_signal_while_the_program_is_imported_has_its_status_and_no_message(
+    module, signum, status
+):
+    program = [sys.executable, "-c", SIGNALLED, module, str(signum)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
 
 
 # Results
