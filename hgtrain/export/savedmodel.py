@@ -10,7 +10,7 @@ from hgtrain.export.served import ExportedFile, Loaded, Served, Tolerance
 
 def write_savedmodel(served: Served, folder: Path, calibration: np.ndarray) -> list[ExportedFile]:
     """Write `served` to `folder` as SavedModel; return its files, for the check."""
-    signatures = {"serving_default": served.predict, "confmaps": served.confmaps}
+    signatures = {"serving_default": served.predict_any, "confmaps": served.confmaps_any}
     tf.saved_model.save(served, str(folder), signatures=signatures)
     return [ExportedFile("", _load_savedmodel, Tolerance(0.01, 1e-4))]
 

@@ -50,7 +50,30 @@ class Served(tf.Module):
         self.confmaps = tf.function(
             lambda image: {"confmaps": predictor.confmaps(image)}, [self.image]
         )
+        # Apart from `predict`: with a number of images that is computed TensorFlow Lite would be
+        # slow.
+        self.predict_any, self.confmaps_any = (
+            tf.function(_for_any_number(function), [self.image])
+            for function in (self.predict, self.confmaps)
+        )
 
 
 def _named(keypoints: tf.Tensor, confidence: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"keypoints": keypoints, "confidence": confidence}
+
+
+def _for_any_number(
+    function: Callable[[tf.Tensor], dict[str, tf.Tensor]],
+) -> Callable[..., dict[str, tf.Tensor]]:
+    """Return the function for no images too, of which oneDNN's fused convolutions give outputs of a wrong shape."""
+
+    def computed(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        count = tf.shape(image)[0]
+        blank = tf.zeros(
+            tf.concat([[tf.maximum(1 - count, 0)], tf.shape(image)[1:]], 0), image.dtype
+        )
+        return {
+            name: values[:count] for name, values in function(tf.concat([image, blank], 0)).items()
+        }
+
+    return computed

@@ -72,14 +72,17 @@ def resize(images: tf.Tensor, scale: float) -> tf.Tensor:
     rows = _resampling(tf.shape(images)[1], images.shape[1], scale)
     columns = _resampling(tf.shape(images)[2], images.shape[2], scale)
     _, height, width, channels = _sizes(images)
-    # Not as einsum: TensorFlow Lite's converter loses the sizes of what it makes of that.
-    resized = rows @ tf.reshape(tf.cast(images, tf.float32), (-1, height, width * channels))
-    resized = tf.transpose(
-        tf.reshape(resized, (-1, tf.shape(rows)[0], width, channels)), (0, 1, 3, 2)
+    # Not as einsum: TensorFlow Lite's converter loses the sizes of what it makes of that. Nor as a
+    # product for each
+    # image: of no images at all it makes none.
+    resized = tf.reshape(tf.transpose(tf.cast(images, tf.float32), (0, 3, 2, 1)), (-1, height))
+    resized = tf.reshape(
+        tf.matmul(resized, rows, transpose_b=True), (-1, channels, width, tf.shape(rows)[0])
     )
-    resized = tf.matmul(tf.reshape(resized, (-1, width)), columns, transpose_b=True)
-    resized = tf.reshape(resized, (-1, tf.shape(rows)[0], channels, tf.shape(columns)[0]))
-    return _rounded(tf.transpose(resized, (0, 1, 3, 2)))
+    resized = tf.reshape(tf.transpose(resized, (0, 1, 3, 2)), (-1, width))
+    resized = tf.matmul(resized, columns, transpose_b=True)
+    resized = tf.reshape(resized, (-1, channels, tf.shape(rows)[0], tf.shape(columns)[0]))
+    return _rounded(tf.transpose(resized, (0, 2, 3, 1)))
 
 
 def _sizes(images: tf.Tensor) -> list[Any]:

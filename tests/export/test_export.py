@@ -179,6 +179,14 @@ def test_tflite_predicts_at_the_size_it_was_given(
     np.testing.assert_allclose(points, predictor(images)[0], atol=0.02)
 
 
+@pytest.mark.parametrize("kind", ["float32", "float16", "int8"])
+def test_no_images_give_no_points_in_tflite(tflite: Path, kind: str) -> None:
+    points, confidence = hgtrain.export_formats._load_tflite(tflite / f"model_{kind}.tflite")(
+        np.zeros((0, 40, 24, 1), np.uint8)
+    )
+    assert (points.shape, confidence.shape) == ((0, 3, 2), (0, 3))
+
+
 @pytest.mark.slow
 def test_the_readme_of_tflite_loads_it(tflite: Path) -> None:
     assert run_alone(code_in(tflite / "README.md"), tflite)["shape"] == [2, 3, 2]
@@ -219,6 +227,27 @@ def test_bilinear_upsampling_is_exported_for_any_size(
     predictor = predictor_with(model, Preprocessing(1, 1.0, multiple=8), 4)
     (check,) = export(predictor, sample, tmp_path / "e", format_name, None, METADATA)
     assert check["keypoints_px"] <= check["tolerance_px"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format_name", ["savedmodel", "onnx"])
+@pytest.mark.parametrize(("input_scale", "interp_method"), [(1.0, "nearest"), (0.5, "bilinear")])
+def test_no_images_give_no_points(
+    sample: Sample, tmp_path: Path, format_name: str, input_scale: float, interp_method: str
+) -> None:
+    if format_name == "onnx":
+        pytest.importorskip("tf2onnx", reason="needs the extra onnx")
+        pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    backbone = TINY.model_copy(update={"interp_method": interp_method})
+    model = build_network(ModelConfig(backbone=backbone), 1, len(NAMES), all_stacks=False)
+    served = hgtrain.export_formats.Served(
+        Predictor(model, Geometry(1, input_scale, 8, 4)), 1, None
+    )
+    for file in hgtrain.export_formats.FORMATS[format_name].write(
+        served, tmp_path, fitted(sample.images[:2], (32, 40))
+    ):
+        points, confidence = file.load(tmp_path / file.name)(np.zeros((0, 32, 40, 1), np.uint8))
+        assert (points.shape, confidence.shape) == ((0, len(NAMES), 2), (0, len(NAMES)))
 
 
 @pytest.fixture(scope="module")
