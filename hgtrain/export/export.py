@@ -6,10 +6,11 @@ Written beside, checked against the run's own predictions, renamed.
 from pathlib import Path
 from typing import Any
 
+from hgtrain.errors import RunError
 from hgtrain.export.check import Sample, check, fitted
 from hgtrain.export.formats import FORMATS
 from hgtrain.export.readme import readme
-from hgtrain.export.served import Served
+from hgtrain.export.served import ExportedFile, Served
 from hgtrain.files import new_folder, write_json, write_text
 from hgtrain.predict.predictor import Predictor
 
@@ -28,8 +29,10 @@ def export(
 
     format_name: a key of FORMATS. size: height and width of the images where they are to be fixed.
     metadata: what metadata.json says of the run.
-    Raises RunError when the folder is taken, the format cannot be written, or a written file does
-    not predict what the run predicts; the folder is then as it was.
+    A file that does not predict what the run predicts is removed, and its check says so as
+    `problem`.
+    Raises RunError when the folder is taken, the format cannot be written, or no file is left; the
+    folder is then as it was.
     """
     target = FORMATS[format_name]
     if size is None and target.needs_size:
@@ -39,9 +42,10 @@ def export(
         served = Served(predictor, sample.images.shape[3], size)
         files = target.write(served, beside, sample.calibration)
         checks = [check(predictor, sample, file, beside, size is None) for file in files]
+        kept = _without_failed(files, checks, beside)
         document: dict[str, Any] = {
             "format": format_name,
-            "files": [file.name or "." for file in files],
+            "files": [file.name or "." for file in kept],
         }
         shape = [None, *(size or (None, None)), sample.images.shape[3]]
         keypoints = sample.points.shape[1]
@@ -54,3 +58,29 @@ def export(
         write_json(beside / "metadata.json", document)
         write_text(beside / "README.md", readme(folder.name, document))
     return checks
+
+
+def _without_failed(
+    files: list[ExportedFile], checks: list[dict[str, Any]], folder: Path
+) -> list[ExportedFile]:
+    """Return the files that passed their checks, and remove the others.
+
+    RunError when that is all of them.
+    """
+    passed = [file for file, check in zip(files, checks, strict=True) if "problem" not in check]
+    problems = [check["problem"] for check in checks if "problem" in check]
+    if not passed:
+        raise RunError(
+            "; ".join(problems)
+            + "; the export was removed: check on other frames with --data, or choose another --format"
+        )
+    for file in files:
+        if file not in passed:
+            (folder / file.name).unlink()
+    instead = " or ".join(file.name for file in passed)
+    for check in checks:
+        if "problem" in check:
+            check["problem"] += (
+                f"; it was removed: use {instead}, or check on other frames with --data"
+            )
+    return passed

@@ -11,6 +11,9 @@ from hgtrain.export.savedmodel import write_savedmodel
 from hgtrain.export.served import ExportedFile, Served
 from hgtrain.export.tflite import write_tflite
 
+FARTHEST = 10
+"""Where a map is nearly flat, a rounding moves the peak by more than everywhere else."""
+
 
 class Format(NamedTuple):
     """A format. write: (served, folder, calibration images) -> the files.

@@ -27,7 +27,7 @@ def write_onnx(served: Served, folder: Path, calibration: np.ndarray) -> list[Ex
             custom_op_handlers={"SelectV2": (_choose, [])},
             output_path=str(folder / "model.onnx"),
         )
-    return [ExportedFile("model.onnx", _load_onnx, Tolerance(0.02, 1e-4))]
+    return [ExportedFile("model.onnx", _load_onnx, Tolerance(0.01, 1e-4))]
 
 
 def _choose(context: Any, node: Any, name: str, arguments: Any) -> None:

@@ -17,7 +17,7 @@ _TFLITE = """\
 import numpy as np
 import tensorflow as tf  # or: from ai_edge_litert.interpreter import Interpreter
 
-predict = tf.lite.Interpreter("{folder}/model_float32.tflite").get_signature_runner()
+predict = tf.lite.Interpreter("{folder}/{file}").get_signature_runner()
 frames = np.zeros((2, {height}, {width}, {channels}), np.uint8)  # (frames, height, width, channels), 0..255
 found = predict(image=frames)
 print(found["keypoints"].shape, found["confidence"].shape)"""
@@ -63,7 +63,11 @@ def readme(folder: str, metadata: dict[str, Any]) -> str:
     fixed = height is not None
     example = (height, width) if fixed else metadata["image_shape"][:2]
     code = _USE[metadata["format"]].format(
-        folder=folder, height=example[0], width=example[1], channels=channels
+        folder=folder,
+        file=metadata["files"][0],
+        height=example[0],
+        width=example[1],
+        channels=channels,
     )
     return _PAGE.format(
         folder=folder,
@@ -80,6 +84,9 @@ def check_lines(checks: list[dict[str, Any]]) -> list[str]:
     """Return a sentence for each file that was checked."""
     lines = []
     for check in checks:
+        if "problem" in check:
+            lines.append(check["problem"])
+            continue
         parts = []
         if "keypoints_px" in check:
             parts.append(

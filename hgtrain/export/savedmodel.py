@@ -12,7 +12,7 @@ def write_savedmodel(served: Served, folder: Path, calibration: np.ndarray) -> l
     """Write `served` to `folder` as SavedModel; return its files, for the check."""
     signatures = {"serving_default": served.predict_any, "confmaps": served.confmaps_any}
     tf.saved_model.save(served, str(folder), signatures=signatures)
-    return [ExportedFile("", _load_savedmodel, Tolerance(0.01, 1e-4))]
+    return [ExportedFile("", _load_savedmodel, Tolerance(0.005, 1e-4))]
 
 
 def _load_savedmodel(folder: Path) -> Loaded:

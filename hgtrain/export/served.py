@@ -14,9 +14,13 @@ Loaded = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Tolerance(NamedTuple):
-    """By how much an exported model may differ from the run it is of."""
+    """By how much an exported model may differ from the run it is of.
 
-    keypoints_px: float
+    cells: of the maps, for 95% of all positions; the farthest may be `FARTHEST` times as far.
+    confidence: at most.
+    """
+
+    cells: float
     confidence: float
 
 

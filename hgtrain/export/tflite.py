@@ -24,8 +24,8 @@ def write_tflite(served: Served, folder: Path, calibration: np.ndarray) -> list[
         half.optimizations = [tf.lite.Optimize.DEFAULT]
         half.target_spec.supported_types = [tf.float16]
         contents = {
-            "model_float32.tflite": (exact, Tolerance(0.02, 1e-4)),
-            "model_float16.tflite": (half.convert(), Tolerance(0.1, 0.01)),
+            "model_float32.tflite": (exact, Tolerance(0.01, 1e-4)),
+            "model_float16.tflite": (half.convert(), Tolerance(0.05, 0.01)),
             "model_int8.tflite": (_quantized(served, exact, calibration), None),
         }
     for name, (content, _) in contents.items():

@@ -1,9 +1,20 @@
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from test_export import METADATA, spot_finder
+from tiny_run import make_frames
 
+import hgtrain.export.export
+import hgtrain.export.formats
 from hgtrain.errors import RunError
+from hgtrain.export.check import Sample
+from hgtrain.export.export import export
+from hgtrain.export.readme import check_lines
+from hgtrain.export.served import ExportedFile, Tolerance
+from hgtrain.predict.predictor import Geometry, Predictor
 from hgtrain.predict.saved_model import SavedModelPredictor, is_export
 
 
@@ -60,3 +71,93 @@ def test_a_damaged_model_is_named(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"broken")
     with pytest.raises(RunError, match=r"cannot be loaded as a SavedModel"):
         SavedModelPredictor(tmp_path)
+
+
+# What becomes of files that were checked
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(
+        spot_finder(), Geometry(channels=1, input_scale=1.0, multiple=8, stride=2), batch_size=8
+    )
+
+
+@pytest.fixture(scope="module")
+def sample() -> Sample:
+    images, points = (np.stack(parts) for parts in list(zip(*make_frames(20), strict=True))[:2])
+    return Sample(images, points, images[:5])
+
+
+def lite_files(monkeypatch: pytest.MonkeyPatch, predict) -> None:
+    """Let the format tflite write two files, of which `a.lite` is opened as `predict` and `b.lite` as the run."""
+
+    def write(served, folder: Path, calibration: np.ndarray) -> list[ExportedFile]:
+        for name in predict:
+            (folder / name).touch()
+        return [
+            ExportedFile(name, lambda path: predict[path.name], Tolerance(0.05, 0.01))
+            for name in predict
+        ]
+
+    monkeypatch.setitem(
+        hgtrain.export.FORMATS, "tflite", hgtrain.export_formats.Format(write, needs_size=True)
+    )
+
+
+def test_a_file_that_fails_its_check_goes_and_the_others_stay(
+    predictor: Predictor, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lite_files(
+        monkeypatch,
+        {"a.lite": lambda images: (predictor(images)[0] * np.nan, images), "b.lite": predictor},
+    )
+    failed, passed = export(predictor, sample, tmp_path / "out", "tflite", None, METADATA)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "README.md",
+        "b.lite",
+        "metadata.json",
+    ]
+    assert failed["problem"].endswith(
+        "it was removed: use b.lite, or check on other frames with --data"
+    )
+    assert check_lines([failed, passed])[0] == failed["problem"]
+    document = json.loads((tmp_path / "out" / "metadata.json").read_text())
+    assert (document["files"], document["check"][0]["keypoints_px"]) == (["b.lite"], None)
+    assert 'Interpreter("out/b.lite")' in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        # At stride 2 a twentieth of a cell is 0.1 px; 3 of 60 positions are 5%.
+        (2, 0.09, 60, True),
+        (2, 0.12, 60, False),
+        (2, 0.12, 2, True),
+        (2, 0.95, 2, True),
+        (2, 1.05, 2, False),
+        (4, 0.19, 60, True),
+        (4, 0.22, 60, False),
+    ],
+)
+def test_most_positions_must_be_near_by_the_stride_and_none_too_far(
+    predictor: Predictor,
+    sample: Sample,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple,
+) -> None:
+    stride, off_px, of_60, is_kept = case
+    scaled = Predictor(predictor.model, predictor.geometry._replace(stride=stride), 8)
+    monkeypatch.setattr("hgtrain.export.check._are_ties", lambda *arguments: np.zeros(3, bool))
+    monkeypatch.setattr("hgtrain.export.check.BATCHES", (20,))
+
+    def moved(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        points, confidence = scaled(images)
+        points.reshape(-1, 2)[:of_60, 0] += np.float32(off_px)
+        return points, confidence
+
+    lite_files(monkeypatch, {"a.lite": moved, "b.lite": scaled})
+    check, _ = export(scaled, sample, tmp_path / "out", "tflite", None, METADATA)
+    assert ("problem" not in check) == is_kept
+    assert (tmp_path / "out" / "a.lite").exists() == is_kept
