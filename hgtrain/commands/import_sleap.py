@@ -7,12 +7,16 @@ from hgtrain.log import say
 
 
 def import_sleap(model: Path, out: Path, train: Sequence[str], validation: Sequence[str]) -> None:
-    """Write the run of a SLEAP training folder to `out`; notes go to the log.
+    """Write the run of a SLEAP training folder, or of the config in it, to `out`.
+
+    Notes go to the log.
 
     Raises HgtrainError when the folder or the labels cannot be used.
     """
-    from hgtrain.sleap_import.training_config import read_sleap_config
+    from hgtrain.sleap_import.training_config import CONFIG_FILE, read_sleap_config
 
+    if model.name == CONFIG_FILE and model.is_file():
+        model = model.parent
     # Before TensorFlow, so that a wrong folder is answered at once.
     read_sleap_config(model)
     from hgtrain.tensorflow_setup import import_tensorflow

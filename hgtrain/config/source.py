@@ -18,6 +18,8 @@ from hgtrain.config.yaml import (
 from hgtrain.errors import ConfigError
 
 MAX_BYTES = 2**20
+HDF5 = b"\x89HDF\r\n\x1a\n"
+"""What such a file begins with; its library is not loaded here."""
 
 
 class Origin(NamedTuple):
@@ -47,6 +49,11 @@ def _read_text(path: str | PathLike[str]) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{name}: cannot be read: {reason}") from error
+    if data.startswith(HDF5):
+        raise ConfigError(
+            f"{name}: is a dataset, expected a config in YAML (`hgtrain init {name} -o "
+            "CONFIG.yaml` writes one for it)"
+        )
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{name}: larger than 1 MiB, expected a config in YAML")
     try:

@@ -12,7 +12,10 @@ from hgtrain.data.concatenated import Concatenated
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.formats import deepposekit, hgtrain_format, leap, sleap_package
 from hgtrain.errors import DatasetError
-from hgtrain.hdf5 import child_names, hdf5_errors_as_dataset_error, open_hdf5
+from hgtrain.hdf5 import child_names, hdf5_errors_as_dataset_error, is_hdf5, open_hdf5
+
+SUFFIXES = (".h5", ".hdf5", ".hdf", ".slp", ".mat", "")
+"""What HDF5 files are called."""
 
 
 class _Format(NamedTuple):
@@ -50,9 +53,20 @@ def open_dataset(path: str | Path, annotated_only: bool = True) -> PoseDataset:
     name = str(path)
     if name.startswith(BUILTIN):
         return hgtrain_format.open_file(builtin_file(name), annotated_only)
+    if Path(name).suffix.lower() not in SUFFIXES and Path(name).is_file() and not is_hdf5(name):
+        raise DatasetError(
+            f"{name} is not an HDF5 file: `hgtrain convert {name} NEW.h5` reads labels of other "
+            "programs"
+        )
     with closing(open_hdf5(name)) as file, hdf5_errors_as_dataset_error(name):
         known = next((known for known in FORMATS.values() if known.recognises(file)), None)
         if known is None:
+            if (csv := _deeplabcut_csv(file, name)) is not None:
+                raise DatasetError(
+                    f"{name} is of no known format: it holds labels of DeepLabCut without their "
+                    "images; convert the "
+                    f"CSV beside it with `hgtrain convert {csv} NEW.h5`"
+                )
             layouts = "; ".join(f"{name}: {known.layout}" for name, known in FORMATS.items())
             raise DatasetError(
                 f"{name} is of no known format: it holds {child_names(file)}, expected one of "
@@ -60,6 +74,17 @@ def open_dataset(path: str | Path, annotated_only: bool = True) -> PoseDataset:
                 "`hgtrain convert` reads more"
             )
     return known.open_file(name, annotated_only)
+
+
+def _deeplabcut_csv(file: h5py.File, name: str) -> Path | None:
+    """Return the CSV that DeepLabCut writes beside a table of pandas.
+
+    None where a file holds something else.
+    """
+    tables = (group for group in file.values() if isinstance(group, h5py.Group))
+    if not any("pandas_type" in group.attrs for group in tables):
+        return None
+    return Path(name).with_suffix(".csv")
 
 
 def open_all(paths: Sequence[str | Path], annotated_only: bool = True) -> PoseDataset:

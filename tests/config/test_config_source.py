@@ -147,3 +147,13 @@ def test_the_origin_of_a_missing_key_is_that_of_the_section_around_it(folder):
 
 def test_the_origin_of_a_missing_section_is_the_file(folder):
     assert ConfigSource(os.fspath("a.yaml")).origin(("model", "head")).text == "a.yaml"
+
+
+def test_a_dataset_given_as_the_config_is_named_with_the_command_that_writes_one(folder):
+    (folder / "flies.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with pytest.raises(ConfigError) as caught:
+        load_config("flies.h5")
+    assert str(caught.value) == (
+        "flies.h5: is a dataset, expected a config in YAML (`hgtrain init flies.h5 -o "
+        "CONFIG.yaml` writes one for it)"
+    )

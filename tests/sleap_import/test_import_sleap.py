@@ -54,6 +54,14 @@ def test_a_real_training_gives_the_maps_it_gave(real_data: Path, tmp_path: Path)
     assert run.config.model.head.sigma_px == 5.0
 
 
+def test_the_config_inside_stands_for_its_folder(model: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        commands, ["import-sleap", str(model / "training_config.json"), "-o", str(tmp_path / "run")]
+    )
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "run" / "best.keras").is_file()
+
+
 def test_the_run_predicts_what_the_network_does(
     model: Path, network: keras.Model, tmp_path: Path
 ) -> None:

@@ -92,7 +92,7 @@ class PackageImages:
             raise DatasetError(
                 f"{self.location(index)} is {_size(shape)}, but {self.location(0)} is "
                 f"{_size(self.shape)}: all images "
-                "must agree"
+                "must agree (`hgtrain convert` brings them to one shape)"
             )
 
     def _decode(self, index: int) -> np.ndarray:

@@ -333,3 +333,30 @@ def test_a_deeplabcut_project_is_converted_whole(tmp_path, real_data):
     np.testing.assert_allclose(snout, (21.521, 265.428), atol=1e-3)
     assert set(dataset.groups) == {"m4s1"}
     dataset.close()
+
+
+def test_labels_of_another_program_are_refused_with_the_command_that_reads_them(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text("{}")
+    with pytest.raises(
+        DatasetError,
+        match=rf"x\.json is not an HDF5 file: `hgtrain convert {path} NEW.h5` reads labels",
+    ):
+        open_dataset(path)
+
+
+def test_a_table_of_deeplabcut_is_refused_with_the_command_for_the_csv_beside_it(tmp_path):
+    path = tmp_path / "CollectedData_X.h5"
+    with h5py.File(path, "w") as file:
+        # As pandas marks what it writes.
+        file.create_group("df_with_missing").attrs["pandas_type"] = b"frame"
+    command = f"`hgtrain convert {tmp_path / 'CollectedData_X.csv'} NEW.h5`"
+    with pytest.raises(
+        DatasetError, match=rf"holds labels of DeepLabCut without their images; .*{command}$"
+    ):
+        open_dataset(path)
+
+
+def test_a_real_table_of_deeplabcut_is_known(real_data):
+    with pytest.raises(DatasetError, match=r"hgtrain convert .*CollectedData_Pranav\.csv"):
+        open_dataset(real_data / "openfield" / "labeled-data" / "m4s1" / "CollectedData_Pranav.h5")

@@ -362,7 +362,7 @@ BROKEN = {
             "attributes": {"height": 0},
         },
         r":/video0/video\[1\] is 6 x 5 .* but .*:/video0/video\[0\] is 4 x 5 \(height x width\) "
-        r"with 1 channel",
+        r".*`hgtrain convert`",
     ),
     "other channels": (
         {
