@@ -46,7 +46,9 @@ def open_frames(path: str, channels: int) -> FrameSource:
         return DatasetFrames(path)
     if Path(path).suffix.lower() in IMAGE_SUFFIXES:
         return ImageFrames(path, [Path(path)], channels)
-    return VideoFrames(path, channels)
+    video = VideoFrames(path, channels)
+    # Of a GIF whose frames have no delays FFmpeg reads the first alone.
+    return video if video.is_timed else ImageFrames(path, [Path(path)], channels)
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -96,7 +98,7 @@ class DatasetFrames:
 
 
 class ImageFrames:
-    """Image files, which may differ in size; of TIFF files all pages."""
+    """Image files, which may differ in size; of TIFF and GIF files all pages."""
 
     kind = "images"
     rate: float | None = None
@@ -117,7 +119,7 @@ class ImageFrames:
             yield read_image(place.file, self.channels, place.number)
 
     def place(self, index: int) -> Place:
-        """Return the image file and the page, 0 but for TIFF files of several."""
+        """Return the image file and the page, 0 but for TIFF and GIF files of several."""
         return self._places[index]
 
     def close(self) -> None:

@@ -1,3 +1,4 @@
+import re
 from contextlib import closing
 
 import h5py
@@ -128,6 +129,23 @@ def test_all_pages_of_a_tiff_file_are_read(tmp_path):
     assert [int(image.mean()) for image in frames] == [77, 0, 10, 20, 30, 40]
     assert frames.count == len(frames.files) == 6
     assert frames.place(3) == Place(str(tmp_path / "b.tif"), 2)
+
+
+@pytest.mark.parametrize("name", ["film.gif", "film.data"])
+def test_all_frames_of_a_gif_without_delays_are_read(tmp_path, name):
+    path = tmp_path / name
+    images = [Image.new("L", (20, 10), 30 * i) for i in range(5)]
+    images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=40)
+    assert open_frames(str(path), 1).kind == "video"
+    # Delays are in the graphic control extensions, which an older GIF has not.
+    path.write_bytes(re.sub(rb"\x21\xf9\x04.{4}\x00", b"", path.read_bytes(), flags=re.DOTALL))
+    with closing(open_frames(str(path), 1)) as frames:
+        assert (frames.count, frames.shape, frames.place(3)) == (
+            5,
+            (5, 10, 20, 1),
+            Place(str(path), 3),
+        )
+        assert [int(image.mean()) for image in frames] == [0, 30, 60, 90, 120]
 
 
 def test_a_dataset_behind_a_user_block_is_one(tmp_path):

@@ -24,8 +24,8 @@ def image_size(file: str) -> tuple[int, int] | None:
 
 
 def page_count(file: Path) -> int:
-    """Return the number of pages of a TIFF file, 1 for every other and where it cannot be read."""
-    if file.suffix.lower() not in (".tif", ".tiff"):
+    """Return the number of pages of a TIFF or GIF file, 1 for every other and where it cannot be read."""
+    if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"):
         return 1
     try:
         with Image.open(file) as image:

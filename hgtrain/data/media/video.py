@@ -26,6 +26,7 @@ class VideoFrames:
         with closing(self._open()) as container:
             stream = container.streams.video[0]
             self.rate = float(stream.average_rate or 0) or None
+            self.is_timed = self.rate is not None or container.format.name != "gif"
             seconds = (container.duration or 0) / 1e6
             self.count = stream.frames or round(seconds * (self.rate or 0))
             self.shape: tuple[int, int, int, int] | None = (
