@@ -42,7 +42,7 @@ A network that finds {count} keypoints of one animal in an image, written by hgt
 {code}
 ```
 
-- `image`: uint8 `(frames, {sides}, {channels})`.
+- `image`: uint8 `(frames, {sides}, {channels})`{at_least}.
 - `keypoints`: float32 `(frames, {count}, 2)`, x then y in pixels of that image, pixel centres at integers.
 - `confidence`: float32 `(frames, {count})`, 0 to 1.
 
@@ -73,6 +73,8 @@ def readme(folder: str, metadata: dict[str, Any]) -> str:
         folder=folder,
         code=code,
         count=len(metadata["keypoint_names"]),
+        # Its own convolutions fail on none, and what would keep them from it makes the others slow.
+        at_least=", of at least one frame" if metadata["format"] == "tflite" else "",
         sides=f"{height}, {width}" if fixed else "any height, any width",
         channels=channels,
         names=", ".join(metadata["keypoint_names"]),
