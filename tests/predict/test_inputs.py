@@ -1,6 +1,8 @@
 import re
+import struct
 from contextlib import closing
 
+import av
 import h5py
 import numpy as np
 import pytest
@@ -60,8 +62,6 @@ def test_text_named_as_a_video_is_refused(tmp_path):
 
 
 def test_a_sound_file_has_no_video_stream(tmp_path):
-    import av
-
     file = tmp_path / "sound.wav"
     with av.open(str(file), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
@@ -219,3 +219,82 @@ def test_what_was_read_before_an_error_is_given_first():
     with pytest.raises(DatasetError, match="broken"):
         given.extend(batches(breaking(), 4))
     assert [batch.shape for batch in given] == [(1, 2, 2, 1)]
+
+
+PICTURE = np.full((60, 40), 60, np.uint8)
+"""A tall picture, bright at the top right and dim at the bottom left, as a viewer is to see it."""
+PICTURE[8:20, 24:36] = 240
+PICTURE[40:52, 8:20] = 150
+
+STORED = {
+    1: lambda up: up,
+    2: lambda up: up[:, ::-1],
+    3: lambda up: up[::-1, ::-1],
+    4: lambda up: up[::-1],
+    5: lambda up: up.T,
+    6: lambda up: np.rot90(up, 1),
+    7: lambda up: up[::-1, ::-1].T,
+    8: lambda up: np.rot90(up, -1),
+}
+"""How a camera stores the picture of each EXIF orientation (EXIF 2.3, 4.6.4).
+
+6 is shown turned clockwise.
+"""
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_read_as_viewers_show_it(tmp_path, orientation, suffix, channels):
+    stored, exif = Image.fromarray(np.ascontiguousarray(STORED[orientation](PICTURE))), Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(
+        tmp_path / f"photo{suffix}", exif=exif, **({"quality": 95} if suffix == ".jpg" else {})
+    )
+    frames = open_frames(str(tmp_path), channels)
+    (image,) = frames
+    assert frames.shape == (1, 60, 40, channels)
+    np.testing.assert_allclose(image, np.repeat(PICTURE[..., None], channels, -1), atol=12)
+
+
+def write_turned(path, stored, matrix):
+    """Write a film of one picture whose header has the first two rows of this display matrix."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = *stored.shape, "yuv420p"
+        stream.options = {"qscale": "2"}
+        grey = np.ascontiguousarray(np.repeat(stored[..., None], 3, -1))
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+    data = path.read_bytes()
+    unity = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    track = data.index(b"tkhd")
+    at = data.index(unity, track)
+    (a, b), (c, d) = matrix
+    turned = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    path.write_bytes(data[:at] + turned + data[at + len(unity) :])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("matrix", "store"),
+    [
+        (((1, 0), (0, 1)), STORED[1]),
+        (((-1, 0), (0, 1)), STORED[2]),
+        (((-1, 0), (0, -1)), STORED[3]),
+        (((1, 0), (0, -1)), STORED[4]),
+        (((0, 1), (1, 0)), STORED[5]),
+        (((0, 1), (-1, 0)), STORED[6]),
+        (((0, -1), (-1, 0)), STORED[7]),
+        (((0, -1), (1, 0)), STORED[8]),
+    ],
+)
+def test_a_film_is_read_as_players_show_it(tmp_path, matrix, store):
+    frames = open_frames(str(write_turned(tmp_path / "phone.mp4", store(PICTURE), matrix)), 1)
+    images = list(frames)
+    assert frames.shape == (3, 60, 40, 1)
+    # Within the squares, for the codec blurs their edges.
+    assert [(int(image[14, 30, 0]), int(image[46, 14, 0])) for image in images] == [
+        (pytest.approx(240, abs=12), pytest.approx(150, abs=12))
+    ] * 3

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hgtrain.errors import DatasetError
+from hgtrain.predict.inputs import UPRIGHT, orientation
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 UNREADABLE_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -15,10 +16,10 @@ MODES = {1: ("L", "gray"), 3: ("RGB", "rgb24")}
 
 
 def image_size(file: str) -> tuple[int, int] | None:
-    """Return width and height of an image file from its header, None when it has none that can be read."""
+    """Return width and height of an image file as viewers show it, None when it has no header that can be read."""
     try:
         with Image.open(file) as image:
-            return image.size
+            return image.size if orientation(image) < 5 else image.size[::-1]
     except UNREADABLE_IMAGE:
         return None
 
@@ -35,17 +36,20 @@ def page_count(file: Path) -> int:
 
 
 def read_image(file: str, channels: int, page: int = 0) -> np.ndarray:
-    """Return a page of an image file as `(H, W, channels)` uint8.
+    """Return a page of an image file as `(H, W, channels)` uint8, turned as its EXIF data say, as viewers do.
 
     DatasetError when it cannot be read.
-
     Of 16 bits the upper 8 are taken.
     """
     try:
-        with Image.open(file) as image:
+        # Not by its name: Pillow maps a file, and then turns an uncompressed TIFF that lies on its
+        # side wrongly.
+        with Path(file).open("rb") as data, Image.open(data) as image:
             if page:
                 image.seek(page)
-            pixels = _eight_bits(file, image, channels)
+            turned = orientation(image)
+            picture = image.transpose(UPRIGHT[turned]) if turned > 1 else image
+            pixels = _eight_bits(file, picture, channels)
     except UnidentifiedImageError as error:
         size = Path(file).stat().st_size
         raise DatasetError(f"{file}: is no image that can be read ({size} bytes)") from error

@@ -9,13 +9,14 @@ import numpy as np
 from hgtrain.data.media.frame_source import Place
 from hgtrain.data.media.image_files import MODES
 from hgtrain.errors import DatasetError
+from hgtrain.predict.inputs import display_matrix, first_size, upright
 
 if TYPE_CHECKING:
     import av
 
 
 class VideoFrames:
-    """The frames of a video's first video stream, in the order they are shown in."""
+    """The frames of a video's first video stream, in the order they are shown in, turned as its header says."""
 
     kind = "video"
 
@@ -29,12 +30,8 @@ class VideoFrames:
             self.is_timed = self.rate is not None or container.format.name != "gif"
             seconds = (container.duration or 0) / 1e6
             self.count = stream.frames or round(seconds * (self.rate or 0))
-            self.shape: tuple[int, int, int, int] | None = (
-                self.count,
-                stream.height,
-                stream.width,
-                channels,
-            )
+            height, width = first_size(container) or (stream.height, stream.width)
+            self.shape: tuple[int, int, int, int] | None = (self.count, height, width, channels)
 
     def _open(self) -> "av.container.InputContainer":
         import av
@@ -64,7 +61,9 @@ class VideoFrames:
                     packets += packet.size > 0
                     for frame in packet.decode():
                         pixels = frame.to_ndarray(format=MODES[self.channels][1])
-                        yield pixels.reshape(*pixels.shape[:2], self.channels)
+                        yield upright(
+                            pixels.reshape(*pixels.shape[:2], self.channels), display_matrix(frame)
+                        )
                         frames += 1
             except av.FFmpegError as error:
                 raise DatasetError(
