@@ -45,6 +45,13 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes the picture of the stored pixels, by EXIF orientation; 1 is as stored."""
+TELL_DURATION = {"matroska", "flv", "avi", "asf", "mov"}
+"""FFmpeg's names of containers whose header has the film's length.
+
+Of others it is an estimate from what is there.
+"""
+FEWER_ALLOWED = 3
+"""Frames that a film may end before its header says, for durations are rounded and frames are dropped."""
 READ_AT_ONCE = 32
 
 
@@ -79,7 +86,9 @@ def images_in(folder: Path) -> list[Path]:
 
     DatasetError for none.
     """
-    images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    # macOS puts what a foreign disk cannot keep of an image into a file of its name behind "._".
+    files = [path for path in folder.iterdir() if not path.name.startswith("._")]
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         raise DatasetError(f"{folder}: has no image files, expected {', '.join(IMAGE_SUFFIXES)}")
     return sorted(
@@ -179,13 +188,45 @@ def first_size(container: "av.container.InputContainer") -> tuple[int, int] | No
     return height, width
 
 
+def end_of(packet: "av.Packet", stream: "av.VideoStream") -> float:
+    """Return when the frame of a packet ends, in seconds from the stream's start.
+
+    0 for an empty packet.
+    """
+    shown = packet.dts if packet.pts is None else packet.pts
+    if not packet.size or shown is None or stream.time_base is None:
+        return 0.0
+    lasts = (
+        packet.duration * stream.time_base if packet.duration else 1 / (stream.average_rate or 1)
+    )
+    return float((shown - (stream.start_time or 0)) * stream.time_base + lasts)
+
+
+def promised_frames(container: "av.container.InputContainer") -> tuple[int, int]:
+    """Return how many frames the header promises, 0 where it does not, and how many fewer are no damage."""
+    stream, names = container.streams.video[0], set(container.format.name.split(","))
+    rate = float(stream.average_rate or 0)
+    if stream.frames:
+        # Only MP4 and its kin list the frames; others count places, and a recorder may have dropped
+        # frames at the end.
+        return stream.frames, 0 if "mov" in names else FEWER_ALLOWED
+    if not names & TELL_DURATION:
+        return 0, 0
+    tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
+    if tag:
+        return round((int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])) * rate), FEWER_ALLOWED
+    # The longest stream's: sound may go on for a little.
+    sound = round(rate) if len(container.streams) > 1 else 0
+    return round((container.duration or 0) / 1e6 * rate), FEWER_ALLOWED + sound
+
+
 def display_matrix(frame: "av.VideoFrame") -> np.ndarray | None:
     """Return a, b; c, d of a frame's display matrix, None for none.
 
     X, y are shown at a x + c y, b x + d y.
     """
     found = frame.side_data.get("DISPLAYMATRIX")
-    return None if found is None else np.frombuffer(bytes(found), np.int32)[:6].reshape(2, 3)[:, :2]
+    return None if found is None else np.frombuffer(bytes(found), np.int32)[:6].reshape(2, 3)[:, :2]  # type: ignore[call-overload]
 
 
 def upright(pixels: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:

@@ -1,6 +1,7 @@
 import re
 import struct
 from contextlib import closing
+from fractions import Fraction
 
 import av
 import h5py
@@ -298,3 +299,79 @@ def test_a_film_is_read_as_players_show_it(tmp_path, matrix, store):
     assert [(int(image[14, 30, 0]), int(image[46, 14, 0])) for image in images] == [
         (pytest.approx(240, abs=12), pytest.approx(150, abs=12))
     ] * 3
+
+
+def write_film(path, shown=range(60), codec="mjpeg"):
+    """Write a film of 20 frames a second of noise, whose frames are those of these numbers."""
+    random = np.random.default_rng(0)
+    with av.open(
+        str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mov" else {}
+    ) as container:
+        stream = container.add_stream(codec, rate=20)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for number in shown:
+            frame = av.VideoFrame.from_ndarray(
+                random.integers(0, 255, (64, 64, 3), np.uint8), format="rgb24"
+            )
+            frame.pts, frame.time_base = number, Fraction(1, 20)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+CONTAINERS = [
+    ("film.mkv", "mjpeg"),
+    ("film.avi", "mjpeg"),
+    ("film.mov", "mjpeg"),
+    ("film.flv", "flv"),
+]
+
+
+@pytest.mark.parametrize(("name", "codec"), [*CONTAINERS, ("film.ts", "mpeg2video")])
+def test_a_whole_film_is_whole_in_every_container(tmp_path, name, codec):
+    assert len(list(open_frames(str(write_film(tmp_path / name, codec=codec)), 1))) == 60
+
+
+@pytest.mark.parametrize(("name", "codec"), CONTAINERS)
+def test_a_film_cut_at_60_percent_is_known_in_every_container(tmp_path, name, codec):
+    film = write_film(tmp_path / name, codec=codec)
+    film.write_bytes(film.read_bytes()[: film.stat().st_size * 6 // 10])
+    read = []
+    with pytest.raises(
+        DatasetError,
+        match=r"film\.\w+: (ends after 3\d frames, its header promises 6\d|breaks after)",
+    ):
+        read.extend(open_frames(str(film), 1))
+    assert 30 <= len(read) <= 40
+
+
+@pytest.mark.parametrize("name", ["film.avi", "film.mkv", "film.mov"])
+def test_a_film_with_dropped_frames_is_whole(tmp_path, name):
+    kept = [number for number in range(60) if number % 7 not in (3, 4)]
+    assert len(list(open_frames(str(write_film(tmp_path / name, kept)), 1))) == len(kept)
+
+
+@pytest.mark.parametrize("delays", [None, 0, [50, 50, 3000]])
+def test_a_gif_is_whole_whatever_its_delays(tmp_path, delays):
+    pages = [Image.new("L", (20, 10), 60 * i) for i in range(3)]
+    options = {} if delays is None else {"duration": delays}
+    pages[0].save(tmp_path / "film.gif", save_all=True, append_images=pages[1:], **options)
+    assert len(list(open_frames(str(tmp_path / "film.gif"), 1))) == 3
+
+
+def test_a_film_without_a_frame_is_refused(tmp_path):
+    film = write_film(tmp_path / "film.mkv")
+    cluster = film.read_bytes().index(b"\x1f\x43\xb6\x75")
+    film.write_bytes(film.read_bytes()[: cluster + 12])
+    with pytest.raises(
+        DatasetError, match=r"film\.mkv: ends after 0 frames, its header promises 60"
+    ):
+        list(open_frames(str(film), 1))
+
+
+def test_files_that_macos_puts_beside_images_are_left_out(tmp_path):
+    folder = write_images(tmp_path / "a", ["img1.png", "img2.png"])
+    for name in ("._img1.png", "._img2.png"):
+        (folder / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(200))
+    assert [int(image.mean()) for image in open_frames(str(folder), 1)] == [0, 10]

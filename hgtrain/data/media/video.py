@@ -9,7 +9,7 @@ import numpy as np
 from hgtrain.data.media.frame_source import Place
 from hgtrain.data.media.image_files import MODES
 from hgtrain.errors import DatasetError
-from hgtrain.predict.inputs import display_matrix, first_size, upright
+from hgtrain.predict.inputs import display_matrix, end_of, first_size, promised_frames, upright
 
 if TYPE_CHECKING:
     import av
@@ -53,12 +53,14 @@ class VideoFrames:
         import av
 
         packets = frames = 0
+        end = 0.0
         with closing(self._open()) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             try:
                 for packet in container.demux(stream):
                     packets += packet.size > 0
+                    end = max(end, end_of(packet, stream))
                     for frame in packet.decode():
                         pixels = frame.to_ndarray(format=MODES[self.channels][1])
                         yield upright(
@@ -70,11 +72,15 @@ class VideoFrames:
                     f"{self.path}: breaks after frame {frames - 1}: {reason(error)}"
                 ) from error
             # Packets and not frames: an edit list may tell the decoder to leave frames out.
-            if packets < stream.frames:
+            reached = max(packets, round(end * (self.rate or 0)))
+            promised, allowed = promised_frames(container)
+            if reached < promised - allowed:
                 raise DatasetError(
-                    f"{self.path}: ends after {frames} frames, its header promises "
-                    f"{stream.frames}: the file is cut off"
+                    f"{self.path}: ends after {frames} frames, its header promises {promised}: "
+                    "the file is cut off"
                 )
+            if not frames:
+                raise DatasetError(f"{self.path}: has no frames")
 
     def place(self, index: int) -> Place:
         """Return the video and the frame's number."""
