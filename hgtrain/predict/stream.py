@@ -44,7 +44,9 @@ class Sink(Protocol):
 
 
 def predict_all(model: Model, sources: Sequence[FrameSource], sink: Sink) -> list[DatasetError]:
-    """Predict every frame of every source; return what broke, empty when nothing did.
+    """Predict every frame of every source.
+
+    Return what broke or had no frames, empty when nothing did.
 
     A source that breaks gives the frames before the break, and the next one follows.
     """
@@ -62,6 +64,10 @@ def predict_all(model: Model, sources: Sequence[FrameSource], sink: Sink) -> lis
                         first += len(images)
                         done += len(images)
                         reporter.update(done, f"{done / (time.monotonic() - started):.1f} frames/s")
+                    if not first:
+                        problems.append(
+                            DatasetError(f"{source.path}: has no frames, nothing is predicted")
+                        )
                 except DatasetError as error:
                     problems.append(error)
     finally:

@@ -27,6 +27,8 @@ class Brightness:
 class Listed:
     """Images of brightness first, first + 1, ..., that may break."""
 
+    path = "film.gif"
+
     def __init__(self, first, count, breaks=False):
         self.first, self.count, self.breaks = first, count, breaks
 
@@ -64,8 +66,12 @@ def test_a_source_that_breaks_keeps_its_frames_and_the_next_follows():
     assert values == [0, 1, 2, 3, 4, 50, 51]
 
 
-def test_no_frames_are_no_predictions():
-    assert run(Listed(0, 0))[:2] == ([], [])
+def test_a_source_without_frames_is_a_problem_and_the_next_follows():
+    problems, places, *_ = run(Listed(0, 0), Listed(50, 1))
+    assert [str(problem) for problem in problems] == [
+        "film.gif: has no frames, nothing is predicted"
+    ]
+    assert places == [(1, 0)]
 
 
 def test_one_animal_gets_an_axis_and_its_mean_confidence_as_score():
