@@ -23,6 +23,19 @@ HEADER_CHECK_BYTES = 2**28
 """In larger files only the first image of each video is looked at when opening."""
 
 
+class Crop(NamedTuple):
+    """What a video shows of its stored images.
+
+    Columns left to right and rows top to bottom, which may lie outside.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    fill: int
+
+
 class Video(NamedTuple):
     """Images of one video: `rows` says which row holds a frame number.
 
@@ -33,6 +46,7 @@ class Video(NamedTuple):
     rows: dict[int, int]
     is_encoded: bool
     is_bgr: bool
+    crop: Crop | None = None
 
 
 Row = tuple[Video, int]
@@ -53,7 +67,10 @@ class PackageImages:
 
     def __reduce__(self) -> tuple:
         # The names tell all else but what a frame's number is, which the rows stand for.
-        videos = [(video.images.name, video.is_encoded, video.is_bgr) for video in self._videos]
+        videos = [
+            (video.images.name, video.is_encoded, video.is_bgr, video.crop)
+            for video in self._videos
+        ]
         return _package_again, (
             file_place(self._videos[0].images.file),
             videos,
@@ -66,7 +83,9 @@ class PackageImages:
         images = np.empty((len(rows), *self.shape), np.uint8)
         for index, row in enumerate(rows.tolist()):
             video, at = self._row(row)
-            images[index] = self._decode(row) if video.is_encoded else read_array(video.images, at)
+            images[index] = _cropped(
+                self._decode(row) if video.is_encoded else read_array(video.images, at), video.crop
+            )
         return images
 
     def location(self, row: int) -> str:
@@ -81,7 +100,7 @@ class PackageImages:
             video, row = self._row(index)
             if video.images.name not in seen or (all_headers and video.is_encoded):
                 seen.add(video.images.name)
-                self._check_shape(_stored_shape(video, row), index)
+                self._check_shape(_shown_shape(_stored_shape(video, row), video.crop), index)
 
     def _row(self, index: int) -> Row:
         video, row = self._at[index].tolist()
@@ -98,9 +117,10 @@ class PackageImages:
     def _decode(self, index: int) -> np.ndarray:
         video, row = self._row(index)
         with _image_file(video, row) as image:
-            self._check_shape(_image_shape(image, video, row), index)
+            stored = _image_shape(image, video, row)
+            self._check_shape(_shown_shape(stored, video.crop), index)
             try:
-                pixels = np.asarray(image).reshape(self.shape)
+                pixels = np.asarray(image).reshape(stored)
             except (OSError, SyntaxError, ValueError) as error:
                 raise DatasetError(f"{self.location(index)} cannot be decoded: {error}") from error
         return pixels[..., ::-1] if video.is_bgr else pixels
@@ -112,14 +132,14 @@ def package_images(rows: list[Row]) -> PackageImages:
     videos = list({video.images.name: video._replace(rows={}) for video, _ in rows}.values())
     numbers = {video.images.name: number for number, video in enumerate(videos)}
     at = np.array([(numbers[video.images.name], row) for video, row in rows], np.int64)
-    images = PackageImages(videos, at, _stored_shape(*rows[0]))
+    images = PackageImages(videos, at, _shown_shape(_stored_shape(*rows[0]), rows[0][0].crop))
     images.check_headers()
     return images
 
 
 def _package_again(
     where: FilePlace,
-    videos: list[tuple[str, bool, bool]],
+    videos: list[tuple[str, bool, bool, Crop | None]],
     at: np.ndarray,
     shape: tuple[int, int, int],
 ) -> PackageImages:
@@ -130,10 +150,27 @@ def _package_again(
             {},
             is_encoded,
             is_bgr,
+            crop,
         )
-        for name, is_encoded, is_bgr in videos
+        for name, is_encoded, is_bgr, crop in videos
     ]
     return PackageImages(again, at, shape)
+
+
+def _shown_shape(stored: tuple[int, int, int], crop: Crop | None) -> tuple[int, int, int]:
+    return stored if crop is None else (crop.bottom - crop.top, crop.right - crop.left, stored[2])
+
+
+def _cropped(pixels: np.ndarray, crop: Crop | None) -> np.ndarray:
+    if crop is None:
+        return pixels
+    top, bottom = np.clip((crop.top, crop.bottom), 0, pixels.shape[0]).tolist()
+    left, right = np.clip((crop.left, crop.right), 0, pixels.shape[1]).tolist()
+    shown = np.full(_shown_shape(pixels.shape, crop), crop.fill, np.uint8)
+    shown[top - crop.top : bottom - crop.top, left - crop.left : right - crop.left] = pixels[
+        top:bottom, left:right
+    ]
+    return shown
 
 
 def _row_place(video: Video, row: int) -> str:

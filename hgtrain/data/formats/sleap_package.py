@@ -7,7 +7,8 @@ raw images `(N, H, W, C)`; `/videoN/frame_numbers` says which frame of the video
 
 Only what users labelled counts: predicted instances, and frames without any other, are left out.
 Before format 1.1 the corner of the first pixel was (0, 0), so half a pixel is taken off the points,
-as sleap-io does.
+as sleap-io does. From format 2.3 on `/video_crops` says what part of the stored images a video
+shows; its points are in that part's pixels.
 """
 
 import json
@@ -20,7 +21,7 @@ import numpy as np
 
 from hgtrain.data.dataset import NOT_LABELLED, VISIBLE, PoseDataset
 from hgtrain.data.formats.base import FileDataset, Labels, make_labels
-from hgtrain.data.formats.sleap_images import Row, Video, package_images
+from hgtrain.data.formats.sleap_images import Crop, Row, Video, package_images
 from hgtrain.errors import DatasetError
 from hgtrain.hdf5 import as_text, get_dataset, get_item, hdf5_path, open_for_dataset, read_array
 from hgtrain.skeleton import Skeleton, check_skeleton
@@ -117,11 +118,12 @@ def _read_videos(file: h5py.File, format_id: float, frames: np.ndarray) -> dict[
             '"Export Labels Package", in sleap-io by labels.save("x.pkg.slp", embed="user")'
         )
     numbers = _numbers_in_frames(file, frames, groups)
+    crops = _read_crops(file)
     videos = {}
     for number, group in numbers.items():
         # What sleap-io writes for a video without any labelled frame.
         if getattr(get_item(file, f"video{group}/video"), "shape", None) != (0,):
-            videos[number] = _read_video(file, group, format_id)
+            videos[number] = _read_video(file, group, format_id)._replace(crop=crops.get(group))
     return videos
 
 
@@ -141,18 +143,47 @@ def _numbers_in_frames(file: h5py.File, frames: np.ndarray, groups: list[int]) -
     used = {int(number) for number in frames["video"]}
     if len(used) != len(rows) or max(used, default=0) != len(rows) - 1:
         return {group: group for group in groups}
-    numbers = {}
-    for position, row in enumerate(rows):
-        try:
-            dataset = str(json.loads(as_text(row))["backend"].get("dataset"))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+    numbers = {position: _group_of(file, position, row) for position, row in enumerate(rows)}
+    return {position: group for position, group in numbers.items() if group in groups}
+
+
+def _group_of(file: h5py.File, position: int, row: Any) -> int:
+    """Return the number of the group that a row of /videos_json names, -1 where it names none."""
+    try:
+        dataset = str(json.loads(as_text(row))["backend"].get("dataset"))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{file.filename}:/videos_json[{position}] is not understood: {error!r}"
+        ) from error
+    match = re.fullmatch(r"/?video(\d+)/video", dataset)
+    return int(match[1]) if match else -1
+
+
+def _read_crops(file: h5py.File) -> dict[int, Crop]:
+    """Return what the videos show of their stored images, by the group's number.
+
+    Empty when all is shown.
+    """
+    if "video_crops" not in file:
+        return {}
+    rows = read_array(get_dataset(file, "videos_json", "OS", (1,), "(videos,) JSON text"))
+    where = f"{file.filename}:/video_crops"
+    try:
+        entries = json.loads(as_text(file["video_crops"][()]))
+        found = {
+            int(entry["video"]): Crop(*map(int, [*entry["crop"], entry.get("fill", 0)]))
+            for entry in entries
+        }
+        crops = {_group_of(file, number, rows[number]): crop for number, crop in found.items()}
+    except (AttributeError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
+        raise DatasetError(f"{where} is not understood: {error!r}") from error
+    for number, crop in found.items():
+        if crop.right <= crop.left or crop.bottom <= crop.top or not 0 <= crop.fill <= 255:
             raise DatasetError(
-                f"{file.filename}:/videos_json[{position}] is not understood: {error!r}"
-            ) from error
-        match = re.fullmatch(r"/?video(\d+)/video", dataset)
-        if match and int(match[1]) in groups:
-            numbers[position] = int(match[1])
-    return numbers
+                f"{where}: video {number} has {crop}, expected left < right, top < bottom, fill 0 "
+                "to 255"
+            )
+    return crops
 
 
 def _read_video(file: h5py.File, group: int, format_id: float) -> Video:

@@ -481,3 +481,18 @@ def test_predictions_without_images_say_how_to_save_them():
         DatasetError, match=r"predictions\.slp holds no images .*Export Labels Package"
     ):
         open_file(SHARED / "centered_pair" / "centered_pair_predictions.slp")
+
+
+CROP = '[{"video": 0, "crop": [4, 0, 1, 3]}]'
+
+
+@pytest.mark.parametrize(
+    ("crops", "message"),
+    [("no", " is not understood: JSOND"), (CROP, r": video 0 has Crop\(left=4")],
+)
+def test_a_crop_that_makes_no_sense_is_refused(path, crops, message):
+    with h5py.File(make(path), "a") as file:
+        file["videos_json"] = [json.dumps({"backend": {"dataset": "video0/video"}})]
+        file["video_crops"] = np.bytes_(crops)
+    with pytest.raises(DatasetError, match="/video_crops" + message):
+        open_file(path)

@@ -1,5 +1,6 @@
 """What `sleap_package` reads, held against what sleap-io reads and writes."""
 
+import pickle
 from contextlib import closing
 from pathlib import Path
 
@@ -67,3 +68,34 @@ def test_a_package_written_by_sleap_io_gives_its_points_pixels_and_skeleton(tmp_
         assert dataset.groups.tolist() == ["video0", "video0", "video1"]
         assert (dataset.keypoint_names, dataset.edges) == (("a", "b", "c"), ((0, 1), (0, 2)))
         assert {frozenset(pair) for pair in dataset.symmetries} == {frozenset((1, 2))}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("crop", [(10, 5, 50, 35), (-4, -3, 30, 20), (40, 30, 70, 50)])
+def test_the_crop_of_a_package_is_what_is_read(tmp_path, crop):
+    stored = np.random.default_rng(0).integers(1, 255, (2, 40, 60), np.uint8)
+    files = [str(tmp_path / f"{i}.png") for i in range(2)]
+    for file, image in zip(files, stored, strict=True):
+        Image.fromarray(image).save(file)
+    video, skeleton = sio.Video.from_filename(files).crop(crop), sio.Skeleton(["a", "b"])
+    points = np.array([[2.0, 3.0], [20.0, 10.0]])
+    frames = [
+        sio.LabeledFrame(
+            video=video, frame_idx=i, instances=[sio.Instance.from_numpy(points, skeleton=skeleton)]
+        )
+        for i in range(2)
+    ]
+    path = tmp_path / "cropped.pkg.slp"
+    sio.Labels(frames, videos=[video], skeletons=[skeleton]).save(
+        str(path), embed=True, verbose=False
+    )
+    # What lies outside the stored image is black.
+    left, top, right, bottom = crop
+    shown = np.pad(stored, ((0, 0), (50, 50), (50, 50)))[
+        :, top + 50 : bottom + 50, left + 50 : right + 50, None
+    ]
+    with closing(open_file(path)) as dataset:
+        np.testing.assert_array_equal(dataset.read_images(range(2)), shown)
+        np.testing.assert_array_equal(dataset.points[:, 0], [points] * 2)
+        again = pickle.loads(pickle.dumps(dataset.images))
+        np.testing.assert_array_equal(again.read(np.arange(2)), shown)
