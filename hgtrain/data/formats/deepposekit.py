@@ -2,8 +2,9 @@
 
 `/images (N, H, W, C)` uint8, `/annotations (N, K, 2)` x, y in pixels, `/annotated (N, K)` bool,
 `/skeleton (K, 2)` int: parent and left/right partner of each keypoint, -1 none; optional
-`/skeleton_names (K,)`. DeepPoseKit keeps the names in a table beside the file,
-`<stem>.skeleton.csv` with a column `name`, which is read when the file has none.
+`/skeleton_names (K,)`. DeepPoseKit keeps names in a table beside the file, `<stem>.skeleton.csv`
+or, where it has a row for each keypoint, `skeleton.csv`: columns `name`, `parent` and `swap`, the
+latter two as names. Of it is read what the file has not.
 """
 
 import csv
@@ -64,6 +65,28 @@ def open_file(path: str | Path, annotated_only: bool = True) -> PoseDataset:
 
 
 def _read_skeleton(file: h5py.File, count: int) -> tuple[Skeleton, list[str]]:
+    names, where, notes = _read_names(file, count)
+    beside = _table_beside(file, count)
+    if "skeleton" in file or beside is None:
+        table, place_of_links = _stored_links(file, count), f"{file.filename}:/skeleton"
+    else:
+        table, place_of_links = np.full((count, 2), -1), str(beside)
+    if beside is not None:
+        missing = (table == -1).all(0)
+        if missing.any():
+            table = np.where(missing, _links_in_table(beside, names), table)
+    parents, partners = table.T.tolist()
+    pairs, odd = _pair_up(partners)
+    if odd:
+        notes.append(
+            f"{place_of_links}: the partners of {', '.join(names[i] for i in odd)} contradict "
+            "each other."
+        )
+    edges = tuple((parent, child) for child, parent in enumerate(parents) if parent >= 0)
+    return check_skeleton(Skeleton(names, edges, pairs), where), notes
+
+
+def _stored_links(file: h5py.File, count: int) -> np.ndarray:
     stored = get_dataset(
         file, "skeleton", "iu", (2,), "(keypoints, 2) int: parent and partner, -1 none"
     )
@@ -81,16 +104,7 @@ def _read_skeleton(file: h5py.File, count: int) -> tuple[Skeleton, list[str]]:
             f"{hdf5_path(stored)}{at} is {table[tuple(at)]}, expected a keypoint out of 0 to "
             f"{count - 1}, or -1 for none"
         )
-    names, where, notes = _read_names(file, count)
-    parents, partners = table.T.tolist()
-    pairs, odd = _pair_up(partners)
-    if odd:
-        notes.append(
-            f"{hdf5_path(stored)}: the partners of {', '.join(names[i] for i in odd)} contradict "
-            "each other."
-        )
-    edges = tuple((parent, child) for child, parent in enumerate(parents) if parent >= 0)
-    return check_skeleton(Skeleton(names, edges, pairs), where), notes
+    return table
 
 
 def _pair_up(partners: list[int]) -> tuple[tuple[tuple[int, int], ...], list[int]]:
@@ -115,17 +129,18 @@ def _pair_up(partners: list[int]) -> tuple[tuple[tuple[int, int], ...], list[int
 
 def _read_names(file: h5py.File, count: int) -> tuple[tuple[str, ...], str, list[str]]:
     """Return the names, where they were found, and notes."""
-    beside = Path(file.filename).with_suffix(".skeleton.csv")
+    beside = _table_beside(file, count)
     notes = []
     if "skeleton_names" in file:
         stored = get_dataset(file, "skeleton_names", "OS", (1,), "(keypoints,) strings")
         names, where = tuple(as_text(name) for name in read_array(stored)), hdf5_path(stored)
-    elif beside.is_file():
-        names, where = _names_in_table(beside), str(beside)
+    elif beside is not None:
+        names, where = tuple(row["name"] for row in _rows_in_table(beside)), str(beside)
     else:
         names, where = default_names(count), hdf5_path(file)
+        expected = Path(file.filename).with_suffix(".skeleton.csv")
         notes = [
-            f"{file.filename} has no /skeleton_names and there is no {beside}; keypoints are "
+            f"{file.filename} has no /skeleton_names and there is no {expected}; keypoints are "
             "numbered."
         ]
     if len(names) != count:
@@ -136,11 +151,47 @@ def _read_names(file: h5py.File, count: int) -> tuple[tuple[str, ...], str, list
     return names, where, notes
 
 
-def _names_in_table(path: Path) -> tuple[str, ...]:
+def _table_beside(file: h5py.File, count: int) -> Path | None:
+    own = Path(file.filename).with_suffix(".skeleton.csv")
+    if own.is_file():
+        return own
+    shared = own.with_name("skeleton.csv")
+    try:
+        # It may be of another file of the folder.
+        return shared if shared.is_file() and len(_rows_in_table(shared)) == count else None
+    except DatasetError:
+        return None
+
+
+def _rows_in_table(path: Path) -> list[dict[str, str]]:
+    """Return name, parent and swap of each row, empty where there is none."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return tuple(row["name"].strip() for row in csv.DictReader(file))
+            return [
+                {"name": row["name"].strip()}
+                | {key: (row.get(key) or "").strip() for key in ("parent", "swap")}
+                for row in csv.DictReader(file)
+            ]
     except (KeyError, AttributeError, OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(
             f"{path} cannot be read as a table with a column 'name': {error!r}"
         ) from error
+
+
+def _links_in_table(path: Path, names: tuple[str, ...]) -> np.ndarray:
+    """Return parent and partner `(K, 2)` of each keypoint as the table has them, -1 none.
+
+    None of other keypoints.
+    """
+    rows = _rows_in_table(path)
+    if tuple(row["name"] for row in rows) != names:
+        return np.full((len(names), 2), -1)
+    number = {name: index for index, name in enumerate(names)} | {"": -1}
+    for row in rows:
+        for key in ("parent", "swap"):
+            if row[key] not in number:
+                raise DatasetError(
+                    f"{path}: the {key} of {row['name']} is {row[key]!r}, which is no name in the "
+                    "table"
+                )
+    return np.array([[number[row["parent"]], number[row["swap"]]] for row in rows])

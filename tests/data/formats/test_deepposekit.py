@@ -93,6 +93,47 @@ def test_names_come_from_the_table_beside_the_file(path):
         assert dataset.keypoint_names == ("a", "b", "c")
 
 
+TABLE = "name,parent,swap\nhead,,\nleft,head,right\nright,head,left\n"
+
+
+@pytest.mark.parametrize("name", ["skeleton.csv", "flies.skeleton.csv"])
+@pytest.mark.parametrize("stored", [None, np.full((3, 2), -1)])
+def test_names_parents_and_partners_come_from_the_table_where_the_file_has_none(path, name, stored):
+    make(path, skeleton_names=None, skeleton=stored)
+    path.with_name(name).write_text(TABLE)
+    with closing(open_file(path)) as dataset:
+        assert dataset.keypoint_names == ("head", "left", "right")
+        assert (dataset.edges, dataset.symmetries, dataset.notes) == (
+            ((0, 1), (0, 2)),
+            ((1, 2),),
+            (),
+        )
+
+
+def test_what_the_file_has_goes_before_the_table(path):
+    make(path, skeleton=np.array([[-1, -1], [0, -1], [1, -1]]))
+    path.with_name("skeleton.csv").write_text(TABLE)
+    with closing(open_file(path)) as dataset:
+        assert (dataset.edges, dataset.symmetries) == (((0, 1), (1, 2)), ((1, 2),))
+
+
+@pytest.mark.parametrize("table", ["name\na\nb\n", "x,y\n1,2\n"])
+def test_a_table_of_another_file_in_the_folder_is_left_alone(path, table):
+    make(path, skeleton_names=None)
+    path.with_name("skeleton.csv").write_text(table)
+    with closing(open_file(path)) as dataset:
+        assert dataset.keypoint_names == ("keypoint0", "keypoint1", "keypoint2")
+
+
+def test_a_parent_that_is_no_keypoint_is_refused(path):
+    make(path, skeleton_names=None, skeleton=None)
+    path.with_name("skeleton.csv").write_text(TABLE.replace("left,head", "left,haed"))
+    with pytest.raises(
+        DatasetError, match=r"skeleton\.csv: the parent of left is 'haed', which is no name"
+    ):
+        open_file(path)
+
+
 def test_without_names_keypoints_are_numbered_with_a_note(path):
     with closing(open_file(make(path, skeleton_names=None))) as dataset:
         assert dataset.keypoint_names == ("keypoint0", "keypoint1", "keypoint2")
