@@ -1,6 +1,7 @@
 """What is in datasets and what is wrong with them, read in a process of its own."""
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -20,6 +21,8 @@ FRAMES_AT_ONCE = 32
 LISTED = 10
 BLANK_STD = 1.0
 """Grey values; a frame that varies less shows nothing."""
+
+RIGHT = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
 
 Problem = dict[str, str]
 
@@ -203,6 +206,21 @@ def _leaks(dataset: PoseDataset, repeated: list[list[int]]) -> Iterator[Problem]
         yield _problem("warning", "duplicates_across_split", text)
 
 
+def left_right_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the names that differ by left and right, or by an L and an R, and nothing else.
+
+    Left first.
+    """
+    pairs = []
+    for name in names:
+        for side in re.finditer(r"left|L(?:EFT|eft)?|l(?![a-z])|(?<![a-z])l", name):
+            other = name[: side.start()] + RIGHT[side[0]] + name[side.end() :]
+            if other in names:
+                pairs.append((name, other))
+                break
+    return pairs
+
+
 def _label_problems(dataset: PoseDataset, labels: dict[str, Any]) -> Iterator[Problem]:
     outside = _outside(dataset) & (dataset.visibility != NOT_LABELLED)
     frames = np.flatnonzero(outside.any((1, 2)))
@@ -215,13 +233,17 @@ def _label_problems(dataset: PoseDataset, labels: dict[str, Any]) -> Iterator[Pr
     if never:
         level = "error" if len(never) == len(dataset.keypoint_names) else "warning"
         yield _problem(level, "never_labelled", f"never labelled: {', '.join(never)}")
-    pairs = [
-        pair
-        for pair in ("left", "right")
-        if any(pair in name.lower() for name in dataset.keypoint_names)
+    pairs = left_right_pairs(dataset.keypoint_names)
+    sides = [
+        side
+        for side in ("left", "right")
+        if any(side in name.lower() for name in dataset.keypoint_names)
     ]
-    if len(pairs) == 2 and not dataset.symmetries:
+    if (pairs or len(sides) == 2) and not dataset.symmetries:
         text = "names say left and right, but no symmetries are stored: a flipped left stays a left"
+        if pairs:
+            options = " ".join(f"--symmetry {left},{right}" for left, right in pairs)
+            text += f"; by their names these are pairs, as hgtrain convert takes them: {options}"
         yield _problem("warning", "no_symmetries", text)
 
 

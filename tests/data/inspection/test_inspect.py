@@ -8,7 +8,12 @@ from PIL import Image
 
 from hgtrain.cli import commands
 from hgtrain.data.formats.hgtrain_writer import write_dataset
-from hgtrain.data.inspection.checks import inspect_datasets, inspect_safely, report_text
+from hgtrain.data.inspection.checks import (
+    inspect_datasets,
+    inspect_safely,
+    left_right_pairs,
+    report_text,
+)
 from hgtrain.data.inspection.swaps import swapped_pairs
 from hgtrain.errors import DatasetError
 from hgtrain.skeleton import Skeleton
@@ -163,6 +168,9 @@ def test_names_with_sides_but_no_symmetries_are_warned_of(path):
     assert found(report)["no_symmetries"].startswith(
         "names say left and right, but no symmetries are stored"
     )
+    assert found(report)["no_symmetries"].endswith(
+        "as hgtrain convert takes them: --symmetry ear_left,ear_right"
+    )
 
 
 def test_a_keypoint_that_is_never_labelled_is_named(path):
@@ -258,3 +266,29 @@ def test_the_text_lists_keypoints_and_problems(path):
     assert "frames     20 of 16x16x1, 0.0 MiB" in text
     assert "ear_right  20        0       0       0        0" in text
     assert text.endswith(f"warning: 1 frames are blank: {path}:/images[7]")
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("eyeL", "eyeR"),
+        ("forelegL1", "forelegR1"),
+        ("Ear_L", "Ear_R"),
+        ("L_Eye", "R_Eye"),
+        ("paw1LH", "paw1RH"),
+        ("leftEar", "rightEar"),
+        ("LeftHip", "RightHip"),
+        ("HIP_LEFT", "HIP_RIGHT"),
+        ("l_knee", "r_knee"),
+        ("legl2", "legr2"),
+    ],
+)
+def test_names_of_left_and_right_are_pairs(left, right):
+    assert left_right_pairs(["nose", right, "tail", left, "Lure"]) == [(left, right)]
+
+
+def test_names_without_a_partner_are_no_pairs():
+    assert (
+        left_right_pairs(["tail", "Lip", "leftEar", "rightEye", "eyeL", "earR", "plow", "prow"])
+        == []
+    )
