@@ -22,6 +22,8 @@ LISTED = 10
 BLANK_STD = 1.0
 """Grey values; a frame that varies less shows nothing."""
 
+LEAST_KEYPOINTS, LEAST_ANIMALS = 4, 10
+"""Known ones, for what is usual to be known."""
 RIGHT = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
 
 Problem = dict[str, str]
@@ -206,6 +208,40 @@ def _leaks(dataset: PoseDataset, repeated: list[list[int]]) -> Iterator[Problem]
         yield _problem("warning", "duplicates_across_split", text)
 
 
+def _far_off(dataset: PoseDataset) -> Iterator[Problem]:
+    points = np.where((dataset.visibility != NOT_LABELLED)[..., None], dataset.points, np.nan)
+    frames, animals, keypoints = points.shape[:3]
+    far = np.any(
+        far_off(points.reshape(-1, keypoints, 2)).reshape(frames, animals, keypoints), axis=1
+    )
+    for keypoint in np.flatnonzero(far.any(0)):
+        where = np.flatnonzero(far[:, keypoint])
+        text = f"{dataset.keypoint_names[keypoint]} is far off its animal in {len(where)} frames: "
+        yield _problem("warning", "far_off", text + _places(dataset, where))
+
+
+def far_off(points: np.ndarray) -> np.ndarray:
+    """Return for each keypoint of `points` `(n, K, 2)` whether it lies far off its animal, `(n, K)`; False for NaN.
+
+    A keypoint's distance from the middle of its animal is measured in the median distance of all of them. Far off is
+    four times what nine of ten animals do not exceed with this keypoint. Never where fewer than
+    four keypoints, or ten animals with this one, are known.
+    """
+    distance = np.full(points.shape[:2], np.nan)
+    enough = np.isfinite(points).all(-1).sum(1) >= LEAST_KEYPOINTS
+    some = points[enough]
+    if len(some) < LEAST_ANIMALS:
+        return np.zeros(points.shape[:2], bool)
+    from_middle = np.linalg.norm(some - np.nanmedian(some, axis=1, keepdims=True), axis=-1)
+    distance[enough] = from_middle / np.maximum(np.nanmedian(from_middle, axis=1, keepdims=True), 1)
+    far = np.zeros(distance.shape, bool)
+    for keypoint, column in enumerate(distance.T):
+        known = column[np.isfinite(column)]
+        if len(known) >= LEAST_ANIMALS:
+            far[:, keypoint] = column > 4 * max(np.quantile(known, 0.9, method="lower"), 1)
+    return far
+
+
 def left_right_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """Return the names that differ by left and right, or by an L and an R, and nothing else.
 
@@ -229,6 +265,7 @@ def _label_problems(dataset: PoseDataset, labels: dict[str, Any]) -> Iterator[Pr
             f"{int(outside.sum())} keypoints lie outside of their image: {_places(dataset, frames)}"
         )
         yield _problem("warning", "outside", text)
+    yield from _far_off(dataset)
     never = [row["name"] for row in labels["per_keypoint"] if not row["labelled"]]
     if never:
         level = "error" if len(never) == len(dataset.keypoint_names) else "warning"

@@ -1,4 +1,5 @@
 import json
+import re
 
 import h5py
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from hgtrain.cli import commands
 from hgtrain.data.formats.hgtrain_writer import write_dataset
 from hgtrain.data.inspection.checks import (
+    far_off,
     inspect_datasets,
     inspect_safely,
     left_right_pairs,
@@ -292,3 +294,34 @@ def test_names_without_a_partner_are_no_pairs():
         left_right_pairs(["tail", "Lip", "leftEar", "rightEye", "eyeL", "earR", "plow", "prow"])
         == []
     )
+
+
+def test_a_keypoint_far_off_its_animal_is_named_with_its_frames(path):
+    def move(made):
+        # 50 px and more from a body of 8 px.
+        made[7][1][1] = [90, 8]
+        made[12][1][1] = [9, 60]
+
+    text = found(inspect_datasets([write(path, move)]))["far_off"]
+    assert re.fullmatch(r"tail is far off its animal in 2 frames: .*\b7\b.*\b12\b.*", text)
+
+
+def test_good_labels_have_nothing_far_off(path):
+    assert "far_off" not in found(inspect_datasets([write(path)]))
+
+
+def test_animals_of_any_size_place_and_pose_have_nothing_far_off():
+    random = np.random.default_rng(0)
+    turns = np.exp(1j * random.uniform(0, 2 * np.pi, (200, 1)))
+    body = (SHAPE @ [1, 1j])[None] + 1j * random.uniform(-3, 3, (200, 4))
+    shapes = turns * body * random.uniform(0.3, 10, (200, 1)) + random.uniform(0, 500, (200, 1))
+    assert not far_off(np.stack([shapes.real, shapes.imag], -1)).any()
+
+
+def test_too_few_animals_or_keypoints_have_nothing_far_off():
+    points = np.tile(SHAPE, (20, 1, 1))
+    points[3, 1] = 900
+    assert far_off(points).sum() == 1
+    assert not far_off(points[:9]).any()
+    points[:, 0] = np.nan
+    assert not far_off(points).any()
