@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hgtrain.config.choices import HEAD_TYPES
 from hgtrain.data.concatenated import flags_path
 from hgtrain.data.dataset import NOT_LABELLED, PoseDataset
 from hgtrain.errors import DatasetError
@@ -45,7 +46,7 @@ def _nothing_left(dataset: PoseDataset, several: int, none: int) -> str:
     return (
         f"{dataset.path} has no frame to use: {several} of {len(dataset)} have several animals, "
         f"{none} no labelled "
-        "keypoint, and the head needs frames with exactly one animal"
+        f"keypoint, and a {HEAD_TYPES[0]} head needs frames with exactly one animal"
     )
 
 

@@ -59,7 +59,8 @@ def check(
             key: max(one[key] for one in compared)
             for key in ("keypoints_px", "keypoints_p95_px", "confidence")
         }
-        limit_px = file.tolerance.cells * predictor.geometry.stride / predictor.geometry.input_scale
+        cell_px = predictor.head.stride / predictor.preprocessing.input_scale
+        limit_px = file.tolerance.cells * cell_px
         limits = {"tolerance_px": FARTHEST * limit_px, "tolerance_p95_px": limit_px}
         found |= {"ties": sum(one["ties"] for one in compared), **limits}
         _note_difference(found, file.tolerance)

@@ -67,8 +67,8 @@ def _without_failed(
 
     RunError when that is all of them.
     """
-    passed = [file for file, check in zip(files, checks, strict=True) if "problem" not in check]
-    problems = [check["problem"] for check in checks if "problem" in check]
+    passed = [file for file, checked in zip(files, checks, strict=True) if "problem" not in checked]
+    problems = [checked["problem"] for checked in checks if "problem" in checked]
     if not passed:
         raise RunError(
             "; ".join(problems)
@@ -78,9 +78,9 @@ def _without_failed(
         if file not in passed:
             (folder / file.name).unlink()
     instead = " or ".join(file.name for file in passed)
-    for check in checks:
-        if "problem" in check:
-            check["problem"] += (
+    for checked in checks:
+        if "problem" in checked:
+            checked["problem"] += (
                 f"; it was removed: use {instead}, or check on other frames with --data"
             )
     return passed

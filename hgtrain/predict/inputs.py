@@ -7,13 +7,11 @@ broken, while imageio-ffmpeg reads a pipe from a second process, which ends earl
 """
 
 import re
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from hgtrain.data.builtin_datasets import BUILTIN
 from hgtrain.data.dataset import PoseDataset
@@ -21,7 +19,6 @@ from hgtrain.data.formats import deepposekit, hgtrain_format
 from hgtrain.data.media.frame_source import FrameSource, Place
 from hgtrain.data.media.image_files import (
     IMAGE_SUFFIXES,
-    UNREADABLE_IMAGE,
     image_size,
     page_count,
     read_image,
@@ -32,26 +29,8 @@ from hgtrain.errors import DatasetError
 from hgtrain.hdf5 import is_hdf5
 
 if TYPE_CHECKING:
-    import av
+    pass
 
-EXIF_ORIENTATION = 0x0112
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What makes the picture of the stored pixels, by EXIF orientation; 1 is as stored."""
-TELL_DURATION = {"matroska", "flv", "avi", "asf", "mov"}
-"""FFmpeg's names of containers whose header has the film's length.
-
-Of others it is an estimate from what is there.
-"""
-FEWER_ALLOWED = 3
-"""Frames that a film may end before its header says, for durations are rounded and frames are dropped."""
 READ_AT_ONCE = 32
 
 
@@ -156,87 +135,6 @@ class ImageFrames:
 
     def close(self) -> None:
         """Do nothing: no file stays open."""
-
-
-def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of an image, 1 where it has none.
-
-    Of TIFF files 1, which Pillow turns itself.
-    """
-    if image.format == "TIFF":
-        return 1
-    try:
-        found = image.getexif().get(EXIF_ORIENTATION, 1)
-    except (*UNREADABLE_IMAGE, KeyError, TypeError, struct.error):
-        return 1
-    return found if found in UPRIGHT else 1
-
-
-def first_size(container: "av.container.InputContainer") -> tuple[int, int] | None:
-    """Return height and width of the first frame as players show it, None when there is none that can be read."""
-    import av
-
-    try:
-        frame = next(container.decode(video=0), None)
-    except (av.FFmpegError, OSError):
-        return None
-    if frame is None:
-        return None
-    height, width = upright(np.empty((frame.height, frame.width, 0)), display_matrix(frame)).shape[
-        :2
-    ]
-    return height, width
-
-
-def end_of(packet: "av.Packet", stream: "av.VideoStream") -> float:
-    """Return when the frame of a packet ends, in seconds from the stream's start.
-
-    0 for an empty packet.
-    """
-    shown = packet.dts if packet.pts is None else packet.pts
-    if not packet.size or shown is None or stream.time_base is None:
-        return 0.0
-    lasts = (
-        packet.duration * stream.time_base if packet.duration else 1 / (stream.average_rate or 1)
-    )
-    return float((shown - (stream.start_time or 0)) * stream.time_base + lasts)
-
-
-def promised_frames(container: "av.container.InputContainer") -> tuple[int, int]:
-    """Return how many frames the header promises, 0 where it does not, and how many fewer are no damage."""
-    stream, names = container.streams.video[0], set(container.format.name.split(","))
-    rate = float(stream.average_rate or 0)
-    if stream.frames:
-        # Only MP4 and its kin list the frames; others count places, and a recorder may have dropped
-        # frames at the end.
-        return stream.frames, 0 if "mov" in names else FEWER_ALLOWED
-    if not names & TELL_DURATION:
-        return 0, 0
-    tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
-    if tag:
-        return round((int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])) * rate), FEWER_ALLOWED
-    # The longest stream's: sound may go on for a little.
-    sound = round(rate) if len(container.streams) > 1 else 0
-    return round((container.duration or 0) / 1e6 * rate), FEWER_ALLOWED + sound
-
-
-def display_matrix(frame: "av.VideoFrame") -> np.ndarray | None:
-    """Return a, b; c, d of a frame's display matrix, None for none.
-
-    X, y are shown at a x + c y, b x + d y.
-    """
-    found = frame.side_data.get("DISPLAYMATRIX")
-    return None if found is None else np.frombuffer(bytes(found), np.int32)[:6].reshape(2, 3)[:, :2]  # type: ignore[call-overload]
-
-
-def upright(pixels: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
-    """Return stored pixels `(H, W, C)` as players show them, to a quarter turn and mirrored."""
-    if matrix is None:
-        return pixels
-    (a, b), (c, d) = matrix.tolist()
-    if abs(b) > abs(a):
-        pixels, (a, d) = pixels.swapaxes(0, 1), (c, b)
-    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 def batches(images: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

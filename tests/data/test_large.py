@@ -34,7 +34,8 @@ def write(path, frames, size=192, group=False):
 
 OPENED = """
 import json, pathlib, sys, time
-from hgtrain.data import source
+from hgtrain.data.open import open_dataset
+from hgtrain.data.split import make_split, split_to_json
 
 def most_memory():
     # Not getrusage, which counts what the parent had.
@@ -42,9 +43,9 @@ def most_memory():
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 before, memory = time.process_time(), most_memory()
-dataset = source.open_dataset(sys.argv[1])
-split = source.make_split(dataset, None, 0.1, "group" if sys.argv[2] == "group" else None, 0)
-json.dumps(source.split_to_json(split))
+dataset = open_dataset(sys.argv[1])
+split = make_split(dataset, None, 0.1, "group" if sys.argv[2] == "group" else None, 0)
+json.dumps(split_to_json(split))
 print(json.dumps([len(dataset), time.process_time() - before, most_memory() - memory]))
 """
 

@@ -15,6 +15,7 @@ from tiny_run import NAMES, make_frames, write_data
 
 import hgtrain.export.export
 import hgtrain.export.formats
+import hgtrain.export.served
 import hgtrain.export.tflite
 from hgtrain.cli import commands
 from hgtrain.commands import export as export_module
@@ -238,11 +239,10 @@ def test_no_images_give_no_points(
         pytest.importorskip("tf2onnx", reason="needs the extra onnx")
         pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     backbone = TINY.model_copy(update={"interp_method": interp_method})
-    model = build_network(ModelConfig(backbone=backbone), 1, len(NAMES), all_stacks=False)
-    served = hgtrain.export_formats.Served(
-        Predictor(model, Geometry(1, input_scale, 8, 4)), 1, None
-    )
-    for file in hgtrain.export_formats.FORMATS[format_name].write(
+    model = whole_network(ModelConfig(backbone=backbone), 1, len(NAMES), all_stacks=False)
+    predictor = predictor_with(model, Preprocessing(1, input_scale, multiple=8), 4)
+    served = hgtrain.export.served.Served(predictor, 1, None)
+    for file in hgtrain.export.formats.FORMATS[format_name].write(
         served, tmp_path, fitted(sample.images[:2], (32, 40))
     ):
         points, confidence = file.load(tmp_path / file.name)(np.zeros((0, 32, 40, 1), np.uint8))

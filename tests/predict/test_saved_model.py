@@ -101,7 +101,7 @@ def lite_files(monkeypatch: pytest.MonkeyPatch, predict) -> None:
         ]
 
     monkeypatch.setitem(
-        hgtrain.export.FORMATS, "tflite", hgtrain.export_formats.Format(write, needs_size=True)
+        hgtrain.export.formats.FORMATS, "tflite", hgtrain.export.formats.Format(write, needs_size=True)
     )
 
 

@@ -2,7 +2,7 @@
 
 Whether they are there, their shape, and the images, one by one.
 
-Films are decoded from their first frame on by `hgtrain.frames`: seeking, as sleap-io does, is off
+Films are decoded from their first frame on by `data.media.video`: seeking, as sleap-io does, is off
 by a frame for some codecs, and `predict` numbers frames by decoding too.
 """
 

@@ -1,18 +1,30 @@
 """Reads image files."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hgtrain.errors import DatasetError
-from hgtrain.predict.inputs import UPRIGHT, orientation
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 UNREADABLE_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises for a file that it cannot read."""
 MODES = {1: ("L", "gray"), 3: ("RGB", "rgb24")}
 """Channels to Pillow's and FFmpeg's name of the layout."""
+
+EXIF_ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes the picture of the stored pixels, by EXIF orientation; 1 is as stored."""
 
 
 def image_size(file: str) -> tuple[int, int] | None:
@@ -66,3 +78,17 @@ def _eight_bits(file: str, image: Image.Image, channels: int) -> np.ndarray:
     if image.mode in ("I", "F"):
         raise DatasetError(f"{file}: has pixels of 32 bits, expected 8 or 16: save it with 8 bits")
     return np.asarray(image.convert(MODES[channels][0]))
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an image, 1 where it has none.
+
+    Of TIFF files 1, which Pillow turns itself.
+    """
+    if image.format == "TIFF":
+        return 1
+    try:
+        found = image.getexif().get(EXIF_ORIENTATION, 1)
+    except (*UNREADABLE_IMAGE, KeyError, TypeError, struct.error):
+        return 1
+    return found if found in UPRIGHT else 1
