@@ -69,10 +69,11 @@ def _converted(
     left_out: Counter[str] = Counter()
     taken = _instances(labels, predictions, left_out)
     foreign = _most_used_skeleton(source, taken, left_out)
-    frames = with_files(list(_labelled(taken, foreign, left_out)), left_out)
+    frames, shape = common_shape(
+        with_files(list(_labelled(taken, foreign, left_out)), left_out), left_out
+    )
     if not frames:
         raise DatasetError(f"{source}: no frame is left to convert; left out: {_summary(left_out)}")
-    shape = common_shape(frames)
     skeleton = from_foreign_skeleton(foreign)
     count = write_dataset(target, skeleton, progress(_images(frames, shape, left_out), len(frames)))
     if padded := left_out.pop(_PADDED, 0):

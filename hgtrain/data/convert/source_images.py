@@ -8,7 +8,7 @@ by a frame for some codecs, and `predict` numbers frames by decoding too.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +45,9 @@ def with_files(frames: Sequence[LabelledFrame], left_out: Counter[str]) -> list[
     exists: dict[str, bool] = {}
     kept = []
     for frame in frames:
+        if _is_beyond_list(frame):
+            left_out[UNREADABLE.format("beyond the end")] += 1
+            continue
         file = _file_of(frame)
         if file not in exists:
             exists[file] = Path(file).is_file()
@@ -55,6 +58,11 @@ def with_files(frames: Sequence[LabelledFrame], left_out: Counter[str]) -> list[
             left_out[f"frame whose file is missing ({missing})"] += 1
     order = {id(video): i for i, video in reversed(list(enumerate(frame.video for frame in kept)))}
     return sorted(kept, key=lambda frame: (order[id(frame.video)], frame.number))
+
+
+def _is_beyond_list(frame: LabelledFrame) -> bool:
+    name = frame.video.filename
+    return isinstance(name, list) and not 0 <= frame.number < len(name)
 
 
 def _file_of(frame: LabelledFrame) -> str:
@@ -76,40 +84,84 @@ def close_videos(videos: Sequence[Any]) -> None:
             video.close()
 
 
-def common_shape(frames: Sequence[LabelledFrame]) -> Shape:
-    """Return the largest height, width and channels of the frames, from headers and each video's first frames."""
-    shapes: dict[int, Shape] = {}
-    for frame in frames:
-        if id(frame.video) not in shapes:
-            shapes[id(frame.video)] = _shape_of(frame.video)
-    sizes = [_size_of(frame, shapes[id(frame.video)]) for frame in frames]
-    channels = max(shape[2] for shape in shapes.values())
-    return (
-        max(height for height, _ in sizes),
-        max(width for _, width in sizes),
-        3 if channels > 1 else 1,
+def common_shape(
+    frames: Sequence[LabelledFrame], left_out: Counter[str]
+) -> tuple[list[LabelledFrame], Shape]:
+    """Return the frames whose image can be looked at, and the largest height, width and channels among these.
+
+    frames: in the order of `with_files`. The others are counted. A shape that labels state is not trusted.
+    """
+    kept: list[LabelledFrame] = []
+    shapes: list[Shape] = []
+    for _, of_video in groupby(frames, key=lambda frame: id(frame.video)):
+        looks_colour = any(shape[2] > 1 for shape in shapes)
+        for frame, found in _shapes_of(list(of_video), looks_colour):
+            if isinstance(found, str):
+                left_out[UNREADABLE.format(found)] += 1
+            else:
+                kept.append(frame)
+                shapes.append(found)
+    height, width, channels = (
+        max((shape[axis] for shape in shapes), default=0) for axis in range(3)
     )
+    return kept, (height, width, 3 if channels > 1 else 1)
 
 
-def _shape_of(video: Any) -> Shape:
-    if not _is_film(video):
-        _, height, width, channels = map(int, video.shape)
-        return height, width, channels
-    with closing(iter(VideoFrames(video.filename, 3))) as images:
-        first = next(images)
-        is_grey = all(map(_is_grey, chain([first], islice(images, LOOKED_AT - 1))))
+def _shapes_of(
+    frames: list[LabelledFrame], looks_colour: bool
+) -> Iterator[tuple[LabelledFrame, Shape | str]]:
+    """Give each frame of a video with its shape, or with the reason why it has none."""
+    video = frames[0].video
+    if _is_film(video):
+        found = _film_shape(str(video.filename))
+        yield from ((frame, found) for frame in frames)
+        return
+    for frame in frames:
+        shape: Shape | str
+        try:
+            if isinstance(video.filename, list):
+                shape = _file_shape(_file_of(frame), looks_colour)
+            else:
+                height, width, channels = np.asarray(video[frame.number]).shape
+                shape = height, width, channels
+        except (DatasetError, *FOREIGN_ERRORS) as error:
+            shape = str(error)
+        looks_colour = looks_colour or (not isinstance(shape, str) and shape[2] > 1)
+        yield frame, shape
+
+
+def _file_shape(file: str, looks_colour: bool) -> Shape:
+    """Return the shape of an image file.
+
+    Its pixels are read only to find out whether it is the first with colours.
+    """
+    size = image_size(file)
+    if size is not None and looks_colour:
+        return size[1], size[0], 3
+    image = read_image(file, 3)
+    return image.shape[0], image.shape[1], 1 if _is_grey(image) else 3
+
+
+def _film_shape(file: str) -> Shape | str:
+    try:
+        with closing(iter(VideoFrames(file, 3))) as images:
+            first = next(images, None)
+            if first is None:
+                return f"{file}: has no frames"
+            is_grey = all(map(_is_grey, chain([first], _readable(images, LOOKED_AT - 1))))
+    except DatasetError as error:
+        return str(error)
     return first.shape[0], first.shape[1], 1 if is_grey else 3
+
+
+def _readable(images: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """Give up to `count` images, fewer where the film breaks: what lies before is still good."""
+    with suppress(DatasetError):
+        yield from islice(images, count)
 
 
 def _is_grey(image: np.ndarray) -> bool:
     return bool((image == image[..., :1]).all())
-
-
-def _size_of(frame: LabelledFrame, shape: Shape) -> tuple[int, int]:
-    if not isinstance(frame.video.filename, list):
-        return shape[:2]
-    width, height = image_size(_file_of(frame)) or (shape[1], shape[0])
-    return height, width
 
 
 def read_images(
