@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hgtrain.data.convert.sleap_io import FOREIGN_ERRORS, from_foreign_skeleton, import_sleap_io
+from hgtrain.data.convert.sleap_io import (
+    FOREIGN_ERRORS,
+    from_foreign_skeleton,
+    import_sleap_io,
+    load_labels,
+)
 from hgtrain.data.convert.source_images import (
     LabelledFrame,
     Shape,
@@ -134,7 +139,7 @@ def _load(source: str) -> tuple[Any, list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
-            labels = sleap_io.load_file(source)
+            labels = load_labels(source)
         except FOREIGN_ERRORS as error:
             raise DatasetError(f"{source}: sleap-io cannot read labels from it: {error}") from error
     if not isinstance(labels, sleap_io.Labels):
