@@ -130,12 +130,18 @@ def predict(
 @click.option(
     "--predictions", is_flag=True, help="Take predicted animals in frames that nobody labelled."
 )
-def convert(src: str, dst: Path, predictions: bool) -> None:
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Where images and films are that are not where the labels say.",
+)
+def convert(src: str, dst: Path, predictions: bool, images: Path | None) -> None:
     """Write the labels SRC of another program to DST in the hgtrain format."""
     with StopRequest().listening():
         from hgtrain.commands.convert import convert_dataset
 
-        converted = convert_dataset(src, dst, predictions)
+        converted = convert_dataset(src, dst, predictions, images)
     names = converted.skeleton.keypoint_names
     click.echo(f"{dst}: {converted.frames} frames, {len(names)} keypoints ({', '.join(names)})")
 

@@ -10,10 +10,14 @@ if TYPE_CHECKING:
     from hgtrain.data.convert.convert import Converted
 
 
-def convert_dataset(source_path: str, target: Path, predictions: bool) -> "Converted":
+def convert_dataset(
+    source_path: str, target: Path, predictions: bool, images: Path | None = None
+) -> "Converted":
     """Write what sleap-io reads from a file or folder to `target` in the hgtrain format.
 
     Notes go to the log.
+
+    images: a folder with the images or films that are not where the labels say.
     """
     from hgtrain.data.convert.convert import convert
 
@@ -23,6 +27,7 @@ def convert_dataset(source_path: str, target: Path, predictions: bool) -> "Conve
         target,
         predictions,
         lambda frames, total: progress(frames, total, "converting"),
+        images,
     )
     for note in converted.notes:
         say(note)

@@ -14,6 +14,7 @@ import numpy as np
 
 from hgtrain.data.convert.sleap_io import (
     FOREIGN_ERRORS,
+    find_moved,
     from_foreign_skeleton,
     import_sleap_io,
     load_labels,
@@ -50,19 +51,24 @@ class Converted(NamedTuple):
     notes: tuple[str, ...]
 
 
-def convert(source: str, target: Path, predictions: bool, progress: Progress) -> Converted:
+def convert(
+    source: str, target: Path, predictions: bool, progress: Progress, images: Path | None = None
+) -> Converted:
     """Write the labels of `source` with their images to `target` in the hgtrain format.
 
     source: whatever sleap-io reads, or an HDF5 dataset that hgtrain reads. predictions: take
-    predicted animals too, in frames that nobody labelled. Images smaller than the largest are
-    padded at the right and the bottom with 0. Raises DatasetError when there is nothing to convert
-    or the files cannot be used.
+    predicted animals too, in frames that nobody labelled. images: a folder with the images or films
+    that are not where the labels say. Images smaller than the largest are padded at the right and
+    the bottom with 0.
+    Raises DatasetError when there is nothing to convert or the files cannot be used.
     """
     own = _own_dataset(source)
     if own is not None:
         return _rewritten(own, target, progress)
     labels, notes = _load(source)
     try:
+        if images is not None:
+            find_moved(labels.videos, images)
         return _converted(source, labels, notes, target, predictions, progress)
     finally:
         close_videos(labels.videos)
@@ -78,7 +84,11 @@ def _converted(
         with_files(list(_labelled(taken, foreign, left_out)), left_out), left_out
     )
     if not frames:
-        raise DatasetError(f"{source}: no frame is left to convert; left out: {_summary(left_out)}")
+        is_missing = any("file is missing" in what for what in left_out)
+        fix = "; --images DIR says where the images or films are" if is_missing else ""
+        raise DatasetError(
+            f"{source}: no frame is left to convert; left out: {_summary(left_out)}{fix}"
+        )
     skeleton = from_foreign_skeleton(foreign)
     count = write_dataset(target, skeleton, progress(_images(frames, shape, left_out), len(frames)))
     if padded := left_out.pop(_PADDED, 0):

@@ -4,9 +4,14 @@ An optional dependency.
 """
 
 import csv
+import json
+import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -114,25 +119,146 @@ DLC_LEVELS = 4
 def load_labels(source: str) -> Any:
     """Return what sleap-io reads from a file or folder.
 
-    Each row of a DeepLabCut table has the image it names.
+    Of DeepLabCut and COCO each row has the image it names.
     """
     import sleap_io
 
-    tables = _deeplabcut_tables(Path(source))
-    if not tables:
+    path = Path(source)
+    tables = _deeplabcut_tables(path)
+    document = None if tables else _coco_document(path)
+    if not tables and document is None:
         return sleap_io.load_file(source)
-    # It drops missing images from its list, yet numbers frames by all rows, and knows no
-    # backslashes: show it a copy with a tiny image for each row, and name the images afterwards.
-    with tempfile.TemporaryDirectory() as folder:
-        real: dict[str, str] = {}
-        copy = _copied_tables(Path(source), tables, Path(folder).resolve(), real)
+    # It leaves missing images out, numbers frames by all rows all the same, and knows few layouts
+    # and no backslashes: show it a copy with a tiny image for each row, and name the images
+    # afterwards.
+    with tempfile.TemporaryDirectory() as name:
+        folder, real = Path(name).resolve(), dict[str, str]()
+        if document is None:
+            copy = _copied_tables(path, tables, folder, real)
+        else:
+            copy = _copied_coco(path, document, folder, real)
         labels = sleap_io.load_file(str(copy))
         for video in labels.videos:
             video.close()
-            files = video.filename if isinstance(video.filename, list) else [video.filename]
-            video.replace_filename([real[str(file)] for file in files], open=False)
+            video.replace_filename([real[str(file)] for file in _files(video)], open=False)
             video.backend_metadata.pop("shape", None)
     return labels
+
+
+def find_moved(videos: Sequence[Any], folder: Path) -> None:
+    """Look in a folder for the files of videos that are not where labels say.
+
+    By the end of the path, longest first.
+
+    A file that several names would lead to is not taken: which of them it is cannot be known.
+    """
+    names = {str(file) for video in videos for file in _files(video) if not Path(file).is_file()}
+    found = {name: _by_end(folder, name) for name in names}
+    times = Counter(found.values())
+    for video in videos:
+        files = _files(video)
+        there = [found.get(str(file)) for file in files]
+        moved = [
+            str(new) if new and times[new] == 1 else str(old)
+            for new, old in zip(there, files, strict=True)
+        ]
+        if moved != [str(file) for file in files]:
+            video.close()
+            is_film = isinstance(video.filename, str)
+            video.replace_filename(moved[0] if is_film else moved, open=is_film)
+
+
+def _files(video: Any) -> list[Any]:
+    return video.filename if isinstance(video.filename, list) else [video.filename]
+
+
+def _by_end(folder: Path, name: str) -> Path | None:
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    places = (folder.joinpath(*parts[begin:]) for begin in range(len(parts)))
+    return next((place for place in places if place.is_file()), None)
+
+
+def _coco_document(source: Path) -> dict[str, Any] | None:
+    if source.suffix.lower() != ".json" or not source.is_file():
+        return None
+    try:
+        document = json.loads(source.read_bytes())
+    except ValueError:
+        return None
+    has_parts = isinstance(document, dict) and all(
+        isinstance(document.get(part), list) for part in ("images", "annotations", "categories")
+    )
+    return document if has_parts else None
+
+
+def _copied_coco(
+    source: Path, document: dict[str, Any], folder: Path, real: dict[str, str]
+) -> Path:
+    for seen in (_subfolders, _files_below):
+        seen.cache_clear()
+    names = [str(image["file_name"]).replace("\\", "/") for image in document["images"]]
+    times = Counter(PurePosixPath(name).name for name in names)
+    for number, (image, name) in enumerate(zip(document["images"], names, strict=True)):
+        copy = folder / f"{number}.png"
+        Image.new("L", (1, 1)).save(copy)
+        file = _coco_image(source, name)
+        if file is None and times[PurePosixPath(name).name] == 1:
+            file = _lone_file_below(source.absolute().parent, PurePosixPath(name).name)
+        real[str(copy)] = str(file or source.parent / name)
+        image["file_name"] = copy.name
+    (folder / source.name).write_text(json.dumps(document))
+    return folder / source.name
+
+
+def _coco_image(source: Path, name: str) -> Path | None:
+    """Return an image from the folder of its labels, of the folder annotations above it, or from a folder in these.
+
+    Of several folders with such an image the one counts after which the labels are called, as val2017 in COCO.
+    """
+    above = list(source.absolute().parents)[:3]
+    called_so = [
+        i for i, folder in enumerate(above[:2]) if folder.name.lower() in ("annotations", "labels")
+    ]
+    for root in above[: called_so[0] + 2 if called_so else 1]:
+        places = [root / prefix / name for prefix in ("", "images", "imgs", "data/images")]
+        found = next((file for file in places if file.is_file()), None)
+        if found is None:
+            beside = [file for at in (root, root / "images") for file in _in_subfolders(at, name)]
+            called = [file for folder, file in beside if folder in source.stem]
+            fitting = called or [file for _, file in beside]
+            found = fitting[0] if len(fitting) == 1 else None
+        if found is not None:
+            return found
+    return None
+
+
+def _lone_file_below(folder: Path, name: str) -> Path | None:
+    found = _files_below(folder).get(name, [])
+    return found[0] if len(found) == 1 else None
+
+
+@lru_cache(maxsize=1)
+def _files_below(folder: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for at, _, names in os.walk(folder):
+        for name in names:
+            found.setdefault(name, []).append(Path(at, name))
+    return found
+
+
+def _in_subfolders(folder: Path, name: str) -> list[tuple[str, Path]]:
+    return [
+        (sub, folder / sub / name) for sub in _subfolders(folder) if (folder / sub / name).is_file()
+    ]
+
+
+@lru_cache(maxsize=16)
+def _subfolders(folder: Path) -> tuple[str, ...]:
+    if not folder.is_dir():
+        return ()
+    with suppress(OSError):
+        return tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+    return ()
 
 
 def _deeplabcut_tables(source: Path) -> list[Path]:
