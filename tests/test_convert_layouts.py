@@ -101,6 +101,34 @@ def test_images_that_are_nowhere_are_an_error_that_says_where_they_were_looked_f
         converted(path, tmp_path / "a.h5")
 
 
+def with_visibility(path, *values):
+    """Write COCO labels of an image each with two keypoints, of which the second has this visibility."""
+    coco(path, *[f"{i}.png" for i in range(1, len(values) + 1)])
+    document = json.loads(path.read_text())
+    document["categories"][0]["keypoints"] = ["head", "tail"]
+    for label, (first, second) in zip(document["annotations"], values, strict=True):
+        label["keypoints"] = [4, 5, first, 6, 7, second]
+        picture(path.parent / f"{label['image_id']}.png", 1)
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_a_hidden_point_of_coco_stays_hidden(tmp_path):
+    path = with_visibility(tmp_path / "x.json", (2, 1), (2, 2), (2, 0))
+    found, dataset = converted(path, tmp_path / "a.h5")
+    assert found.notes == ()
+    assert dataset.visibility[:, 0].tolist() == [[2, 1], [2, 2], [2, 0]]
+    np.testing.assert_array_equal(dataset.points[:2, 0], [[[4, 5], [6, 7]]] * 2)
+    dataset.close()
+
+
+def test_where_no_point_has_visibility_2_the_value_1_means_visible(tmp_path):
+    path = with_visibility(tmp_path / "x.json", (1, 1), (1, 0))
+    _, dataset = converted(path, tmp_path / "a.h5")
+    assert dataset.visibility[:, 0].tolist() == [[2, 2], [2, 0]]
+    dataset.close()
+
+
 def moved(source, folder, images):
     found = convert(str(source), folder / "a.h5", False, lambda frames, total: frames, images)
     return found, open_dataset(folder / "a.h5")

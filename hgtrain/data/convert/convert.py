@@ -14,6 +14,7 @@ import numpy as np
 
 from hgtrain.data.convert.sleap_io import (
     FOREIGN_ERRORS,
+    HIDDEN_KEPT,
     find_moved,
     from_foreign_skeleton,
     import_sleap_io,
@@ -27,7 +28,7 @@ from hgtrain.data.convert.source_images import (
     read_images,
     with_files,
 )
-from hgtrain.data.dataset import PoseDataset
+from hgtrain.data.dataset import HIDDEN, NOT_LABELLED, VISIBLE, PoseDataset
 from hgtrain.data.formats import sleap_package
 from hgtrain.data.formats.hgtrain_format import LabelledImage
 from hgtrain.data.formats.hgtrain_writer import write_dataset
@@ -81,7 +82,11 @@ def _converted(
     taken = _instances(labels, predictions, left_out)
     foreign = _most_used_skeleton(source, taken, left_out)
     frames, shape = common_shape(
-        with_files(list(_labelled(taken, foreign, left_out)), left_out), left_out
+        with_files(
+            list(_labelled(taken, foreign, left_out, bool(labels.provenance.get(HIDDEN_KEPT)))),
+            left_out,
+        ),
+        left_out,
     )
     if not frames:
         is_missing = any("file is missing" in what for what in left_out)
@@ -191,7 +196,7 @@ def _most_used_skeleton(
 
 
 def _labelled(
-    taken: list[tuple[Any, list[Any]]], skeleton: Any, left_out: Counter[str]
+    taken: list[tuple[Any, list[Any]]], skeleton: Any, left_out: Counter[str], keeps_hidden: bool
 ) -> Iterator[LabelledFrame]:
     names = list(skeleton.node_names)
     for frame, instances in taken:
@@ -199,20 +204,37 @@ def _labelled(
             instance for instance in instances if list(instance.skeleton.node_names) == names
         ]
         left_out["animal with another skeleton"] += len(instances) - len(fitting)
-        points = [
-            np.asarray(instance.numpy(invisible_as_nan=True), np.float32)[:, :2]
-            for instance in fitting
-        ]
-        for instance, visible in zip(fitting, points, strict=True):
-            placed = np.isfinite(instance.numpy(invisible_as_nan=False)[:, :2]).all(-1).sum()
-            left_out["point marked as not visible"] += int(
-                placed - np.isfinite(visible).all(-1).sum()
+        kept, hidden = [], []
+        for instance in fitting:
+            visible, placed = (
+                np.asarray(instance.numpy(invisible_as_nan=only_visible), np.float32)[:, :2]
+                for only_visible in (True, False)
             )
-        kept = [at for at in points if np.isfinite(at).any()]
+            unseen = np.isfinite(placed).all(-1) & ~np.isfinite(visible).all(-1)
+            if not keeps_hidden:
+                left_out["point marked as not visible"] += int(unseen.sum())
+            points = placed if keeps_hidden else visible
+            if np.isfinite(points).any():
+                kept.append(points)
+                hidden.append(unseen)
         if kept:
-            yield LabelledFrame(frame.video, int(frame.frame_idx), np.stack(kept))
+            yield LabelledFrame(
+                frame.video,
+                int(frame.frame_idx),
+                np.stack(kept),
+                np.stack(hidden) if keeps_hidden else None,
+            )
         else:
             left_out["frame without a labelled point"] += 1
+
+
+def _visibility(frame: LabelledFrame) -> np.ndarray | None:
+    if frame.hidden is None:
+        return None
+    is_labelled = np.isfinite(frame.points).all(-1)
+    return np.where(is_labelled, np.where(frame.hidden, HIDDEN, VISIBLE), NOT_LABELLED).astype(
+        np.uint8
+    )
 
 
 def _images(
@@ -221,7 +243,7 @@ def _images(
     groups = _group_names([frame.video for frame in frames])
     for frame, image in read_images(frames, shape, left_out):
         left_out[_PADDED] += image.shape[:2] != shape[:2]
-        yield _fitted(image, shape), frame.points, None, groups[id(frame.video)]
+        yield _fitted(image, shape), frame.points, _visibility(frame), groups[id(frame.video)]
 
 
 def _fitted(image: np.ndarray, shape: Shape) -> np.ndarray:

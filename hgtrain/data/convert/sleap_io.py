@@ -142,6 +142,8 @@ def load_labels(source: str) -> Any:
             video.close()
             video.replace_filename([real[str(file)] for file in _files(video)], open=False)
             video.backend_metadata.pop("shape", None)
+    if document is not None:
+        _mark_hidden(labels, document)
     return labels
 
 
@@ -208,6 +210,29 @@ def _copied_coco(
         image["file_name"] = copy.name
     (folder / source.name).write_text(json.dumps(document))
     return folder / source.name
+
+
+HIDDEN_KEPT = "hidden points have places"
+"""In a document's provenance: its points that are not visible are labelled all the same."""
+
+
+def _mark_hidden(labels: Any, document: dict[str, Any]) -> None:
+    """Mark the points of visibility 1 as not visible, which sleap-io takes for visible.
+
+    Where no point has 2, visibility is written as 0 and 1, and 1 means visible.
+    """
+    skeletons = {kind["id"] for kind in document["categories"] if kind.get("keypoints")}
+    by_image: dict[Any, list[list[float]]] = {}
+    for label in document["annotations"]:
+        if label.get("keypoints") and label["category_id"] in skeletons:
+            by_image.setdefault(label["image_id"], []).append(label["keypoints"][2::3])
+    if not any(2 in seen for animals in by_image.values() for seen in animals):
+        return
+    labels.provenance[HIDDEN_KEPT] = True
+    # A frame of each image, in their order.
+    for image, frame in zip(document["images"], labels.labeled_frames, strict=True):
+        for animal, seen in zip(frame.instances, by_image.get(image["id"], []), strict=True):
+            animal.points["visible"] &= [value != 1 for value in seen]
 
 
 def _coco_image(source: Path, name: str) -> Path | None:

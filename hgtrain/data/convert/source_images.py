@@ -30,11 +30,15 @@ Shape = tuple[int, int, int]
 
 
 class LabelledFrame(NamedTuple):
-    """sleap-io's video, the frame's number in it, and the points `(I, K, 2)` px of its animals."""
+    """sleap-io's video, the frame's number in it, the points `(I, K, 2)` px of its animals.
+
+    hidden: `(I, K)` which points are; None where none is.
+    """
 
     video: Any
     number: int
     points: np.ndarray
+    hidden: np.ndarray | None = None
 
 
 def with_files(frames: Sequence[LabelledFrame], left_out: Counter[str]) -> list[LabelledFrame]:
