@@ -101,6 +101,15 @@ def test_images_that_are_nowhere_are_an_error_that_says_where_they_were_looked_f
         converted(path, tmp_path / "a.h5")
 
 
+def test_the_group_of_an_image_is_its_own_folder(tmp_path):
+    names = ["mon/1.png", "tue/1.png", "mon/2.png"]
+    for name in names:
+        picture(tmp_path / name, 1)
+    _, dataset = converted(coco(tmp_path / "x.json", *names), tmp_path / "a.h5")
+    assert dataset.groups.tolist() == ["mon", "tue", "mon"]
+    dataset.close()
+
+
 def with_visibility(path, *values):
     """Write COCO labels of an image each with two keypoints, of which the second has this visibility."""
     coco(path, *[f"{i}.png" for i in range(1, len(values) + 1)])

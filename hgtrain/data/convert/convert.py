@@ -240,10 +240,10 @@ def _visibility(frame: LabelledFrame) -> np.ndarray | None:
 def _images(
     frames: list[LabelledFrame], shape: Shape, left_out: Counter[str]
 ) -> Iterator[LabelledImage]:
-    groups = _group_names([frame.video for frame in frames])
+    groups = _group_names(frames)
     for frame, image in read_images(frames, shape, left_out):
         left_out[_PADDED] += image.shape[:2] != shape[:2]
-        yield _fitted(image, shape), frame.points, _visibility(frame), groups[id(frame.video)]
+        yield _fitted(image, shape), frame.points, _visibility(frame), groups[_group_path(frame)]
 
 
 def _fitted(image: np.ndarray, shape: Shape) -> np.ndarray:
@@ -256,19 +256,23 @@ def _fitted(image: np.ndarray, shape: Shape) -> np.ndarray:
     return fitted
 
 
-def _group_names(videos: list[Any]) -> dict[int, str]:
-    """Return a name for each video.
+def _group_names(frames: list[LabelledFrame]) -> dict[Path, str]:
+    """Return a name for each film or folder of images.
 
-    That of its file or folder, with the path where two are called alike.
+    Its own, with the path where two are called alike.
     """
-    paths = {}
-    for video in videos:
-        is_list = isinstance(video.filename, list)
-        paths[id(video)] = Path(video.filename[0]).parent if is_list else Path(_source_name(video))
-    short = Counter(path.name for path in paths.values())
-    return {
-        key: path.name if short[path.name] == 1 else path.as_posix() for key, path in paths.items()
-    }
+    paths = {_group_path(frame) for frame in frames}
+    short = Counter(path.name for path in paths)
+    return {path: path.name if short[path.name] == 1 else path.as_posix() for path in paths}
+
+
+def _group_path(frame: LabelledFrame) -> Path:
+    files = frame.video.filename
+    return (
+        Path(files[frame.number]).parent
+        if isinstance(files, list)
+        else Path(_source_name(frame.video))
+    )
 
 
 def _source_name(video: Any) -> str:
