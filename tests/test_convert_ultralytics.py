@@ -1,0 +1,51 @@
+"""Ultralytics pose datasets: all splits, left/right partners, and images that are missing."""
+
+import pytest
+from convert_cases import converted
+from PIL import Image
+
+pytest.importorskip("sleap_io", reason="needs sleap-io: pip install hgtrain[convert]")
+
+
+def split(root, name, layout, *greys):
+    """Write images 20x10 px, their grey value is x of the first keypoint in px."""
+    images, labels = (root / layout.format(kind=kind, split=name) for kind in ("images", "labels"))
+    images.mkdir(parents=True)
+    labels.mkdir(parents=True)
+    for grey in greys:
+        Image.new("L", (20, 10), grey).save(images / f"{grey}.png")
+        (labels / f"{grey}.txt").write_text(f"0 .5 .5 1 1 {grey / 20} .5 2 .75 .2 2 .25 .4 2\n")
+    return images
+
+
+def pairs(dataset):
+    """Return grey value and x of each frame."""
+    return [
+        (int(dataset.read_images([i])[0, 0, 0, 0]), round(float(dataset.points[i, 0, 0, 0])))
+        for i in range(len(dataset))
+    ]
+
+
+@pytest.mark.parametrize("layout", ["{split}/{kind}", "{kind}/{split}"])
+def test_all_splits_and_partners_are_read(tmp_path, layout):
+    config = "kpt_shape: [3, 3]\nflip_idx: [0, 2, 1]\nnames: [fly]\n"
+    for name, greys in (("train", (1, 2)), ("val", (3,)), ("test", (4,))):
+        split(tmp_path, name, layout, *greys)
+        config += f"{name}: {layout.format(kind='images', split=name)}\n"
+    (tmp_path / "data.yaml").write_text(config)
+    found, dataset = converted(tmp_path, tmp_path / "a.h5")
+    assert found.notes == ()
+    assert pairs(dataset) == [(1, 1), (2, 2), (3, 3), (4, 4)]
+    assert dataset.symmetries == ((1, 2),)
+    dataset.close()
+
+
+def test_labels_without_an_image_are_counted(tmp_path):
+    images = split(tmp_path, "train", "{split}/{kind}", 1, 2)
+    (images / "1.png").unlink()
+    (tmp_path / "data.yaml").write_text("kpt_shape: [3, 3]\nnames: [fly]\ntrain: train/images\n")
+    found, dataset = converted(tmp_path / "data.yaml", tmp_path / "a.h5")
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("Left out: 1 frame whose file is missing (")
+    assert pairs(dataset) == [(2, 2)]
+    dataset.close()
