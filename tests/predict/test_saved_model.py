@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from networks import predictor_with
 from test_export import METADATA, spot_finder
 from tiny_run import make_frames
 
@@ -14,7 +15,8 @@ from hgtrain.export.check import Sample
 from hgtrain.export.export import export
 from hgtrain.export.readme import check_lines
 from hgtrain.export.served import ExportedFile, Tolerance
-from hgtrain.predict.predictor import Geometry, Predictor
+from hgtrain.pipeline.preprocess import Preprocessing
+from hgtrain.predict.predictor import Predictor
 from hgtrain.predict.saved_model import SavedModelPredictor, is_export
 
 
@@ -78,9 +80,7 @@ def test_a_damaged_model_is_named(tmp_path):
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(
-        spot_finder(), Geometry(channels=1, input_scale=1.0, multiple=8, stride=2), batch_size=8
-    )
+    return predictor_with(spot_finder(), Preprocessing(1, 1.0, multiple=8), 2)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,9 @@ def lite_files(monkeypatch: pytest.MonkeyPatch, predict) -> None:
         ]
 
     monkeypatch.setitem(
-        hgtrain.export.formats.FORMATS, "tflite", hgtrain.export.formats.Format(write, needs_size=True)
+        hgtrain.export.formats.FORMATS,
+        "tflite",
+        hgtrain.export.formats.Format(write, needs_size=True),
     )
 
 
@@ -148,7 +150,7 @@ def test_most_positions_must_be_near_by_the_stride_and_none_too_far(
     case: tuple,
 ) -> None:
     stride, off_px, of_60, is_kept = case
-    scaled = Predictor(predictor.model, predictor.geometry._replace(stride=stride), 8)
+    scaled = predictor_with(predictor.model, predictor.preprocessing, stride)
     monkeypatch.setattr("hgtrain.export.check._are_ties", lambda *arguments: np.zeros(3, bool))
     monkeypatch.setattr("hgtrain.export.check.BATCHES", (20,))
 
