@@ -188,6 +188,8 @@ def _most_used_skeleton(
     source: str, taken: list[tuple[Any, list[Any]]], left_out: Counter[str]
 ) -> Any:
     animals = [instance for _, instances in taken for instance in instances]
+    if not taken:
+        raise DatasetError(f"{source}: no labelled frame with an image was found in it")
     if not animals:
         why = f"; left out: {_summary(left_out)}" if left_out else ""
         raise DatasetError(f"{source}: nothing is labelled in its {len(taken)} frames{why}")

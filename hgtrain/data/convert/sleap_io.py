@@ -216,6 +216,10 @@ def _copied_ultralytics(
             copy.symlink_to(image.resolve())
         if label.is_file():
             shutil.copyfile(label, labels / f"{number:07d}.txt")
+    if not real:
+        raise FileNotFoundError(
+            f"no images found in {root} for train, val, valid or test of data.yaml"
+        )
     return folder
 
 
@@ -436,6 +440,8 @@ def _copy_table(table: Path, copy: Path, real: dict[str, str]) -> None:
     columns = 3 if any(row[:1] == ["labeled-data"] for row in rows[body:]) else 1
     for row in filter(any, rows[body:]):
         name = _image_name("/".join(row[:columns]))
+        if not PurePosixPath(name).suffix:
+            raise ValueError(f"its row {name!r} names no image file")
         # One column, as sleap-io takes three only where the second row of labels has a path.
         row[:columns] = [name]
         image = copy.parent / name

@@ -1,11 +1,16 @@
 """DeepLabCut and Lightning Pose tables: each row has the image it names."""
 
 import shutil
+from contextlib import closing
 
 import numpy as np
 import pytest
 from convert_cases import converted, make_case
 from PIL import Image
+
+from hgtrain.data.convert.convert import convert
+from hgtrain.data.open import open_dataset
+from hgtrain.errors import DatasetError
 
 pytest.importorskip("sleap_io", reason="needs sleap-io: pip install hgtrain[convert]")
 
@@ -114,3 +119,32 @@ def test_tables_as_people_have_them_are_converted(tmp_path, case):
     snout = dataset.points[:, 0, dataset.keypoint_names.index("snout")]
     np.testing.assert_array_equal(snout, [(i + 9, i + 6) for i in range(6)])
     dataset.close()
+
+
+def test_a_table_of_predictions_for_a_film_names_no_images(tmp_path):
+    table(tmp_path / "filmDLC.csv", ("0", 1), ("1", 2))
+    with pytest.raises(DatasetError, match=r"filmDLC\.csv: .*its row '0' names no image file"):
+        converted(tmp_path / "filmDLC.csv", tmp_path / "a.h5")
+
+
+def test_a_table_without_rows_has_no_labelled_frame(tmp_path):
+    table(tmp_path / "CollectedData_me.csv")
+    with pytest.raises(
+        DatasetError,
+        match=r"CollectedData_me\.csv: no labelled frame with an image was found in it",
+    ):
+        converted(tmp_path / "CollectedData_me.csv", tmp_path / "a.h5")
+
+
+def test_images_of_a_moved_project_are_found_in_a_folder_that_is_named(tmp_path):
+    picture(tmp_path / "new/labeled-data/mon/img1.png", 1)
+    table(tmp_path / "old/CollectedData_me.csv", ("labeled-data\\mon\\img1.png", 1))
+    convert(
+        str(tmp_path / "old/CollectedData_me.csv"),
+        tmp_path / "a.h5",
+        False,
+        lambda f, n: f,
+        tmp_path / "new",
+    )
+    with closing(open_dataset(tmp_path / "a.h5")) as dataset:
+        assert pairs(dataset) == [(10, 10)]

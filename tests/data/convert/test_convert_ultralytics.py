@@ -4,6 +4,8 @@ import pytest
 from convert_cases import converted
 from PIL import Image
 
+from hgtrain.errors import DatasetError
+
 pytest.importorskip("sleap_io", reason="needs sleap-io: pip install hgtrain[convert]")
 
 
@@ -49,3 +51,9 @@ def test_labels_without_an_image_are_counted(tmp_path):
     assert found.notes[0].startswith("Left out: 1 frame whose file is missing (")
     assert pairs(dataset) == [(2, 2)]
     dataset.close()
+
+
+def test_a_dataset_without_images_is_an_error_that_says_where_they_were_looked_for(tmp_path):
+    (tmp_path / "data.yaml").write_text("kpt_shape: [3, 3]\nnames: [fly]\ntrain: train/images\n")
+    with pytest.raises(DatasetError, match=rf"no images found in {tmp_path} for train, val"):
+        converted(tmp_path, tmp_path / "a.h5")
