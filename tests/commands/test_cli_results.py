@@ -82,8 +82,16 @@ def test_convert_says_what_was_written(called):
     printed, handed = called(
         "convert_dataset", converted, "convert", "project", "b.h5", "--predictions"
     )
-    assert handed == ("project", Path("b.h5"), True)
+    assert handed == ("project", Path("b.h5"), True, None)
     assert printed == "b.h5: 5 frames, 2 keypoints (a, b)\n"
+
+
+def test_convert_hands_on_where_the_images_are(called, tmp_path):
+    converted = SimpleNamespace(frames=5, skeleton=SimpleNamespace(keypoint_names=("a", "b")))
+    _, handed = called(
+        "convert_dataset", converted, "convert", "project", "b.h5", "--images", str(tmp_path)
+    )
+    assert handed == ("project", Path("b.h5"), False, tmp_path)
 
 
 def test_report_prints_what_was_written(called):
