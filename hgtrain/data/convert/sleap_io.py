@@ -451,7 +451,10 @@ def _copy_table(table: Path, copy: Path, real: dict[str, str]) -> None:
     for row in rows[:body]:
         del row[1:columns]
     with copy.open("w", newline="", encoding="utf-8") as opened:
-        csv.writer(opened).writerows(rows)
+        # pandas takes a first row without labels for a part of the header.
+        csv.writer(opened).writerows(
+            rows[:body] + sorted(rows[body:], key=lambda row: not any(row[1:]))
+        )
 
 
 def _image_name(path: str) -> str:

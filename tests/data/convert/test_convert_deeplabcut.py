@@ -148,3 +148,12 @@ def test_images_of_a_moved_project_are_found_in_a_folder_that_is_named(tmp_path)
     )
     with closing(open_dataset(tmp_path / "a.h5")) as dataset:
         assert pairs(dataset) == [(10, 10)]
+
+
+def test_a_first_row_without_labels_is_counted(tmp_path):
+    made = make_case("dlc_csvs", tmp_path) / "dlc/firstempty/labeled-data/vid1/CollectedData_me.csv"
+    found, dataset = converted(made, tmp_path / "a.h5")
+    assert (found.frames, found.notes) == (5, ("Left out: 1 frame without a labelled point.",))
+    snout = dataset.points[:, 0, dataset.keypoint_names.index("snout")]
+    np.testing.assert_array_equal(snout, [(i + 9, i + 6) for i in range(1, 6)])
+    dataset.close()
