@@ -15,6 +15,14 @@ settings.register_profile("hgtrain", deadline=None, derandomize=True)
 settings.load_profile("hgtrain")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+FIXTURES_OF_SHARED = {"conformance", "real_data"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what asks for something in ../shared, so that `-m shared` chooses it."""
+    for item in items:
+        if FIXTURES_OF_SHARED & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.shared)
 
 
 @pytest.fixture(scope="session")

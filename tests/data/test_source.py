@@ -84,6 +84,7 @@ def test_a_file_is_recognised_by_content_whatever_its_name(tmp_path, write, name
         assert dataset.format == name
 
 
+@pytest.mark.shared
 @needs_shared
 def test_a_sleap_package_is_recognised_by_content():
     with closing(open_dataset(SHARED / "fly100.val.pkg.slp")) as dataset:
@@ -101,6 +102,7 @@ def test_an_unknown_file_lists_what_it_holds_and_what_is_known(tmp_path):
         open_dataset(path)
 
 
+@pytest.mark.shared
 @needs_shared
 def test_the_two_forms_of_fly100_agree():
     with (
@@ -290,6 +292,7 @@ def test_nothing_selected_says_what_the_frames_hold(tmp_path):
         select_frames(dataset)
 
 
+@pytest.mark.shared
 @needs_shared
 def test_fly100_names_the_flags_and_the_key_that_allows_it():
     message = r"fly100\.h5:/annotated marks .* although 3200 .*coordinates: set data\.annotated_only: false"

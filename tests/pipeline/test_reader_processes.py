@@ -17,6 +17,8 @@ from hgtrain.pipeline.frame_store import FrameStore
 from hgtrain.pipeline.reader_processes import ReaderPool, reader_count
 from hgtrain.skeleton import Skeleton
 
+pytestmark = pytest.mark.multiprocess
+
 FRAMES, SHAPE, MOST_ROWS = 50, (16, 24, 3), 12
 PICTURES = np.random.default_rng(0).integers(0, 256, (FRAMES, *SHAPE), np.uint8)
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.multiprocess
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_and_resume.py"
 
 

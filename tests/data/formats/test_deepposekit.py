@@ -244,6 +244,7 @@ def test_a_table_that_does_not_fit_is_refused(path, table, message):
         open_file(path)
 
 
+@pytest.mark.shared
 @pytest.mark.skipif(not FLY100.exists(), reason="../shared/data/fly100.h5 is not there")
 def test_the_published_flies_open_with_nothing_labelled_and_all_pairs():
     with closing(open_file(FLY100)) as dataset:

@@ -475,6 +475,7 @@ def test_in_large_files_images_are_compared_when_decoded(path, monkeypatch):
         dataset.read_images([0, 1])
 
 
+@pytest.mark.shared
 @pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is not there")
 def test_predictions_without_images_say_how_to_save_them():
     with pytest.raises(

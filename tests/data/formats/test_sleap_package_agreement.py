@@ -21,6 +21,7 @@ def points_by_sleap_io(labels) -> np.ndarray:
     )
 
 
+@pytest.mark.shared
 @pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is not there")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", ["fly100.train.pkg.slp", "minimal_instance.pkg.slp"])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tiny_run import SMALL, json_of, rows_of, weights_of, without_times, write_data
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.multiprocess]
 
 CLIPPED = (
     *SMALL,
