@@ -17,12 +17,7 @@ from hgtrain.data.builtin_datasets import BUILTIN
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.formats import deepposekit, hgtrain_format
 from hgtrain.data.media.frame_source import FrameSource, Place
-from hgtrain.data.media.image_files import (
-    IMAGE_SUFFIXES,
-    image_size,
-    page_count,
-    read_image,
-)
+from hgtrain.data.media.image_files import IMAGE_SUFFIXES, image_size, page_count, read_image
 from hgtrain.data.media.video import VideoFrames
 from hgtrain.data.sandbox.open import open_dataset
 from hgtrain.errors import DatasetError

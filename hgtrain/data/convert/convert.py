@@ -12,14 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hgtrain.data.convert.sleap_io import (
-    FOREIGN_ERRORS,
-    HIDDEN_KEPT,
-    find_moved,
-    from_foreign_skeleton,
-    import_sleap_io,
-    load_labels,
-)
+from hgtrain.data.convert.coco import HIDDEN_KEPT
+from hgtrain.data.convert.labels import find_moved, load_labels
+from hgtrain.data.convert.sleap_io import FOREIGN_ERRORS, from_foreign_skeleton, import_sleap_io
 from hgtrain.data.convert.source_images import (
     LabelledFrame,
     Shape,
