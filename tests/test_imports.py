@@ -70,7 +70,7 @@ HOMES = {
     }
     | {name for name in MODULES if name.startswith("data.formats.")},
     "tqdm": {"log"},
-    "sleap_io": {"data.convert.sleap_io"},
+    "sleap_io": {"data.convert.sleap_io", "data.convert.labels", "data.convert.ultralytics"},
 }
 """Which modules may import a library that has one."""
 

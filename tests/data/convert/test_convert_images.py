@@ -101,7 +101,7 @@ def test_a_first_image_that_is_cut_off_is_counted_and_the_rest_converted(tmp_pat
     ("case", "path", "frames", "reason"),
     [
         ("broken_film", "broken/labels.slp", 6, r"b\.mp4: is no video that can be read"),
-        ("film_without_frames", "nofr/labels.slp", 3, r"headonly\.mkv: has no frames"),
+        ("film_without_frames", "nofr/labels.slp", 3, r"headonly\.mkv: ends after 0 "),
     ],
 )
 def test_a_film_that_cannot_be_read_does_not_stop_the_others(
