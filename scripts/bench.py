@@ -213,7 +213,8 @@ def row_d(bench: Bench) -> Iterator[Row]:
     """Streaming against cached."""
     streamed, cached = bench.steps("data.cache=none"), bench.steps("data.cache=device")
     yield bench.row("d", "streamed from a compressed file against cached", streamed, cached)
-    what = f"the same from {bench.scale.many:,} frames ({bench.many.stat().st_size / 1e9:.1f} GB), never in the page cache"
+    size = f"{bench.scale.many:,} frames ({bench.many.stat().st_size / 1e9:.1f} GB)"
+    what = f"the same from {size}, never in the page cache"
     with never_in_page_cache(bench.many):
         yield bench.row("d", what, bench.steps("data.cache=none", file=bench.many), cached)
 

@@ -287,7 +287,10 @@ def test_the_labels_are_of_the_labelled_animal(animals):
 def test_nothing_selected_says_what_the_frames_hold(tmp_path):
     path = tmp_path / "pairs.h5"
     write_dataset(path, SKELETON, [(np.zeros((4, 5, 1), np.uint8), np.zeros((2, 2, 2)), TWO, None)])
-    message = r"pairs\.h5 has no frame to use: 1 of 1 have several animals, 0 no labelled keypoint, .* exactly one animal"
+    message = (
+        r"pairs\.h5 has no frame to use: 1 of 1 have several animals, 0 no labelled keypoint, .* "
+        "exactly one animal"
+    )
     with closing(open_dataset(path)) as dataset, pytest.raises(DatasetError, match=message):
         select_frames(dataset)
 

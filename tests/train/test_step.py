@@ -311,7 +311,10 @@ def train(strategy, is_synchronised=False):
         if is_synchronised:
             synchronize_batch_norm(network)
         optimizer = t.build_optimizer("sgd", 1e-4, 0, 10.0, "float32")
-    steps = t.Steps(strategy, t.StepComponents(network, t.TrainingPass(network), optimizer, t.make_batch, t.loss, t.BATCH, t.STACKS))
+    components = t.StepComponents(
+        network, t.TrainingPass(network), optimizer, t.make_batch, t.loss, t.BATCH, t.STACKS
+    )
+    steps = t.Steps(strategy, components)
     losses = steps(t.element_of(0, 20), 0, np.full(20, 1e-4, np.float32))
     return [losses / losses.max(), *(variable.numpy() for variable in network.variables)]
 

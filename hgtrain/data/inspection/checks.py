@@ -296,7 +296,8 @@ def _swap_problems(dataset: PoseDataset) -> Iterator[Problem]:
         swapped = frames[swapped_pairs(points, left, right)]
         if len(swapped):
             names = dataset.keypoint_names
-            text = f"{names[left]} and {names[right]} look exchanged in {len(swapped)} frames: {_places(dataset, swapped)}"
+            where = f"{len(swapped)} frames: {_places(dataset, swapped)}"
+            text = f"{names[left]} and {names[right]} look exchanged in {where}"
             yield _problem("warning", "swapped", text)
 
 

@@ -131,7 +131,10 @@ def test_xla_cannot_be_on_on_several_devices():
 
 @pytest.mark.slow
 def test_tensorflow_is_imported_without_its_lines():
-    code = "import sys; from hgtrain.tensorflow_setup import import_tensorflow as load; load(); sys.modules['tensorflow']"
+    code = (
+        "import sys; from hgtrain.tensorflow_setup import import_tensorflow as load; load(); "
+        "sys.modules['tensorflow']"
+    )
     environment = {
         name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"
     }
