@@ -232,8 +232,8 @@ WRONG_VALUES = [
     ("output: [a]", '2: output must be a section with the keys run_dir, tensorboard, got ["a"]'),
     (
         "model: {head: x}",
-        '2: model.head must be a section with the keys type, sigma_px, loss_weight, offsets, "
-            "offsets_loss_weight, got "x"',
+        "2: model.head must be a section with the keys type, sigma_px, loss_weight, offsets, "
+        'offsets_loss_weight, got "x"',
     ),
     ("model: []", "2: model must be a section with the keys backbone, head, got []"),
     # unknown keys
