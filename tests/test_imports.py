@@ -274,3 +274,13 @@ def test_a_head_is_named_in_its_own_rooms_alone():
         if word in path.read_text()
     }
     assert found == {}
+
+
+def test_a_run_s_records_have_one_owner():
+    users = {
+        module
+        for module, path in MODULES.items()
+        for word in ("read_json", "write_json")
+        if re.search(rf"{word}\([^)]*\b(SPLIT|PROVENANCE)\b", path.read_text())
+    }
+    assert users == {"rundir.records"}

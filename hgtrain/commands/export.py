@@ -16,6 +16,7 @@ from hgtrain.errors import RunError
 from hgtrain.log import say
 from hgtrain.rundir import layout
 from hgtrain.rundir.load import Run, load_run, reopened_split
+from hgtrain.rundir.records import read_split
 
 if TYPE_CHECKING:
     from hgtrain.export.check import Sample
@@ -58,7 +59,7 @@ def _sides(run: Run, data: Sequence[str]) -> Iterator[tuple[Subset, Subset]]:
             side = Subset(dataset, select_frames(dataset).frames)
             yield side, side
         return
-    if "validation" not in files.read_json(run.folder / layout.SPLIT):
+    if "validation" not in read_split(run.folder):
         raise RunError(
             f"{run.folder} has no frames of its own to check an export on: name a dataset with "
             "--data"
@@ -81,7 +82,7 @@ def _sample(training: Subset, validation: Subset) -> "Sample":
 
 
 def _metadata(run: Run) -> dict[str, Any]:
-    split = files.read_json(run.folder / layout.SPLIT)
+    split = read_split(run.folder)
     evaluation = run.folder / layout.EVALUATION
     return {
         "keypoint_names": list(run.skeleton.keypoint_names),

@@ -28,7 +28,7 @@ from hgtrain.planning.out_of_memory import estimate_for, out_of_memory_text
 from hgtrain.rundir import layout
 from hgtrain.rundir.load import load_predictor
 from hgtrain.rundir.provenance import what_must_agree
-from hgtrain.rundir.records import mark_finished, write_start
+from hgtrain.rundir.records import mark_finished, read_split, write_start
 from hgtrain.rundir.resume import check_same_run, is_finished
 from hgtrain.signals import StoppedError, StopRequest
 from hgtrain.train.distributed.cluster import read_cluster
@@ -76,7 +76,7 @@ def fit(
         check_as_described(config, split.train.dataset)
         if is_resumed:
             split = split_from_json(
-                files.read_json(folder / layout.SPLIT),
+                read_split(folder),
                 split.train.dataset,
                 split.validation.dataset,
             )

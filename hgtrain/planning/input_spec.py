@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hgtrain import files
 from hgtrain.config.load import load_config
 from hgtrain.config.schema import Config
 from hgtrain.data.builtin_datasets import BUILTIN
@@ -19,6 +18,7 @@ from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.open_split import open_training_data
 from hgtrain.errors import ConfigError, DatasetError, RunError
 from hgtrain.rundir import layout
+from hgtrain.rundir.records import read_split
 
 LARGE_ANIMAL_PERCENTILE = 95
 
@@ -46,7 +46,7 @@ def describe(path: Path, overrides: Sequence[str] = ()) -> InputSpec:
         if not (path / layout.CONFIG).is_file():
             raise RunError(f"{path} is no run directory: it has no {layout.CONFIG}")
         config = load_config(path / layout.CONFIG, overrides)
-        split = files.read_json(path / layout.SPLIT)
+        split = read_split(path)
         height, width, channels = map(int, split["image_shape"])
         animal = _animal_in_files(config) if _has_files(config) else None
         return InputSpec(config, (height, width, channels), len(split["keypoint_names"]), animal)

@@ -10,7 +10,7 @@ from hgtrain.errors import RunError
 from hgtrain.log import format_seconds
 from hgtrain.report import plots
 from hgtrain.report.page import NOTHING, RunResults, flat_rows, number, render
-from hgtrain.rundir import layout
+from hgtrain.rundir.records import read_split
 
 Row = tuple[str, list[str], int | None]
 """What a row of a table is of, one value a run as text, and which run is the best, None where none is."""
@@ -42,9 +42,7 @@ def comparison_page(runs: Sequence[RunResults]) -> dict[str, Any]:
         for name, history in histories.items()
         if history
     }
-    sides = {
-        files.read_json(run.folder / layout.SPLIT)["validation"]["fingerprint"] for run in runs
-    }
+    sides = {read_split(run.folder)["validation"]["fingerprint"] for run in runs}
     frames = {tuple(run.side.frames.tolist()) for run in runs}
     return {
         "title": f"{len(runs)} runs",

@@ -19,6 +19,7 @@ from hgtrain.log import format_seconds
 from hgtrain.report import plots
 from hgtrain.report.tiles import Tile, compared_tile, whole_tile
 from hgtrain.rundir import layout
+from hgtrain.rundir.records import read_provenance
 
 REPORT = "report.html"
 NOTHING = "-"
@@ -111,7 +112,7 @@ def run_page(results: RunResults) -> dict[str, Any]:
         "worst": order[:WORST_FRAMES].tolist(),
         "augmented": augmented_tiles(results.config, results.split, AUGMENTED),
         "config": dump_config(results.config),
-        "provenance": flat_rows(files.read_json(results.folder / layout.PROVENANCE)),
+        "provenance": flat_rows(read_provenance(results.folder)),
     }
 
 

@@ -8,13 +8,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from hgtrain import files
 from hgtrain.config.load import load_config
 from hgtrain.config.schema import Config
 from hgtrain.data.open_split import open_with_notes
 from hgtrain.data.split import Split, split_from_json
 from hgtrain.errors import RunError
 from hgtrain.rundir import layout
+from hgtrain.rundir.records import read_split
 from hgtrain.skeleton import Skeleton
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def load_run(path: str | Path, refinement: str = "unbiased") -> Run:
     if not (folder / layout.CONFIG).is_file():
         raise RunError(f"{folder} is no run directory: it has no {layout.CONFIG}")
     config = load_config(folder / layout.CONFIG)
-    skeleton, image_shape = _described_data(folder / layout.SPLIT)
+    skeleton, image_shape = _described_data(folder)
     return Run(
         folder,
         config,
@@ -107,12 +107,12 @@ def load_run(path: str | Path, refinement: str = "unbiased") -> Run:
     )
 
 
-def _described_data(path: Path) -> tuple[Skeleton, tuple[int, int, int]]:
+def _described_data(folder: Path) -> tuple[Skeleton, tuple[int, int, int]]:
     """Return the skeleton and the image shape that a split.json holds.
 
     RunError when it lacks them.
     """
-    split = files.read_json(path)
+    split, path = read_split(folder), folder / layout.SPLIT
     try:
         edges, symmetries = (
             tuple((int(a), int(b)) for a, b in split[name]) for name in ("edges", "symmetries")
@@ -133,7 +133,7 @@ def reopened_split(run: Run) -> Iterator[Split]:
 
     HgtrainError when one has changed.
     """
-    data, document = run.config.data, files.read_json(run.folder / layout.SPLIT)
+    data, document = run.config.data, read_split(run.folder)
     if not {"train", "validation"} <= document.keys():
         raise RunError(
             f"{run.folder / layout.SPLIT} names no frames, the labels were not at hand: give the "

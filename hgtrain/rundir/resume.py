@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from hgtrain import files
 from hgtrain.config.load import load_config
 from hgtrain.config.schema import Config
 from hgtrain.errors import RunError
 from hgtrain.rundir import layout
+from hgtrain.rundir.records import read_provenance
 
 MAY_CHANGE = (
     "data.cache", "training.epochs", "training.early_stopping_epochs", "training.device", "training.strategy",
@@ -43,7 +43,7 @@ def is_finished(config: Config, folder: Path) -> bool:
     if not (folder / layout.EVALUATION).exists():
         return False
     same_end = (then.epochs, then.early_stopping_epochs) == (now.epochs, now.early_stopping_epochs)
-    return same_end and "finished" in files.read_json(folder / layout.PROVENANCE)
+    return same_end and "finished" in read_provenance(folder)
 
 
 def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:

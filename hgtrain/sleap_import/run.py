@@ -1,7 +1,5 @@
 """A training folder of SLEAP becomes a run: config, skeleton, the network with its weights."""
 
-import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from importlib import metadata
@@ -17,11 +15,12 @@ from hgtrain.data.sandbox.probe import probe_hdf5
 from hgtrain.data.split import make_split, split_to_json
 from hgtrain.errors import ConfigError, DatasetError, RunError
 from hgtrain.evaluate.predictions import check_keypoint_names
-from hgtrain.files import atomic_path, new_folder, write_json, write_text
+from hgtrain.files import atomic_path, new_folder, write_text
 from hgtrain.hdf5 import open_hdf5
 from hgtrain.heads import make_head
 from hgtrain.model.network import build_network
 from hgtrain.rundir import layout
+from hgtrain.rundir.records import write_provenance, write_split
 from hgtrain.skeleton import Skeleton
 from hgtrain.sleap_import.training_config import CONFIG_FILE, SleapModel, read_sleap_config
 from hgtrain.sleap_import.weights import load_sleap_weights, read_layers
@@ -61,15 +60,8 @@ def import_sleap(
             network.save(path)
         split, image_shape = _split(config, sleap.skeleton, notes)
         image_shape = image_shape or _image_shape(sleap, size, channels, config.data.input_scale)
-        skeleton = sleap.skeleton
-        document = split | {
-            "keypoint_names": skeleton.keypoint_names,
-            "edges": skeleton.edges,
-            "symmetries": skeleton.symmetries,
-            "image_shape": image_shape,
-        }
-        write_json(beside / layout.SPLIT, document)
-        write_json(beside / layout.PROVENANCE, _provenance(model, sleap, config))
+        write_split(beside, split, sleap.skeleton, image_shape)
+        write_provenance(beside, _provenance(model, sleap), config.training.seed)
     return notes
 
 
@@ -183,13 +175,10 @@ def _split(
         return split_to_json(split), train.image_shape
 
 
-def _provenance(model: Path, sleap: SleapModel, config: Config) -> dict[str, Any]:
+def _provenance(model: Path, sleap: SleapModel) -> dict[str, Any]:
     packages = ("hgtrain", "tensorflow", "keras", "numpy", "h5py")
     return {
         "imported_from": str(model.absolute()),
         "sleap_version": sleap.version,
         "versions": {name: metadata.version(name) for name in packages},
-        "seed": config.training.seed,
-        "command": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

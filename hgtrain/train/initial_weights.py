@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import h5py
 import numpy as np
 
-from hgtrain import files
 from hgtrain.data.sandbox.process import Sandbox, answer_with
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.hdf5 import get_dataset, get_item, open_hdf5, read_array
 from hgtrain.rundir import layout
+from hgtrain.rundir.records import read_split
 
 if TYPE_CHECKING:
     import keras
@@ -69,10 +69,7 @@ def read_initial_weights(config: "Config") -> InitialWeights | None:
     if given.is_dir():
         path = given / layout.BEST
         if (given / layout.SPLIT).is_file():
-            names = (
-                tuple(map(str, files.read_json(given / layout.SPLIT).get("keypoint_names", ())))
-                or None
-            )
+            names = tuple(map(str, read_split(given).get("keypoint_names", ()))) or None
     if not path.is_file():
         raise RunError(
             f"{where}: there is no file {path}, expected a run directory or a .keras file"

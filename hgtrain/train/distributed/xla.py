@@ -14,7 +14,7 @@ from hgtrain.config.schema import Config
 from hgtrain.errors import RunError
 from hgtrain.files import cache_folder, read_json, write_json
 from hgtrain.log import say
-from hgtrain.rundir.layout import PROVENANCE
+from hgtrain.rundir.records import read_provenance
 
 if TYPE_CHECKING:
     from hgtrain.train.distributed.devices import Compute
@@ -37,7 +37,7 @@ def resolve_xla(
     """
     if compute.jit is not None:
         return compute
-    began = read_json(folder / PROVENANCE) if (folder / PROVENANCE).exists() else {}
+    began = read_provenance(folder)
     if began.get("device") == compute.device:
         return compute._replace(jit=began["xla"] == "on", xla_reason="as the run began")
     known = cache_folder() / f"xla-{_key(config, compute, image_shape, keypoints)}.json"
