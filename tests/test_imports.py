@@ -284,3 +284,15 @@ def test_a_run_s_records_have_one_owner():
         if re.search(rf"{word}\([^)]*\b(SPLIT|PROVENANCE)\b", path.read_text())
     }
     assert users == {"rundir.records"}
+
+
+def test_the_hourglass_is_named_in_its_own_rooms_alone():
+    found = {
+        module
+        for module in MODULES
+        if package(module) not in ("model", "config")
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.Name | ast.Attribute | ast.alias)
+        and "hourglass" in ast.unparse(node).lower()
+    }
+    assert found == set()

@@ -123,6 +123,9 @@ class AugmentationConfig(Section):
 class BackboneConfig(Section):
     """The stacked hourglass, with the names and defaults of the reference."""
 
+    type: Literal["hourglass"] = Field(
+        default="hourglass", description="Kind of backbone; hourglass: the reference's"
+    )
     stem_stride: Annotated[Literal[1, 2, 4], fields.one_of(1, 2, 4)] = Field(
         default=4, description="Stride of the stem"
     )

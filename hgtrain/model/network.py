@@ -6,7 +6,7 @@ import keras
 from keras import KerasTensor, layers
 
 from hgtrain.config.schema import BackboneConfig
-from hgtrain.model.hourglass import Hourglass
+from hgtrain.model.backbones import backbone_of
 
 HeadLayers = Callable[[KerasTensor, int, int], dict[str, KerasTensor]]
 """(features of a stack, stack, stacks) -> its outputs by name."""
@@ -38,7 +38,7 @@ def build_network(
     try:
         image = keras.Input((None, None, channels), name="input")
         x = layers.Rescaling(1 / 255, dtype="float32", name="rescaling")(image)
-        features = Hourglass.from_config(backbone).make_backbone(x)
+        features = backbone_of(backbone).make_backbone(x)
         stacks = len(features)
         wanted = range(stacks) if all_stacks else range(stacks - 1, stacks)
         outputs = [_plain(head_layers(features[stack], stack, stacks)) for stack in wanted]

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hgtrain.config.choices import HEAD_TYPES
+from hgtrain.config.choices import BACKBONE_TYPES, HEAD_TYPES
 from hgtrain.errors import RunError
 from hgtrain.skeleton import Skeleton, check_skeleton
 
@@ -66,7 +66,7 @@ def read_sleap_config(folder: Path) -> SleapModel:
 
 def _understood(document: dict[str, Any], path: Path) -> SleapModel:
     data, model = document["data"], document["model"]
-    backbone = _only(model["backbone"], "hourglass", f"{path}: model.backbone")
+    backbone = _only(model["backbone"], BACKBONE_TYPES[0], f"{path}: model.backbone")
     head = _only(model["heads"], HEAD_TYPES[0], f"{path}: model.heads")
     preprocessing = data["preprocessing"]
     if preprocessing.get("imagenet_mode"):

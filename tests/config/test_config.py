@@ -42,6 +42,7 @@ DEFAULTS = {
     },
     "model": {
         "backbone": {
+            "type": "hourglass",
             "stem_stride": 4,
             "max_stride": 64,
             "output_stride": 4,
