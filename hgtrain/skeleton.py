@@ -1,5 +1,6 @@
 """The skeleton of an animal: names of its keypoints, edges between them, left/right partners."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hgtrain.errors import DatasetError
@@ -41,3 +42,27 @@ def check_skeleton(skeleton: Skeleton, where: str) -> Skeleton:
 def default_names(count: int) -> tuple[str, ...]:
     """Return `keypoint0`, `keypoint1`, ... for files that name no keypoints."""
     return tuple(f"keypoint{i}" for i in range(count))
+
+
+def check_same_keypoints(
+    names: Sequence[str], others: Sequence[str], where: object, other: object
+) -> None:
+    """Raise DatasetError unless keypoints agree by name and order.
+
+    Args:
+        names: Of the one.
+        others: Of the other.
+        where: What has the one, as a message says it: a file, a run.
+        other: What has the other.
+    """
+    if len(names) != len(others):
+        raise DatasetError(
+            f"{where} has {len(names)} keypoints ({', '.join(names)}) but {other} has "
+            f"{len(others)} ({', '.join(others)}): they must be the same, in the same order"
+        )
+    for index, (name, its) in enumerate(zip(names, others, strict=True)):
+        if name != its:
+            raise DatasetError(
+                f"keypoint {index} of {where} is {name!r} but that of {other} is {its!r}: "
+                "keypoints must be the same, in the same order"
+            )

@@ -9,6 +9,7 @@ from hgtrain.data.selection import select_frames
 from hgtrain.data.split import Subset
 from hgtrain.log import blocks_progress, say
 from hgtrain.rundir.load import load_run, reopened_split
+from hgtrain.skeleton import check_same_keypoints
 
 
 def evaluate(folder: Path, files: Sequence[str], refinement: str) -> dict[str, Any]:
@@ -17,7 +18,7 @@ def evaluate(folder: Path, files: Sequence[str], refinement: str) -> dict[str, A
     Raises HgtrainError when the run or the data cannot be used, or the keypoints differ in name or order.
     """
     run = load_run(folder, refinement)
-    from hgtrain.evaluate.predictions import check_keypoint_names, evaluate_side, predict_side
+    from hgtrain.evaluate.predictions import evaluate_side, predict_side
 
     if not files:
         with reopened_split(run) as split:
@@ -26,7 +27,8 @@ def evaluate(folder: Path, files: Sequence[str], refinement: str) -> dict[str, A
                 split.validation,
             )
     with open_with_notes(run.config, files) as dataset:
-        check_keypoint_names(dataset, run.skeleton.keypoint_names, f"the run {folder}")
+        names = run.skeleton.keypoint_names
+        check_same_keypoints(dataset.keypoint_names, names, dataset.path, f"the run {folder}")
         selected = select_frames(dataset)
         for note in selected.notes:
             say(note)

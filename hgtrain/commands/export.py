@@ -17,6 +17,7 @@ from hgtrain.log import say
 from hgtrain.rundir import layout
 from hgtrain.rundir.load import Run, load_run, reopened_split
 from hgtrain.rundir.records import read_split
+from hgtrain.skeleton import check_same_keypoints
 
 if TYPE_CHECKING:
     from hgtrain.export.check import Sample
@@ -53,9 +54,9 @@ def _sides(run: Run, data: Sequence[str]) -> Iterator[tuple[Subset, Subset]]:
     """
     if data:
         with closing(open_all(data, run.config.data.annotated_only)) as dataset:
-            from hgtrain.evaluate.predictions import check_keypoint_names
-
-            check_keypoint_names(dataset, run.skeleton.keypoint_names, f"the run {run.folder}")
+            names = run.skeleton.keypoint_names
+            where = f"the run {run.folder}"
+            check_same_keypoints(dataset.keypoint_names, names, dataset.path, where)
             side = Subset(dataset, select_frames(dataset).frames)
             yield side, side
         return

@@ -13,6 +13,7 @@ from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.formats import deepposekit, hgtrain_format, leap, sleap_package
 from hgtrain.errors import DatasetError
 from hgtrain.hdf5 import child_names, hdf5_errors_as_dataset_error, is_hdf5, open_hdf5
+from hgtrain.skeleton import check_same_keypoints
 
 SUFFIXES = (".h5", ".hdf5", ".hdf", ".slp", ".mat", "")
 """What HDF5 files are called."""
@@ -100,7 +101,9 @@ def open_all(paths: Sequence[str | Path], annotated_only: bool = True) -> PoseDa
         for path in paths:
             opened.append(open_dataset(path, annotated_only))
         for other in opened[1:]:
-            check_same_keypoints(opened[0], other)
+            check_same_keypoints(
+                opened[0].keypoint_names, other.keypoint_names, opened[0].path, other.path
+            )
             check_same_images(opened[0], other)
         return opened[0] if len(opened) == 1 else Concatenated(opened)
 
@@ -114,25 +117,6 @@ def _closed_on_error() -> Iterator[list[PoseDataset]]:
         for dataset in opened:
             dataset.close()
         raise
-
-
-def check_same_keypoints(first: PoseDataset, other: PoseDataset) -> None:
-    """Raise DatasetError unless the keypoints agree by name and order."""
-    if first.keypoint_names == other.keypoint_names:
-        return
-    theirs = (first.keypoint_names, other.keypoint_names)
-    if len(theirs[0]) != len(theirs[1]):
-        raise DatasetError(
-            f"{first.path} has {len(theirs[0])} keypoints ({', '.join(theirs[0])}) but "
-            f"{other.path} has "
-            f"{len(theirs[1])} ({', '.join(theirs[1])}): they must be the same, in the same order"
-        )
-    index = next(i for i, (a, b) in enumerate(zip(*theirs, strict=True)) if a != b)
-    raise DatasetError(
-        f"keypoint {index} of {first.path} is {theirs[0][index]!r} but that of {other.path} is "
-        f"{theirs[1][index]!r}: "
-        "keypoints must be the same, in the same order"
-    )
 
 
 def check_same_images(first: PoseDataset, other: PoseDataset) -> None:

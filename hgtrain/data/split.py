@@ -8,9 +8,10 @@ import numpy as np
 
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.fingerprint import fingerprint
-from hgtrain.data.open import check_same_images, check_same_keypoints
+from hgtrain.data.open import check_same_images
 from hgtrain.data.selection import select_frames
 from hgtrain.errors import DatasetError
+from hgtrain.skeleton import check_same_keypoints
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,9 @@ def make_split(
     """
     selected = select_frames(train)
     if validation is not None:
-        check_same_keypoints(train, validation)
+        check_same_keypoints(
+            train.keypoint_names, validation.keypoint_names, train.path, validation.path
+        )
         check_same_images(train, validation)
         other = select_frames(validation)
         notes = selected.notes + other.notes + _shared_files(train, validation)

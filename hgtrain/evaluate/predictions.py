@@ -1,15 +1,13 @@
 """How well a network does on a dataset: predictions for its frames and their metrics."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.selection import labels_of_frames
 from hgtrain.data.split import Subset
-from hgtrain.errors import DatasetError
 from hgtrain.evaluate.keypoint_errors import extra_metrics
 from hgtrain.evaluate.metrics import pose_metrics
 from hgtrain.predict.predictor import Predictor
@@ -53,24 +51,3 @@ def evaluate_side(predictions: Predictions, side: Subset) -> dict[str, Any]:
     groups = None if side.dataset.groups is None else side.dataset.groups[side.frames]
     metrics |= extra_metrics(truth, visibility, points, confidence, groups)
     return metrics | {"images_per_s": predictions.images_per_s}
-
-
-def check_keypoint_names(dataset: PoseDataset, names: Sequence[str], whose: str) -> None:
-    """Raise DatasetError unless the dataset has exactly these keypoints in this order.
-
-    `whose` are they.
-    """
-    theirs = dataset.keypoint_names
-    if len(theirs) != len(names):
-        raise DatasetError(
-            f"{dataset.path} has {len(theirs)} keypoints ({', '.join(theirs)}) but {whose} has "
-            f"{len(names)} "
-            f"({', '.join(names)}): they must be the same, in the same order"
-        )
-    for index, (their, ours) in enumerate(zip(theirs, names, strict=True)):
-        if their != ours:
-            raise DatasetError(
-                f"keypoint {index} of {dataset.path} is {their!r} but that of {whose} is "
-                f"{ours!r}: keypoints must be "
-                "the same, in the same order"
-            )

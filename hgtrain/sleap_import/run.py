@@ -14,14 +14,13 @@ from hgtrain.data.sandbox.open import open_all
 from hgtrain.data.sandbox.probe import probe_hdf5
 from hgtrain.data.split import make_split, split_to_json
 from hgtrain.errors import ConfigError, DatasetError, RunError
-from hgtrain.evaluate.predictions import check_keypoint_names
 from hgtrain.files import atomic_path, new_folder, write_text
 from hgtrain.hdf5 import open_hdf5
 from hgtrain.heads import make_head
 from hgtrain.model.network import build_network
 from hgtrain.rundir import layout
 from hgtrain.rundir.records import write_provenance, write_split
-from hgtrain.skeleton import Skeleton
+from hgtrain.skeleton import Skeleton, check_same_keypoints
 from hgtrain.sleap_import.training_config import CONFIG_FILE, SleapModel, read_sleap_config
 from hgtrain.sleap_import.weights import load_sleap_weights, read_layers
 
@@ -167,7 +166,9 @@ def _split(
         except DatasetError as error:
             notes.append(f"the labels cannot be read: {error}")
             return {}, None
-        check_keypoint_names(train, skeleton.keypoint_names, "the SLEAP model")
+        check_same_keypoints(
+            train.keypoint_names, skeleton.keypoint_names, train.path, "the SLEAP model"
+        )
         split = make_split(
             train, validation, config.data.validation_fraction, None, config.data.split_seed
         )

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -7,10 +5,10 @@ from hgtrain.data.split import Subset
 from hgtrain.errors import DatasetError
 from hgtrain.evaluate.predictions import (
     Predictions,
-    check_keypoint_names,
     evaluate_side,
     predict_side,
 )
+from hgtrain.skeleton import check_same_keypoints
 
 
 class Dataset:
@@ -70,14 +68,10 @@ def test_the_speed_is_kept():
 
 
 def test_the_same_keypoints_in_the_same_order_are_accepted():
-    check_keypoint_names(
-        SimpleNamespace(path="a.h5", keypoint_names=("a", "b")), ["a", "b"], "the run r"
-    )
+    check_same_keypoints(("a", "b"), ["a", "b"], "a.h5", "the run r")
 
 
 @pytest.mark.parametrize("names", [("b", "a"), ("a",), ("a", "B")])
 def test_other_keypoints_are_refused(names):
     with pytest.raises(DatasetError, match=r"a\.h5"):
-        check_keypoint_names(
-            SimpleNamespace(path="a.h5", keypoint_names=names), ["a", "b"], "the run r"
-        )
+        check_same_keypoints(names, ["a", "b"], "a.h5", "the run r")
