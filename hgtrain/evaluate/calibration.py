@@ -8,12 +8,17 @@ CALIBRATION_BINS = 10
 
 
 def calibration(errors: np.ndarray, confidence: np.ndarray) -> dict[str, Any]:
-    """Return whether confidence orders the errors, both `(n,)`.
+    """Return whether confidence orders the errors.
 
-    `rank_correlation` is Spearman's between confidence and the negative error: 1 when the surer is
-    always the closer, 0 when confidence says nothing; None for fewer than two values or no
-    variation. `bins` are up to ten parts of equal count by rising confidence, each with
-    `confidence` (mean), `count`, `mean` and `median` error in px.
+    Args:
+        errors: `(n,)` px.
+        confidence: `(n,)`.
+
+    Returns:
+        `rank_correlation` is Spearman's between confidence and the negative error: 1 when the surer
+        is always the closer, 0 when confidence says nothing; None for fewer than two values or no
+        variation. `bins` are up to ten parts of equal count by rising confidence, each with
+        `confidence` (mean), `count`, `mean` and `median` error in px.
     """
     order = np.argsort(confidence, kind="stable")
     parts = [part for part in np.array_split(order, CALIBRATION_BINS) if len(part)]

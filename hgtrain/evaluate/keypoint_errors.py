@@ -1,6 +1,7 @@
 """Metrics beyond the contract's own.
 
-Error by the animal's size, OKS precision and recall, calibration, per group.
+They are the error by the animal's size, OKS precision and recall, calibration, and errors per
+group.
 """
 
 from typing import Any, NamedTuple
@@ -14,9 +15,12 @@ SIZE_FRACTIONS = (0.05, 0.1, 0.2)
 
 
 class Errors(NamedTuple):
-    """Distances `(N, K)` px, NaN where there is none.
+    """How far predicted keypoints are from labelled ones.
 
-    What is labelled with a position, and what is predicted too.
+    Attributes:
+        distance: `(N, K)` px, NaN where there is none.
+        labelled: `(N, K)`, what is labelled with a position.
+        located: `(N, K)`, what is labelled with a position and predicted too.
     """
 
     distance: np.ndarray
@@ -25,7 +29,13 @@ class Errors(NamedTuple):
 
 
 def keypoint_errors(truth: np.ndarray, visibility: np.ndarray, predicted: np.ndarray) -> Errors:
-    """Return the errors of points `(N, K, 2)` px against truth `(N, K, 2)` of visibility `(N, K)`, 0 not labelled."""
+    """Return the errors of predicted points.
+
+    Args:
+        truth: `(N, K, 2)` px.
+        visibility: `(N, K)`, 0 not labelled.
+        predicted: `(N, K, 2)` px.
+    """
     labelled = (visibility > 0) & np.isfinite(truth).all(-1)
     located = labelled & np.isfinite(predicted).all(-1)
     distance = np.linalg.norm(predicted.astype(np.float64) - truth, axis=-1)
@@ -39,12 +49,18 @@ def extra_metrics(
     confidence: np.ndarray,
     groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Return `pck_of_size`, `oks_map`, `oks_mar`, `calibration` and `per_group` as plain JSON.
+    """Return the metrics beyond the contract's, as plain JSON.
 
-    None where undefined.
+    Args:
+        truth: `(N, K, 2)` px.
+        visibility: `(N, K)`.
+        predicted: `(N, K, 2)` px.
+        confidence: `(N, K)`.
+        groups: `(N,)` names; None gives an empty list.
 
-    truth, predicted: `(N, K, 2)` px. visibility, confidence: `(N, K)`. groups: `(N,)` names; None
-    gives an empty list.
+    Returns:
+        `pck_of_size`, `oks_map`, `oks_mar`, `calibration` and `per_group`; None where one is
+        undefined.
     """
     errors = keypoint_errors(truth, visibility, predicted)
     matches = single_matches(truth, visibility, predicted, confidence)

@@ -12,7 +12,12 @@ RECALL_LEVELS = np.linspace(0, 1, 101)
 
 
 class FrameMatch(NamedTuple):
-    """OKS `(P, G)` of every predicted with every labelled animal of a frame, and the score `(P,)` of each predicted."""
+    """How alike the predicted and the labelled animals of a frame are.
+
+    Attributes:
+        similarity: OKS `(P, G)` of every predicted with every labelled animal.
+        scores: `(P,)`, of each predicted animal.
+    """
 
     similarity: np.ndarray
     scores: np.ndarray
@@ -23,10 +28,8 @@ def single_matches(
 ) -> list[FrameMatch]:
     """Return the frames of a head for one animal: at most one labelled and one predicted.
 
-    The score is the mean.
-
-    Nothing labelled in a frame leaves its prediction unmatched; no finite point leaves its animal
-    unmatched.
+    The score is the mean confidence. Where nothing is labelled in a frame, its prediction stays
+    unmatched; where no predicted point is finite, its animal does.
     """
     similarity = object_keypoint_similarity(truth, visibility, predicted)
     present = np.isfinite(predicted).all(-1)
@@ -41,11 +44,9 @@ def single_matches(
 def average_precision_and_recall(frames: Sequence[FrameMatch]) -> tuple[float | None, float | None]:
     """Return mAP and mAR over OKS thresholds 0.50 to 0.95, as COCO's keypoint evaluation.
 
-    None without animals.
-
     At each threshold predictions take, by falling score, the most similar animal of their frame
     that is still free; what finds none counts against precision. Precision is interpolated at 101
-    levels of recall.
+    levels of recall. Both are None without animals.
     """
     animals = sum(frame.similarity.shape[1] for frame in frames)
     if not animals:

@@ -21,12 +21,19 @@ def pose_metrics(
 ) -> dict[str, Any]:
     """Return the metrics of contract section 5 but for `images_per_s`, as plain JSON values.
 
-    None where undefined.
+    Errors are over keypoints that are labelled with a position and predicted with one. A labelled
+    keypoint without a predicted position counts against `pck`, `oks` and recall; one labelled as
+    absent counts for precision only.
 
-    truth, predicted: `(N, K, 2)` px, NaN where missing. visibility: `(N, K)`, 0 not labelled.
-    confidence: `(N, K)`. Errors are over keypoints that are labelled with a position and predicted
-    with one. A labelled keypoint without a predicted position counts against `pck`, `oks` and
-    recall; one labelled as absent counts for precision only.
+    Args:
+        truth: `(N, K, 2)` px, NaN where missing.
+        visibility: `(N, K)`, 0 not labelled.
+        predicted: `(N, K, 2)` px, NaN where missing.
+        confidence: `(N, K)`.
+        names: Of the keypoints.
+
+    Returns:
+        The metrics; None where one is undefined.
     """
     labelled = (visibility > 0) & np.isfinite(truth).all(-1)
     located = labelled & np.isfinite(predicted).all(-1)

@@ -16,7 +16,13 @@ FRAMES_AT_ONCE = 32
 
 
 class Predictions(NamedTuple):
-    """Points `(N, K, 2)` px and confidence `(N, K)` for the frames of a side, and how fast they came."""
+    """Predictions for the frames of a side, and how fast they came.
+
+    Attributes:
+        points: `(N, K, 2)` px.
+        confidence: `(N, K)`.
+        images_per_s: Images predicted in a second.
+    """
 
     points: np.ndarray
     confidence: np.ndarray
@@ -30,7 +36,7 @@ def predict_side(
 ) -> Predictions:
     """Return predictions for every frame of `side`, in its order.
 
-    Reading counts for the speed, compiling does not.
+    The time for reading counts in the speed, that for compiling does not.
     """
     predictor(side.dataset.read_images(side.frames[:FRAMES_AT_ONCE]))
     started = time.monotonic()
@@ -44,7 +50,10 @@ def predict_side(
 
 
 def evaluate_side(predictions: Predictions, side: Subset) -> dict[str, Any]:
-    """Return the metrics of contract section 5, and those of `metrics_extra`, for predictions of a side's frames."""
+    """Return the metrics of predictions for a side's frames.
+
+    They are those of contract section 5 and those of `metrics_extra`.
+    """
     truth, visibility = labels_of_frames(side.dataset, side.frames)
     points, confidence = predictions.points, predictions.confidence
     metrics = pose_metrics(truth, visibility, points, confidence, side.dataset.keypoint_names)

@@ -17,11 +17,12 @@ OTHER_SIZE_PX = (8, -24)
 
 
 class Sample(NamedTuple):
-    """Real frames. images: `(n, H, W, C)` uint8.
+    """Real frames.
 
-    points: their labels `(n, K, 2)` px, NaN where there is none.
-
-    calibration: images that int8's ranges are taken from, of the same shape.
+    Attributes:
+        images: `(n, H, W, C)` uint8.
+        points: Their labels `(n, K, 2)` px, NaN where there is none.
+        calibration: Images that int8's ranges are taken from, of the same shape.
     """
 
     images: np.ndarray
@@ -30,7 +31,10 @@ class Sample(NamedTuple):
 
 
 def fitted(images: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """Return images `(n, H, W, C)` cut, or continued by their last pixels, on the right and at the bottom to a size."""
+    """Return images `(n, H, W, C)` brought to a size.
+
+    They are cut, or continued by their last pixels, on the right and at the bottom.
+    """
     if size is None:
         return images
     more = [max(0, wanted - side) for wanted, side in zip(size, images.shape[1:3], strict=True)]
@@ -41,7 +45,10 @@ def fitted(images: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
 def check(
     predictor: Predictor, sample: Sample, file: ExportedFile, folder: Path, any_size: bool
 ) -> dict[str, Any]:
-    """Return how a file, loaded afresh, predicts against the run, with a `problem` where they differ."""
+    """Return how a file, loaded afresh, predicts against the run.
+
+    It has a `problem` where the two differ.
+    """
     predict = file.load(folder / file.name)
     found: dict[str, Any] = {"file": file.name or "SavedModel", "frames": len(sample.images)}
     if file.tolerance is not None:
@@ -81,9 +88,10 @@ def check(
 def _compare(
     predictor: Predictor, predict: Loaded, images: np.ndarray, batch: int
 ) -> dict[str, Any]:
-    """Return the largest difference in position and confidence, that of 95% of the positions, and the number of ties.
+    """Return the differences between an exported model's predictions and the run's.
 
-    Ties are left out of the differences.
+    They are the largest in position and in confidence, that of 95% of the positions, and the number
+    of ties, which are left out of the differences.
     """
     points, confidence = predictor(images)
     exported_points, exported_confidence = _in_batches(predict, images, batch)
@@ -112,9 +120,10 @@ def _compare(
 def _are_ties(
     predictor: Predictor, image: np.ndarray, points: np.ndarray, others: np.ndarray, rounding: float
 ) -> np.ndarray:
-    """Return for each keypoint `(K,)` whether the run's own map is as high at the other point as at its peak.
+    """Return for each keypoint `(K,)` whether two points are equally good.
 
-    Then rounding alone decides which of the two is found, in another batch size already.
+    They are where the run's own map is as high at the other point as at its peak. Then rounding
+    alone decides which of the two is found, in another batch size already.
     """
     maps = predictor.confmaps(tf.constant(image[None])).numpy()[0]
     heights = [_height_around(maps, at, predictor) for at in (points, others)]
@@ -137,7 +146,10 @@ def _height_around(maps: np.ndarray, points: np.ndarray, predictor: Predictor) -
 
 
 def _note_difference(found: dict[str, Any], tolerance: Tolerance) -> None:
-    """Add to what was found the `problem` that it is beyond a tolerance, with numbers that JSON has."""
+    """Add a `problem` to what was found where it is beyond a tolerance.
+
+    The numbers become such that JSON has.
+    """
     limits = (("keypoints_px", "tolerance_px"), ("keypoints_p95_px", "tolerance_p95_px"))
     # NaN is beyond any.
     is_near = all(found[value] <= found[limit] for value, limit in limits)

@@ -1,6 +1,6 @@
 """A run's model in a form that needs no hgtrain.
 
-Written beside, checked against the run's own predictions, renamed.
+It is written beside, checked against the run's own predictions, and renamed.
 """
 
 from pathlib import Path
@@ -23,16 +23,25 @@ def export(
     size: tuple[int, int] | None,
     metadata: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    """Write a model to `folder`, which must not hold anything yet.
+    """Write a model to `folder` and check it against the run's predictions.
 
-    Return what the check of each file found.
-
-    format_name: a key of FORMATS. size: height and width of the images where they are to be fixed.
-    metadata: what metadata.json says of the run.
     A file that does not predict what the run predicts is removed, and its check says so as
     `problem`.
-    Raises RunError when the folder is taken, the format cannot be written, or no file is left; the
-    folder is then as it was.
+
+    Args:
+        predictor: Of the run.
+        sample: Frames for the check and for int8's ranges.
+        folder: Must not hold anything yet.
+        format_name: A key of FORMATS.
+        size: Height and width of the images where they are to be fixed.
+        metadata: What metadata.json says of the run.
+
+    Returns:
+        What the check of each file found.
+
+    Raises:
+        RunError: The folder is taken, the format cannot be written, or no file is left; the folder
+            is then as it was.
     """
     target = FORMATS[format_name]
     if size is None and target.needs_size:
@@ -65,7 +74,8 @@ def _without_failed(
 ) -> list[ExportedFile]:
     """Return the files that passed their checks, and remove the others.
 
-    RunError when that is all of them.
+    Raises:
+        RunError: None passed.
     """
     passed = [file for file, checked in zip(files, checks, strict=True) if "problem" not in checked]
     problems = [checked["problem"] for checked in checks if "problem" in checked]

@@ -16,9 +16,11 @@ FARTHEST = 10
 
 
 class Format(NamedTuple):
-    """A format. write: (served, folder, calibration images) -> the files.
+    """A format of exported models.
 
-    needs_size: images must be of one size.
+    Attributes:
+        write: (served, folder, calibration images) -> the files.
+        needs_size: Whether images must be of one size.
     """
 
     write: Callable[[Served, Path, np.ndarray], list[ExportedFile]]

@@ -58,7 +58,12 @@ written against the predictions it was trained to:
 
 
 def readme(folder: str, metadata: dict[str, Any]) -> str:
-    """Return the page for an export whose metadata.json is `metadata`, and whose folder is called `folder`."""
+    """Return the page for an export.
+
+    Args:
+        folder: What the export's folder is called.
+        metadata: The export's metadata.json.
+    """
     _, height, width, channels = metadata["input"]["shape"]
     fixed = height is not None
     example = (height, width) if fixed else metadata["image_shape"][:2]

@@ -16,8 +16,9 @@ Loaded = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 class Tolerance(NamedTuple):
     """By how much an exported model may differ from the run it is of.
 
-    cells: of the maps, for 95% of all positions; the farthest may be `FARTHEST` times as far.
-    confidence: at most.
+    Attributes:
+        cells: Of the maps, for 95% of all positions; the farthest may be `FARTHEST` times as far.
+        confidence: At most.
     """
 
     cells: float
@@ -27,7 +28,10 @@ class Tolerance(NamedTuple):
 class ExportedFile(NamedTuple):
     """A file of an export, and how it is opened.
 
-    tolerance: None where a loss is what was asked for.
+    Attributes:
+        name: Of the file.
+        load: Opens the file at a path.
+        tolerance: None where a loss is what was asked for.
     """
 
     name: str
@@ -38,7 +42,8 @@ class ExportedFile(NamedTuple):
 class Served(tf.Module):
     """What is exported: the graph that `evaluate` runs, and no other.
 
-    size: height and width of the images, None for any.
+    Attributes:
+        size: Height and width of the images, None for any.
     """
 
     def __init__(self, predictor: Predictor, channels: int, size: tuple[int, int] | None) -> None:
@@ -69,7 +74,10 @@ def _named(keypoints: tf.Tensor, confidence: tf.Tensor) -> dict[str, tf.Tensor]:
 def _for_any_number(
     function: Callable[[tf.Tensor], dict[str, tf.Tensor]],
 ) -> Callable[..., dict[str, tf.Tensor]]:
-    """Return the function for no images too, of which oneDNN's fused convolutions give outputs of a wrong shape."""
+    """Return the function made to work for no images too.
+
+    oneDNN's fused convolutions would give outputs of a wrong shape for none.
+    """
 
     def computed(image: tf.Tensor) -> dict[str, tf.Tensor]:
         count = tf.shape(image)[0]

@@ -16,7 +16,13 @@ from hgtrain.tensorflow_setup import quiet_libraries
 def write_tflite(served: Served, folder: Path, calibration: np.ndarray) -> list[ExportedFile]:
     """Write `served` to `folder` as TensorFlow Lite, as float32, float16 and int8.
 
-    Return its files, for the check.
+    Args:
+        served: What is exported.
+        folder: Where to.
+        calibration: Images `(n, H, W, C)` uint8 that int8's ranges are taken from.
+
+    Returns:
+        The files, for the check.
     """
     with _quiet():
         exact = _converter(served).convert()
@@ -42,9 +48,10 @@ def _converter(served: Served) -> Any:
 
 
 def _quantized(served: Served, exact: bytes, calibration: np.ndarray) -> bytes:
-    """Return the model with the network in int8, its ranges taken from `calibration` `(n, H, W, C)` uint8.
+    """Return the model with the network in int8, its ranges taken from `calibration`.
 
-    The head and what finds the peaks stay float32: in steps of a 256th positions would be worth little.
+    The head and what finds the peaks stay float32: in steps of a 256th positions would be worth
+    little. `calibration` is `(n, H, W, C)` uint8.
     """
     converter = _converter(served)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -64,7 +71,10 @@ def _quantized(served: Served, exact: bytes, calibration: np.ndarray) -> bytes:
 
 
 def _outside_network(model: bytes) -> list[str]:
-    """Return the names of the tensors that come before the first convolution or from the last one on."""
+    """Return the names of the tensors outside the network.
+
+    These come before the first convolution or from the last one on.
+    """
     interpreter = tf.lite.Interpreter(model_content=model)
     names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
     operations = interpreter._get_ops_details()

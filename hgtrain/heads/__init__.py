@@ -9,7 +9,10 @@ from hgtrain.heads.single_instance import SingleInstance
 __all__ = ["HEADS", "Head", "Outputs", "Target", "by_stack", "make_head"]
 
 HEADS: dict[str, Callable[..., Head]] = {"single_instance": SingleInstance}
-"""By `model.head.type`: what makes a head of the number of keypoints, the stride and its own keys."""
+"""By `model.head.type`: what makes a head.
+
+It takes the number of keypoints, the stride and the head's own keys.
+"""
 
 
 def make_head(section: Any, keypoints: int, stride: int) -> Head:

@@ -1,4 +1,4 @@
-"""What the rest of hgtrain knows of a head: layers, targets, losses and decoding of one kind of output.
+"""What the rest of hgtrain knows of a head: layers, targets, losses and decoding of one kind.
 
 A head owns no loop, dataset, predictor or file, and imports no other head. Nobody asks which kind a
 head is: what differs between kinds is said by its methods.
@@ -78,11 +78,14 @@ class Head(Protocol):
         """Return the confidence maps `(B, h, w, K)` among the outputs of a stack."""
 
     def decode(self, outputs: Outputs, refinement: str = "unbiased") -> tuple[tf.Tensor, tf.Tensor]:
-        """Return points `(B, K, 2)` float32 in px of the network's input, confidence `(B, K)`.
+        """Return the points and confidence that the outputs say.
 
         Args:
             outputs: Of the last stack.
             refinement: A key of `peaks.DECODERS`.
+
+        Returns:
+            Points `(B, K, 2)` float32 in px of the network's input, and confidence `(B, K)`.
         """
 
 

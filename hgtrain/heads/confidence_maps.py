@@ -6,14 +6,19 @@ import tensorflow as tf
 def confidence_maps(
     points: tf.Tensor, height: int, width: int, stride: int, sigma_px: float
 ) -> tf.Tensor:
-    """Return Gaussians with unit peak, `(B, height / stride, width / stride, K)` float32.
+    """Return Gaussians with unit peak, zero where a point is NaN.
 
-    Zero where a point is NaN.
-
-    points: `(B, K, 2)`, x then y, in pixels of the network's input of `height` x `width`, multiples
-    of `stride`.
-    sigma_px: standard deviation in the same pixels.
     Cell (i, j) is evaluated at pixel (x, y) = (j * stride, i * stride), as the reference does.
+
+    Args:
+        points: `(B, K, 2)`, x then y, in px of the network's input.
+        height: Of the network's input, px, a multiple of `stride`.
+        width: The same.
+        stride: Px for each cell.
+        sigma_px: Standard deviation, in px of the network's input.
+
+    Returns:
+        Maps `(B, height / stride, width / stride, K)` float32.
     """
     xs = tf.range(0, width, stride, dtype=tf.float32)
     ys = tf.range(0, height, stride, dtype=tf.float32)

@@ -13,14 +13,17 @@ solution."""
 def confmap_losses(
     maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, hard_keypoint_mining: bool
 ) -> tf.Tensor:
-    """Return the loss of each example, `(B,)` float32.
+    """Return the loss of each example: the mean over keypoints of the weighted mean squared error.
 
-    The mean over keypoints of the weighted mean squared error.
+    Args:
+        maps: `(B, H, W, K)` with unit peaks.
+        targets: The same.
+        weights: `(B, K)`; what weighs nothing adds nothing, also where its target is undefined.
+        hard_keypoint_mining: Take the mean over the half of an example's keypoints, rounded up,
+            with the largest errors (Chen et al. 2018, Cascaded Pyramid Network, arXiv:1711.07319).
 
-    maps, targets: `(B, H, W, K)` with unit peaks. weights: `(B, K)`; what weighs nothing adds
-    nothing, also where its target is undefined.
-    hard_keypoint_mining: the mean is over the half of an example's keypoints, rounded up, with the
-    largest errors (Chen et al. 2018, Cascaded Pyramid Network, arXiv:1711.07319).
+    Returns:
+        Losses `(B,)` float32.
     """
     # Chosen, not multiplied alone: NaN times a weight of zero is still NaN.
     error = tf.where(weights > 0, MAP_SCALE**2 * weights * _mean_squares(maps - targets), 0.0)
@@ -33,7 +36,7 @@ def confmap_losses(
 def _mean_squares(differences: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     """Return the mean over height and width of the squares, `(B, K)`.
 
-    What has no gradient gets none, NaN or not.
+    What has no gradient gets none, whether it is NaN or not.
     """
     cells = tf.cast(tf.shape(differences)[1] * tf.shape(differences)[2], differences.dtype)
 

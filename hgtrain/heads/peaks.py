@@ -21,9 +21,8 @@ RADIUS = 3
 def refinement_radius(sigma_px: float, stride: int) -> int:
     """Return how many cells around the highest one to use for Gaussians of this width.
 
-    About 2.4 sigma, at least 1.
-
-    Below 0.6 cells a second neighbour holds nothing that float32 could tell from the first.
+    It is about 2.4 sigma, and at least 1. For a sigma below 0.6 cells a second neighbour holds
+    nothing that float32 could tell from the first.
     """
     return max(1, int(2.4 * sigma_px / stride + 0.6))
 
@@ -31,16 +30,21 @@ def refinement_radius(sigma_px: float, stride: int) -> int:
 def global_peaks(maps: tf.Tensor, radius: int = RADIUS) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the peak of each map, refined without bias.
 
-    Points `(B, K, 2)` float32 in cells, and values `(B, K)`.
+    The logarithm of a Gaussian is a parabola, so the vertex of the parabola through its cells is
+    the centre itself, whatever the width and also beside a border. The parabola is fitted, by least
+    squares weighted with the cells' values (after Guo 2011, A Simple Algorithm for Fitting a
+    Gaussian Function), to the sums over the rows, and over the columns, of the cells up to `radius`
+    from the highest: a trained network's maps are blocky from its upsampling, and their three
+    highest cells alone are off by twice as much (2.8 px against 1.5 px on real frames). Where there
+    is no peak, as in a flat map, the point is the centre of the first highest cell.
 
-    maps: `(B, H, W, K)`. Points are x then y, cell centres at integers; the value is that of the
-    highest cell. The logarithm of a Gaussian is a parabola, so the vertex of the parabola through
-    its cells is the centre itself, whatever the width and also beside a border. The parabola is
-    fitted, by least squares weighted with the cells' values (after Guo 2011, A Simple Algorithm for
-    Fitting a Gaussian Function), to the sums over the rows, and over the columns, of the cells up
-    to `radius` from the highest: a trained network's maps are blocky from its upsampling, and their
-    three highest cells alone are off by twice as much (2.8 px against 1.5 px on real frames). Where
-    there is no peak, as in a flat map, it is the centre of the first highest cell.
+    Args:
+        maps: `(B, H, W, K)`.
+        radius: How many cells around the highest one are used.
+
+    Returns:
+        Points `(B, K, 2)` float32 in cells, x then y, cell centres at integers; and the values
+        `(B, K)` of the highest cells.
     """
     cells, row, column, values = _highest(maps)
     # Three cells must all be there; of more, those beyond the border weigh nothing. To move a wide
@@ -62,9 +66,10 @@ def unrefined_peaks(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def local_peaks(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the highest cell of each map moved a quarter cell towards the higher neighbour, as the reference.
+    """Return the highest cell of each map moved a quarter cell towards its higher neighbour.
 
-    Along x and along y on its own; beyond the border is 0. Shapes as `global_peaks`.
+    This is what the reference does: along x and along y on its own, with 0 beyond the border.
+    Shapes are those of `global_peaks`.
     """
     cells, row, column, values = _highest(maps)
     patch = _patch(cells, row, column, 1)
@@ -74,10 +79,10 @@ def local_peaks(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def integral_peaks(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the centre of mass of the 5x5 cells around the highest cell of each map, as the reference.
+    """Return the centre of mass of the 5x5 cells around the highest cell of each map.
 
-    Drawn towards the highest cell when the Gaussian is wider than the patch. Beyond the border is 0. Shapes as
-    `global_peaks`.
+    This is what the reference does. The point is drawn towards the highest cell when the Gaussian
+    is wider than the patch. Beyond the border is 0. Shapes are those of `global_peaks`.
     """
     cells, row, column, values = _highest(maps)
     patch = _patch(cells, row, column, 2)
@@ -98,11 +103,19 @@ DECODERS: dict[str, Callable[[tf.Tensor, int], tuple[tf.Tensor, tf.Tensor]]] = {
     "local": lambda maps, radius: local_peaks(maps),
     "none": lambda maps, radius: unrefined_peaks(maps),
 }
-"""From maps `(B, H, W, K)` and the radius of the refinement to points `(B, K, 2)` in cells and values `(B, K)`."""
+"""From maps to points.
+
+Takes maps `(B, H, W, K)` and the radius of the refinement, and gives points `(B, K, 2)` in cells
+and values `(B, K)`.
+"""
 
 
 def _highest(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return cells `(B * K, H, W)`, row and column `(B * K,)` of the first highest cell, and its value `(B, K)`."""
+    """Return the first highest cell of each map.
+
+    Returns:
+        Cells `(B * K, H, W)`, row and column `(B * K,)` of the highest, and its value `(B, K)`.
+    """
     shape = tf.shape(maps)
     height, width, keypoints = shape[1], shape[2], shape[3]
     flat = tf.reshape(tf.transpose(maps, (0, 3, 1, 2)), (-1, height * width))
@@ -116,7 +129,11 @@ def _as_points(x: tf.Tensor, y: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
 
 
 def _patch(cells: tf.Tensor, row: tf.Tensor, column: tf.Tensor, radius: int) -> tf.Tensor:
-    """Return the cells around one of each map, `(n, 2 * radius + 1, 2 * radius + 1)`, 0 beyond the border."""
+    """Return the cells around one of each map, 0 beyond the border.
+
+    Returns:
+        Patches `(n, 2 * radius + 1, 2 * radius + 1)`.
+    """
     padded = tf.pad(cells, [[0, 0], [radius, radius], [radius, radius]])
     around = tf.range(2 * radius + 1)
     rows = tf.gather(padded, row[:, None] + around, batch_dims=1)
@@ -136,9 +153,12 @@ def _padded_window(
 def _full_window(
     cells: tf.Tensor, row: tf.Tensor, column: tf.Tensor, radius: int
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return the cells around one of each map, not below 0, `(n, size, size)`, and the first row and column `(n,)`.
+    """Return the cells around one of each map, not below 0.
 
     At a border the window moves inwards, so that it is always full; of a smaller map the rest is 0.
+
+    Returns:
+        Windows `(n, size, size)`, and the first row and the first column `(n,)`.
     """
     size = 2 * radius + 1
     height, width = tf.shape(cells)[1], tf.shape(cells)[2]
@@ -157,10 +177,7 @@ def _full_window(
 
 
 def _near(cell: tf.Tensor, refined: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-    """Return where a peak is along one axis.
-
-    As refined, but never farther than a cell from the highest.
-    """
+    """Return where a peak is along one axis: as refined, but within a cell of the highest."""
     at = tf.cast(cell, tf.float32)
     # NaN: no peak along this axis. A parabola needs three cells.
     is_refined = tf.math.is_finite(refined) & (length >= 3)
@@ -176,7 +193,7 @@ def _log(values: tf.Tensor) -> tf.Tensor:
 def _three_point_vertex(profile: tf.Tensor) -> tf.Tensor:
     """Return the vertex `(n,)` of the log-parabola through profiles `(n, 3)` >= 0.
 
-    NaN where it opens upwards.
+    It is NaN where the parabola opens upwards.
     """
     left, middle, right = tf.unstack(_log(profile), axis=1)
     curvature = left - 2 * middle + right
@@ -186,7 +203,7 @@ def _three_point_vertex(profile: tf.Tensor) -> tf.Tensor:
 def _fitted_vertex(profile: tf.Tensor) -> tf.Tensor:
     """Return the vertex `(n,)` of the log-parabola fitted to profiles `(n, size)` >= 0.
 
-    NaN where it opens upwards.
+    It is NaN where the parabola opens upwards.
     """
     weights = tf.math.divide_no_nan(profile, tf.reduce_max(profile, axis=1, keepdims=True))
     logs = _log(weights)

@@ -20,8 +20,15 @@ def conv(
 ) -> KerasTensor:
     """Return `x` after convolution, ReLU and batch normalisation, in this order.
 
-    x: `(B, H, W, C)`; the result is `(B, ceil(H / stride), ceil(W / stride), filters)`. The layers
-    are named `<prefix>_conv` and `<prefix>_bn`.
+    Args:
+        x: `(B, H, W, C)`.
+        filters: Channels of the result.
+        kernel_size: Side of the kernel, in cells.
+        stride: Of the convolution.
+        prefix: The layers are named `<prefix>_conv` and `<prefix>_bn`.
+
+    Returns:
+        `(B, ceil(H / stride), ceil(W / stride), filters)`.
     """
     x = layers.Conv2D(
         filters,
@@ -35,7 +42,7 @@ def conv(
 
 
 def max_pool(x: KerasTensor, stride: int, name: str) -> KerasTensor:
-    """Return the maximum over windows of `stride` pixels, 2 at least.
+    """Return the maximum over windows of `stride` pixels, and of 2 at least.
 
     With stride 1 the reference pools 2 by 2 too.
     """
@@ -50,13 +57,15 @@ class StemBlock:
 
     Conv(7x7, filters) -> Conv(3x3, 2 * filters) -> MaxPool(2x2) -> Conv(3x3, output_filters).
 
-    pool: False leaves every stride at 1 and the pooling out.
-    pooling_stride: 1, 2 or 4. With 2 the pooling has a stride of 2, with 4 the first convolution
-    has one as well. With
-        1 the pooling layer stays, with a stride of 1.
-    filters: channels of the first convolution.
-    output_filters: channels of the result.
-    Raises ValueError for another stride or a number of filters below 1.
+    Attributes:
+        pool: False leaves every stride at 1 and the pooling out.
+        pooling_stride: 1, 2 or 4. With 2 the pooling has a stride of 2, with 4 the first
+            convolution has one as well. With 1 the pooling layer stays, with a stride of 1.
+        filters: Channels of the first convolution.
+        output_filters: Channels of the result.
+
+    Raises:
+        ValueError: For another stride or a number of filters below 1.
     """
 
     pool: bool = True
@@ -95,10 +104,13 @@ class StemBlock:
 class DownsamplingBlock:
     """One step down: MaxPool -> Conv(3x3, filters).
 
-    pool: False leaves the pooling out and the resolution as it is.
-    pooling_stride: stride of the pooling, 1 or more.
-    filters: channels of the result.
-    Raises ValueError for a number below 1.
+    Attributes:
+        pool: False leaves the pooling out and the resolution as it is.
+        pooling_stride: Stride of the pooling, 1 or more.
+        filters: Channels of the result.
+
+    Raises:
+        ValueError: For a number below 1.
     """
 
     pool: bool = True
@@ -118,10 +130,13 @@ class DownsamplingBlock:
 class UpsamplingBlock:
     """One step up: Conv(3x3) -> upsample, plus Conv(3x3) of the skip connection.
 
-    upsampling_stride: factor of the upsampling, 1 or more.
-    filters: channels of the result.
-    interp_method: "nearest" or "bilinear".
-    Raises ValueError for another method or a number below 1.
+    Attributes:
+        upsampling_stride: Factor of the upsampling, 1 or more.
+        filters: Channels of the result.
+        interp_method: "nearest" or "bilinear".
+
+    Raises:
+        ValueError: For another method or a number below 1.
     """
 
     upsampling_stride: int = 2
@@ -142,11 +157,19 @@ class UpsamplingBlock:
         skip_source: KerasTensor | None = None,
         prefix: str = "upsample",
     ) -> KerasTensor:
-        """Return `x` `(B, H, W, C)` upsampled to `(B, stride * H, stride * W, filters)`, plus the skip connection.
+        """Return `x` upsampled, plus the skip connection.
 
-        current_stride: stride of `x` in the image, for the error message only.
-        skip_source: `(B, H * stride, W * stride, any)`; None leaves the skip branch out.
-        Raises ValueError when the skip source has another size.
+        Args:
+            x: `(B, H, W, C)`.
+            current_stride: Stride of `x` in the image, for the error message only.
+            skip_source: `(B, H * stride, W * stride, any)`; None leaves the skip branch out.
+            prefix: Of the layers' names.
+
+        Returns:
+            `(B, stride * H, stride * W, filters)`.
+
+        Raises:
+            ValueError: The skip source has another size.
         """
         x = conv(x, self.filters, prefix=f"{prefix}_conv")
         x = layers.UpSampling2D(
@@ -168,7 +191,7 @@ class UpsamplingBlock:
 
 
 def require_positive(block: object, *attributes: str) -> None:
-    """Raise ValueError, naming the first attribute of `block` that is not a whole number of 1 or more."""
+    """Raise ValueError for the first attribute of `block` that is not a whole number from 1 on."""
     for attribute in attributes:
         value = getattr(block, attribute)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

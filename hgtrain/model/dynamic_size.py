@@ -1,4 +1,7 @@
-"""A network for images whose size is known only when it runs, as in a graph that is compiled once or exported."""
+"""A network for images whose size is known only when it runs.
+
+So it is in a graph that is compiled once or exported.
+"""
 
 import keras
 import tensorflow as tf
@@ -8,9 +11,8 @@ from keras import layers
 def any_size(network: keras.Model) -> keras.Model:
     """Return what computes the same as `network` where height and width are unknown.
 
-    Itself where it does already.
-
-    Keras's bilinear upsampling needs them. The weights of a copy are copies too.
+    That is the network itself where it can do so already; Keras's bilinear upsampling needs to know
+    them. The weights of a copy are copies too.
     """
     if not any(map(_needs_size, network.layers)):
         return network

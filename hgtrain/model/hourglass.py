@@ -11,7 +11,7 @@ from hgtrain.model.blocks import DownsamplingBlock, StemBlock, UpsamplingBlock, 
 class HourglassConfig(Protocol):
     """What `Hourglass.from_config` reads.
 
-    Strides in pixels of the network's input, powers of two.
+    Strides are in pixels of the network's input, and powers of two.
     """
 
     # Read-only, so that frozen sections and narrower types fulfil it.
@@ -37,16 +37,19 @@ class HourglassConfig(Protocol):
 class Hourglass:
     """Encoder and decoder, repeated: x_in -> stem -> (encoder_stack -> decoder_stack) x stacks.
 
-    down_blocks, up_blocks: steps down and up in every stack; equal when there is more than one
-    stack.
-    stem_filters: channels of the stem's first convolution.
-    stem_stride: 1, 2 or 4.
-    filters: channels of the first downsampling block; each further one has `filter_increase` more,
-    and an upsampling
-        block as many as the downsampling block whose input has its output's stride.
-    interp_method: "nearest" or "bilinear".
-    stacks: repetitions, 1 or more; the output of each can be supervised.
-    Raises ValueError, naming the attribute and its value.
+    Attributes:
+        down_blocks: Steps down in every stack.
+        up_blocks: Steps up in every stack; as many as down when there is more than one stack.
+        stem_filters: Channels of the stem's first convolution.
+        stem_stride: 1, 2 or 4.
+        filters: Channels of the first downsampling block.
+        filter_increase: How many more each further downsampling block has; an upsampling block has
+            as many as the downsampling block whose input has its output's stride.
+        interp_method: "nearest" or "bilinear".
+        stacks: Repetitions, 1 or more; the output of each can be supervised.
+
+    Raises:
+        ValueError: An attribute cannot be used; the message names it and its value.
     """
 
     down_blocks: int = 4
@@ -80,8 +83,8 @@ class Hourglass:
     def from_config(cls, config: HourglassConfig) -> "Hourglass":
         """Return the hourglass of a `model.backbone` section.
 
-        Raises ValueError for strides that are not powers of two or not in the order stem, output,
-        maximum.
+        Raises:
+            ValueError: Strides are not powers of two or not in the order stem, output, maximum.
         """
         stem, output, maximum = config.stem_stride, config.output_stride, config.max_stride
         for name, stride in (
@@ -110,10 +113,7 @@ class Hourglass:
 
     @property
     def maximum_stride(self) -> int:
-        """Return the stride of the deepest features, in pixels.
-
-        Image sides must be multiples of it.
-        """
+        """Return the stride of the deepest features, in px; image sides must be multiples of it."""
         return self.stem_stride * 2**self.down_blocks
 
     @property
@@ -152,10 +152,16 @@ class Hourglass:
         return self.filters + self.filter_increase * level
 
     def make_backbone(self, x: KerasTensor) -> list[KerasTensor]:
-        """Return the output of every stack, `(B, H / output_stride, W / output_stride, filters)` each, first to last.
+        """Return the output of every stack, first to last.
 
-        x: `(B, H, W, C)` with H and W None or multiples of `maximum_stride`.
-        Raises ValueError for other sizes.
+        Args:
+            x: `(B, H, W, C)` with H and W None or multiples of `maximum_stride`.
+
+        Returns:
+            `(B, H / output_stride, W / output_stride, filters)` for each stack.
+
+        Raises:
+            ValueError: For other sizes.
         """
         for side in x.shape[1:3]:
             if side is not None and side % self.maximum_stride:

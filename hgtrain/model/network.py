@@ -1,4 +1,4 @@
-"""The whole network: rescaling, backbone and a head on every stack, as one functional Keras model."""
+"""The whole network: rescaling, backbone and a head on every stack, as one functional model."""
 
 from collections.abc import Callable
 
@@ -19,11 +19,7 @@ def build_network(
     precision: str = "float32",
     all_stacks: bool = True,
 ) -> keras.Model:
-    """Return a model from images `(B, H, W, channels)`, uint8 or float 0..255, to a head's outputs.
-
-    H and W are any multiples of `max_stride`. Outputs are `(B, H / output_stride, W / output_stride,
-    C)` float32, a tensor where the head has one and a dict where it has several: a list with one of
-    them for each stack, or, with `all_stacks` False, the last stack's alone.
+    """Return a model from images to a head's outputs.
 
     Args:
         backbone: The `model.backbone` section.
@@ -32,6 +28,12 @@ def build_network(
         precision: A Keras dtype policy; inputs are rescaled and heads computed in float32 whatever
             it is.
         all_stacks: Whether the model has the outputs of all stacks.
+
+    Returns:
+        A model of images `(B, H, W, channels)`, uint8 or float 0..255, H and W any multiples of
+        `max_stride`. Outputs are `(B, H / output_stride, W / output_stride, C)` float32, a tensor
+        where the head has one and a dict where it has several: a list with one of them for each
+        stack, or, with `all_stacks` False, the last stack's alone.
     """
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
@@ -53,9 +55,10 @@ def _plain(outputs: dict[str, KerasTensor]) -> KerasTensor | dict[str, KerasTens
 
 
 def synchronize_batch_norm(network: keras.Model) -> None:
-    """Make batch normalisation in training use the statistics of the batch of all replicas, not of each its own part.
+    """Make batch normalisation in training use the statistics of the batch of all replicas.
 
-    Names and weights stay as they are. Within one replica nothing changes but the last bits.
+    Otherwise each replica would use those of its own part. Names and weights stay as they are.
+    Within one replica nothing changes but the last bits.
     """
     for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):
@@ -65,7 +68,8 @@ def synchronize_batch_norm(network: keras.Model) -> None:
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
     """Assign the weights of `source` to the layers of the same names in `target`.
 
-    Raises KeyError for a layer of `target` that `source` lacks.
+    Raises:
+        KeyError: `source` lacks a layer of `target`.
     """
     by_name = {layer.name: layer for layer in source.layers}
     for layer in target.layers:

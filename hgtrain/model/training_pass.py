@@ -1,7 +1,4 @@
-"""The forward pass of training.
-
-The network's own layers and weights, in less time or less memory.
-"""
+"""The forward pass of training: the network's own layers and weights, in less time or memory."""
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -16,12 +13,16 @@ Tensors = dict[int, tf.Tensor]
 
 
 class TrainingPass:
-    """Maps of every stack, a list, from images `(B, H, W, C)`, as `network(images, training=True)` gives them.
+    """The outputs of every stack, a list, as `network(images, training=True)` gives them.
 
-    network: functional, each layer in it once. BatchNormalization over one device's batch is one fused operation, which
-    makes a step a quarter faster; it is the same mathematics, and inference is left to Keras.
-    recompute: only what passes from one block of layers to the next is kept for the backward pass, which computes the
-    rest again (Chen et al. 2016, arXiv:1604.06174).
+    Images are `(B, H, W, C)`.
+
+    Attributes:
+        network: Functional, each layer in it once. BatchNormalization over one device's batch is
+            one fused operation, which makes a step a quarter faster; it is the same mathematics,
+            and inference is left to Keras.
+        recompute: Whether only what passes from one block of layers to the next is kept for the
+            backward pass, which computes the rest again (Chen et al. 2016, arXiv:1604.06174).
     """
 
     def __init__(self, network: keras.Model, recompute: bool = False) -> None:
@@ -71,10 +72,7 @@ def _rows(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def block_of(layer_name: str) -> str:
-    """Return the block of the network a layer belongs to.
-
-    A stack, or one convolution of the stem, which are large.
-    """
+    """Return the block a layer belongs to: a stack, or one of the stem's large convolutions."""
     block, *rest = layer_name.split("_")
     if not block.startswith("stem"):
         return block
@@ -106,7 +104,12 @@ class _Segment:
         self.outputs = [key for key in made if key in needed_after]
 
     def __call__(self, inputs: Sequence[tf.Tensor], updates: bool = True) -> list[tf.Tensor]:
-        """Return the outputs; updates: whether moving statistics follow the batch."""
+        """Return the outputs.
+
+        Args:
+            inputs: What comes from outside, in the order of `inputs`.
+            updates: Whether moving statistics follow the batch.
+        """
         values: Tensors = dict(zip(self.inputs, inputs, strict=True))
         for layer in self._layers:
             of_layer = [values[id(tensor)] for tensor in _inputs_of(layer)]
@@ -129,7 +132,7 @@ def _run(layer: layers.Layer, inputs: list[tf.Tensor], updates: bool) -> tf.Tens
 def _repeated(x: tf.Tensor, times: tuple[int, int]) -> tf.Tensor:
     """Return `x` `(B, H, W, C)` with each pixel that many times in height and width.
 
-    Two operations, Keras has ten.
+    It takes two operations, where Keras has ten.
     """
 
     @tf.custom_gradient
@@ -147,7 +150,7 @@ def _repeated(x: tf.Tensor, times: tuple[int, int]) -> tf.Tensor:
 def _convolved(layer: layers.Conv2D, x: tf.Tensor) -> tf.Tensor:
     """Return what the float32 layer makes of `x`.
 
-    Only the gradient of its bias is another operation.
+    Only the gradient of its bias is computed by another operation.
     """
     convolved = layer.convolution_op(tf.cast(x, tf.float32), layer.kernel.value)
     return layer.activation(_biased(convolved, layer.bias.value))
@@ -166,7 +169,10 @@ def _biased(
 
 
 def _normalised(layer: layers.BatchNormalization, x: tf.Tensor, updates: bool) -> tf.Tensor:
-    """Return `x` `(B, H, W, C)` normalised by its own statistics, which the layer's moving ones follow."""
+    """Return `x` `(B, H, W, C)` normalised by its own statistics.
+
+    The layer's moving statistics follow them.
+    """
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=x,
         scale=layer.gamma.value,

@@ -17,7 +17,7 @@ STEPS_AT_ONCE = 2
 
 
 class StepBenchmark:
-    """The networks, optimizer and compiled step that `fit` would use, fed with images drawn on the device."""
+    """The networks, optimizer and compiled step of `fit`, fed with images drawn on the device."""
 
     def __init__(self, config: Config, size: InputSize, keypoints: int, compute: Compute) -> None:
         head = make_head(config.model.head, keypoints, config.model.backbone.output_stride)

@@ -32,7 +32,12 @@ class Checkpoints:
     TensorFlow writes a bundle with a checksum for each tensor; the loop's state travels in it as a
     JSON string. It is written beside, synced to the disk and renamed, the index last, because it
     makes a checkpoint of the two files.
-    variables: gives them, by what they belong to, when there is something to write or to restore.
+
+    Args:
+        folder: Of the checkpoints.
+        variables: Gives the variables, by what they belong to, when there is something to write or
+            to restore.
+        keep: How many are kept.
     """
 
     def __init__(
@@ -50,10 +55,11 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write variables and state as the checkpoint of `step`.
 
-        The oldest beyond `keep` is removed after it.
+        The oldest beyond `keep` is removed after it. The writing may go on in the background;
+        `wait` is for its end.
 
-        The writing may go on in the background; `wait` is for its end. Raises RunError when it
-        cannot be written, then or at the next call; what was written before stays.
+        Raises:
+            RunError: It cannot be written, now or at the next call; what was written before stays.
         """
         before = time.monotonic()
         _finish(self._pending)
@@ -142,10 +148,13 @@ class Checkpoints:
     def restore_newest(self) -> dict[str, Any] | None:
         """Restore the variables of the newest checkpoint and return its state.
 
-        None where there is none.
+        A damaged checkpoint is passed over, and said so, for the one before.
 
-        A damaged checkpoint is passed over, and said so, for the one before. RunError when all are
-        damaged.
+        Returns:
+            The loop's state, None where there is no checkpoint.
+
+        Raises:
+            RunError: All are damaged.
         """
         self.wait()
         problem = ""

@@ -1,6 +1,6 @@
 """What goes wrong around training, named.
 
-A full disk, changed data, a loss that is not finite, too little memory.
+That is a full disk, changed data, a loss that is not finite, and too little memory.
 """
 
 import faulthandler
@@ -24,11 +24,13 @@ FRAMES_NAMED = 8
 
 @contextmanager
 def os_errors_as_run_error(folder: Path, out_of_memory: Callable[[], str]) -> Iterator[None]:
-    """Turn what the system refuses within the block into RunError.
+    """Turn what the system refuses within the block into RunError: writing of files, memory.
 
-    Files that cannot be written, memory.
+    TensorFlow must be imported already.
 
-    out_of_memory: gives the text for the latter. TensorFlow must be imported already.
+    Args:
+        folder: The run directory.
+        out_of_memory: Gives the text of the error where memory is refused.
     """
     import tensorflow as tf
 
@@ -59,7 +61,7 @@ def os_errors_as_run_error(folder: Path, out_of_memory: Callable[[], str]) -> It
 def stacks_shown_when_stalled() -> Iterator[None]:
     """Write the stack of every thread to stderr each time the block has taken ten more minutes.
 
-    It goes on.
+    The block goes on.
     """
     # Not a thread of Python's: what hangs may hold the interpreter's lock.
     faulthandler.dump_traceback_later(STALLED_S, repeat=True, file=sys.__stderr__ or sys.stderr)
@@ -84,7 +86,7 @@ class FileWatch:
     def check(self) -> None:
         """Raise DatasetError when a file was written to.
 
-        A file that is gone or replaced is still open, and said so.
+        A file that is gone or replaced is still open; that is only said.
         """
         for path, before in list(self._known.items()):
             now = _stat(path)

@@ -30,9 +30,12 @@ MAX_BYTES = 2**34
 
 
 class InitialWeights(NamedTuple):
-    """Arrays by layer name, in the order of the layer's variables.
+    """Weights to start from.
 
-    keypoint_names: None where it is not known.
+    Attributes:
+        path: Where they are from.
+        arrays: By layer name, in the order of the layer's variables.
+        keypoint_names: None where they are not known.
     """
 
     path: Path
@@ -41,7 +44,13 @@ class InitialWeights(NamedTuple):
 
 
 class TransferReport(NamedTuple):
-    """Layers that got weights, layers of the network that had none to get, and layers of the file not taken."""
+    """What became of initial weights.
+
+    Attributes:
+        matched: Layers that got weights.
+        new: Layers of the network that had none to get.
+        left: Layers of the file that were not taken.
+    """
 
     matched: tuple[str, ...]
     new: tuple[str, ...]
@@ -58,8 +67,9 @@ class TransferReport(NamedTuple):
 def read_initial_weights(config: "Config") -> InitialWeights | None:
     """Return the weights that `training.initial_weights` names; None where it is null.
 
-    Raises RunError, with the place of the key, when there is no such run or file, or it cannot be
-    used.
+    Raises:
+        RunError: There is no such run or file, or it cannot be used; the message has the place of
+            the key.
     """
     if config.training.initial_weights is None:
         return None
@@ -85,7 +95,8 @@ def read_initial_weights(config: "Config") -> InitialWeights | None:
 def read_keras_arrays(path: Path) -> dict[str, list[np.ndarray]]:
     """Return the arrays of each layer of a .keras file that has any, by the layer's name.
 
-    Raises HgtrainError when it is no such file, or its weights are damaged or lie elsewhere.
+    Raises:
+        HgtrainError: It is no such file, or its weights are damaged or lie elsewhere.
     """
     try:
         with zipfile.ZipFile(path) as archive, TemporaryDirectory() as folder:
@@ -131,9 +142,15 @@ def take_weights(
 ) -> TransferReport:
     """Assign to each layer of the network the arrays of its name, where all have its shapes.
 
-    Return what was done.
-
     The heads keep their own start when the keypoints are others, or the same in another order.
+
+    Args:
+        network: Whose weights are assigned.
+        initial: The weights to take.
+        keypoint_names: Of the network.
+
+    Returns:
+        What was done.
     """
     others = initial.keypoint_names not in (None, keypoint_names)
     matched, new = [], []

@@ -1,6 +1,6 @@
 """The outer loop in plain Python.
 
-Epochs, intervals, validation, the best, stopping early, being interrupted.
+Epochs, intervals, validation, keeping the best, stopping early, being interrupted.
 """
 
 import math

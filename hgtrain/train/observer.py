@@ -29,7 +29,8 @@ OVERLAYS = 4
 class NullObserver:
     """Shows and writes nothing: what a process does beside the one that keeps the record.
 
-    check_data: called after every call for steps; raises when the data are not what they were.
+    Args:
+        check_data: Called after every call for steps; raises when the data are not what they were.
     """
 
     def __init__(self, check_data: Callable[[], None]) -> None:
@@ -78,7 +79,11 @@ class TrainingObserver:
         self._has_warned_of_waiting = False
 
     def stepped(self, state: State, loss: float, images_per_s: float | None) -> None:
-        """Show progress; raises DatasetError when the data were changed, before a checkpoint is written of them."""
+        """Show progress.
+
+        Raises:
+            DatasetError: The data were changed; it comes before a checkpoint is written of them.
+        """
         self._check_data()
         speed = "" if images_per_s is None else f", {images_per_s:.0f} images/s"
         self._reporter.update(state.step, f"loss {loss:.3g}{speed}{self._error}")

@@ -1,7 +1,8 @@
-"""Which processes train one network together, from TF_CONFIG or from what Slurm tells each task of a step.
+"""Which processes train one network together.
 
-Not through TensorFlow's own resolvers: they come with TensorFlow, which is to be imported once all is checked, that of
-Slurm counts GPUs with nvidia-smi, and neither says what is wrong.
+TF_CONFIG says so, or what Slurm tells each task of a step. TensorFlow's own resolvers are not used:
+they come with TensorFlow, which is to be imported once all is checked, that of Slurm counts GPUs
+with nvidia-smi, and neither says what is wrong.
 """
 
 import json
@@ -30,9 +31,11 @@ FIRST_PORT, PORTS = 12000, 20000
 
 @dataclass(frozen=True)
 class Cluster:
-    """The processes that train together. workers: `host:port` of each, the chief first.
+    """The processes that train together.
 
-    index: this process's own.
+    Attributes:
+        workers: `host:port` of each, the chief first.
+        index: This process's own.
     """
 
     workers: tuple[str, ...]
@@ -51,7 +54,8 @@ class Cluster:
 def read_cluster(environment: Mapping[str, str]) -> Cluster:
     """Return the cluster that TF_CONFIG or, without it, the variables of a Slurm step describe.
 
-    Raises RunError where neither is there, or what is there cannot be used.
+    Raises:
+        RunError: Neither is there, or what is there cannot be used.
     """
     if environment.get(TF_CONFIG):
         return _from_tf_config(environment[TF_CONFIG])
@@ -138,7 +142,8 @@ def _from_slurm(environment: Mapping[str, str]) -> Cluster:
 def expand_hosts(nodes: str) -> Iterator[str]:
     """Return the names in a host list of Slurm, such as `gpu[01-03,7],login`, in order.
 
-    ValueError if it is none.
+    Raises:
+        ValueError: It is no such list.
     """
     for part in re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", nodes):
         yield from _expand_brackets(part)

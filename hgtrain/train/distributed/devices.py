@@ -1,6 +1,6 @@
 """Where and how a run computes.
 
-Device, strategy, precision, XLA, determinism, as resolved from the config.
+Device, strategy, precision, XLA and determinism, as resolved from the config.
 """
 
 import faulthandler
@@ -28,10 +28,15 @@ CONNECTED_S = 120.0
 class Compute(NamedTuple):
     """What was resolved.
 
-    strategy_name: single, mirrored or multi_worker. workers: the processes that train together.
-    device: in words.
-    replicas: of all processes. jit: whether XLA compiles the step; None: `xla_choice` has yet to
-    decide.
+    Attributes:
+        strategy: Of TensorFlow.
+        strategy_name: single, mirrored or multi_worker.
+        device: In words.
+        replicas: Of all processes.
+        precision: A Keras dtype policy.
+        jit: Whether XLA compiles the step; None: `xla_choice` has yet to decide.
+        xla_reason: Why it does or does not, in words.
+        workers: The processes that train together.
     """
 
     strategy: "tf.distribute.Strategy"
@@ -47,9 +52,13 @@ class Compute(NamedTuple):
 def set_up(config: TrainingConfig, cluster: Cluster | None = None) -> Compute:
     """Return where the run computes, after setting what TensorFlow has as process-wide settings.
 
-    cluster: for multi_worker; its processes have met.
-    Raises RunError where there is no such device, the batch cannot be shared among the replicas, or
-    the processes of the cluster cannot be connected or have other numbers of GPUs.
+    Args:
+        config: The `training` section.
+        cluster: For multi_worker; its processes have met.
+
+    Raises:
+        RunError: There is no such device, the batch cannot be shared among the replicas, or the
+            processes of the cluster cannot be connected or have other numbers of GPUs.
     """
     import_tensorflow(config.recompute)
     import keras
@@ -140,10 +149,11 @@ def _joined(cluster: Cluster, gpus: int) -> "tf.distribute.Strategy":
 
 @contextmanager
 def _connecting() -> Iterator[None]:
-    """End the process when a signal comes or nothing has come of the block for a while, and keep our signal handlers.
+    """End the process when a signal comes, or when the block gets nowhere for a while.
 
-    TensorFlow waits there for the others without an end, and holds the interpreter's lock meanwhile, so that neither a
-    handler nor a thread of Python's runs. Its coordination service then takes SIGTERM for itself.
+    Our signal handlers are kept. TensorFlow waits in the block for the others without an end, and
+    holds the interpreter's lock meanwhile, so that neither a handler nor a thread of Python's runs.
+    Its coordination service then takes SIGTERM for itself.
     """
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     is_main = threading.current_thread() is threading.main_thread()

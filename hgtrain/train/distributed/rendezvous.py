@@ -1,7 +1,8 @@
-"""How the processes that are to train together find each other, before TensorFlow is asked to connect them.
+"""How the processes that are to train together find each other.
 
-TensorFlow waits without end for a process that does not come, and not even a signal stops that. Here the waiting has an
-end, and what must be alike is compared before anything is written.
+They do so before TensorFlow is asked to connect them: it waits without end for a process that does
+not come, and not even a signal stops that. Here the waiting has an end, and what must be alike is
+compared before anything is written.
 """
 
 import hashlib
@@ -29,9 +30,14 @@ SECONDS_BETWEEN_TRIES = 0.2
 def rendezvous(cluster: Cluster, facts: Mapping[str, str], patience_s: float = PATIENCE_S) -> None:
     """Return once all processes of the cluster are here.
 
-    facts: what all must have alike, by what a message calls it.
-    Raises RunError, in all of them, where a worker has other facts than the chief, and where one
-    does not come.
+    Args:
+        cluster: The processes.
+        facts: What all must have alike, by what a message calls it.
+        patience_s: How long to wait for the others, in seconds.
+
+    Raises:
+        RunError: In all of them, where a worker has other facts than the chief, and where one does
+            not come.
     """
     said = {"index": cluster.index, "facts": {key: _digest(value) for key, value in facts.items()}}
     with _own_port(cluster) as server:
@@ -50,7 +56,8 @@ def _digest(value: str) -> str:
 def _own_port(cluster: Cluster) -> socket.socket:
     """Return a socket on the port that TensorFlow listens on later.
 
-    RunError where another process has it.
+    Raises:
+        RunError: Another process has the port.
     """
     port = int(cluster.workers[cluster.index].rpartition(":")[2])
     try:

@@ -35,7 +35,7 @@ LOSSES = (
 
 
 class Workers:
-    """The processes that train together; None for a process alone.
+    """The processes that train together; the cluster is None for a process alone.
 
     Plain collective operations on the CPU, one for each process, whatever the devices that train
     are: a broadcast keeps every bit, and what is decided does not go through the strategy.
@@ -63,7 +63,7 @@ class Workers:
     def deciding(self, stop: StopRequest) -> Decide:
         """Return what tells the training loop what all do.
 
-        A signal to one is one to all, the slowest sets the pace.
+        A signal to one is a signal to all, and the slowest sets the pace.
         """
 
         def decide(steps: int) -> Decision:

@@ -1,6 +1,6 @@
 """Whether XLA compiles the step where `training.xla: auto` leaves it open.
 
-Measured once for a network and a device.
+It is measured once for a network and a device.
 """
 
 import hashlib
@@ -32,8 +32,13 @@ def resolve_xla(
 ) -> "Compute":
     """Return `compute` with what is open about XLA decided.
 
-    folder: the run directory; a run that is resumed goes on as it began, or it would not be the
-    same run.
+    Args:
+        config: Of the run.
+        compute: What was resolved.
+        folder: The run directory; a run that is resumed goes on as it began, or it would not be the
+            same run.
+        image_shape: `(H, W, C)` of the dataset's images.
+        keypoints: How many the dataset has.
     """
     if compute.jit is not None:
         return compute
@@ -76,7 +81,7 @@ def _measured(
 ) -> float:
     """Return how many times as fast the step is with XLA.
 
-    0 where it cannot compile it or has too little memory.
+    It is 0 where XLA cannot compile the step or has too little memory.
     """
     import keras
     import tensorflow as tf
