@@ -17,7 +17,11 @@ def convert_dataset(
 
     Notes go to the log.
 
-    images: a folder with the images or films that are not where the labels say.
+    Args:
+        source_path: The file or folder.
+        target: The file to write.
+        predictions: Whether predicted instances are taken too.
+        images: A folder with the images or films that are not where the labels say.
     """
     from hgtrain.data.convert.convert import convert
 

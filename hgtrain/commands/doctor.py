@@ -51,7 +51,11 @@ NOT_LOADED = re.compile(r"Could not load dynamic library '([^']+)'(?:; dlerror: 
 
 
 def examine() -> dict[str, Any]:
-    """Return versions, CPU, memory, the GPUs of the driver and of TensorFlow, and `problems`, each with its `fix`."""
+    """Return what there is to compute with, and what is wrong with it.
+
+    That is versions, CPU, memory, the GPUs of the driver and of TensorFlow, and `problems`, each
+    with its `fix`.
+    """
     drivers = driver_gpus()
     tensorflow = look_at_tensorflow()
     return {
@@ -95,7 +99,7 @@ def _cpu_name() -> str:
 def driver_gpus() -> list[dict[str, str]]:
     """Return name, memory and driver of the GPUs that the NVIDIA driver shows.
 
-    None where there is no driver.
+    There are none where there is no driver.
     """
     fields = ("name", "memory.total", "driver_version")
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
@@ -110,7 +114,10 @@ def driver_gpus() -> list[dict[str, str]]:
 
 
 def look_at_tensorflow() -> dict[str, Any]:
-    """Return what TensorFlow sees in a process of its own, the libraries it could not load, or its `error`."""
+    """Return what TensorFlow sees in a process of its own, or its `error`.
+
+    With it come the libraries that it could not load.
+    """
     import json
 
     # What its loader says of each library is shown at this level only.

@@ -13,9 +13,15 @@ from hgtrain.skeleton import check_same_keypoints
 
 
 def evaluate(folder: Path, files: Sequence[str], refinement: str) -> dict[str, Any]:
-    """Return the metrics of a run's best model on its own validation frames, or on all frames of `files`.
+    """Return the metrics of a run's best model.
 
-    Raises HgtrainError when the run or the data cannot be used, or the keypoints differ in name or order.
+    Args:
+        folder: The run directory.
+        files: Datasets, all frames of which are taken; empty for the run's own validation frames.
+        refinement: A key of `heads.peaks.DECODERS`.
+
+    Raises:
+        HgtrainError: The run or the data cannot be used, or the keypoints differ in name or order.
     """
     run = load_run(folder, refinement)
     from hgtrain.evaluate.predictions import evaluate_side, predict_side

@@ -30,11 +30,18 @@ def export(
 ) -> list[str]:
     """Write the best model of a run for other programs to `out`.
 
-    Return a sentence for each file that was checked.
+    Args:
+        folder: The run directory.
+        out: The folder to write.
+        format_name: A key of FORMATS.
+        size: Height and width to fix where a runtime needs it.
+        data: Datasets whose frames the check is made on; empty for the run's own.
 
-    size: height and width to fix where a runtime needs it. data: datasets whose frames the check is
-    made on; empty for the run's own. Raises HgtrainError when the run or data cannot be used, or
-    the check fails; `out` is then as it was.
+    Returns:
+        A sentence for each file that was checked.
+
+    Raises:
+        HgtrainError: The run or data cannot be used, or the check fails; `out` is then as it was.
     """
     run = load_run(folder)
     from hgtrain.export.export import export
@@ -50,7 +57,7 @@ def export(
 def _sides(run: Run, data: Sequence[str]) -> Iterator[tuple[Subset, Subset]]:
     """Give the frames to calibrate and to check with.
 
-    The run's two sides, or all of `data` for both.
+    They are the run's two sides, or all of `data` for both.
     """
     if data:
         with closing(open_all(data, run.config.data.annotated_only)) as dataset:

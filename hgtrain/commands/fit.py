@@ -50,13 +50,16 @@ def fit(
 ) -> tuple[Path, dict[str, Any] | None]:
     """Train what the config describes.
 
-    Return the run directory and the evaluation of the best model.
-
     Nothing is written before the config and the datasets are found good. Of several processes that
     train together each looks at config and data, and the chief alone writes and evaluates; the
     others give None.
-    Raises HgtrainError for the user's mistakes; StoppedError after a signal, with a checkpoint
-    written.
+
+    Returns:
+        The run directory, and the evaluation of the best model.
+
+    Raises:
+        HgtrainError: For the user's mistakes.
+        StoppedError: After a signal, with a checkpoint written.
     """
     cluster = read_cluster(os.environ) if config.training.strategy == "multi_worker" else None
     is_chief = cluster is None or cluster.is_chief
@@ -135,7 +138,7 @@ def _out_of_memory(config: Config, split: Split) -> str:
 def print_resume_command_on_stop(folder: Path, what: str) -> Iterator[None]:
     """Say how to go on when a signal ends the block and there is a run to go on with.
 
-    Of nested ones the inner does.
+    Of nested blocks the inner one says it.
     """
     try:
         yield
@@ -156,7 +159,8 @@ def resume_command(folder: Path) -> str:
 def _run_folder(config: Config, run_dir: Path | None, resume: bool) -> Path:
     """Return the run directory.
 
-    RunError when it holds a run that is not to be resumed, or none is named to resume.
+    Raises:
+        RunError: It holds a run that is not to be resumed, or none is named to resume.
     """
     folder = run_dir or (Path(config.output.run_dir) if config.output.run_dir else None)
     if resume:
@@ -277,7 +281,7 @@ def _not_finite(config: Config, split: Split, error: NotFiniteError, plan: Plan)
 def _evaluate_best(config: Config, folder: Path, split: Split) -> dict[str, Any]:
     """Evaluate best.keras, as it lies on the disk, on the validation frames.
 
-    Write evaluation.json, report.html.
+    It writes evaluation.json and report.html.
     """
     from hgtrain.evaluate.predictions import evaluate_side, predict_side
     from hgtrain.report.page import RunResults, write_report

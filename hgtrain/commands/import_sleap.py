@@ -11,7 +11,8 @@ def import_sleap(model: Path, out: Path, train: Sequence[str], validation: Seque
 
     Notes go to the log.
 
-    Raises HgtrainError when the folder or the labels cannot be used.
+    Raises:
+        HgtrainError: The folder or the labels cannot be used.
     """
     from hgtrain.sleap_import.training_config import CONFIG_FILE, read_sleap_config
 

@@ -16,7 +16,8 @@ from hgtrain.planning.memory import Device, device_here, training_memory
 def init(data: str, out: Path) -> None:
     """Write a config for a dataset on this machine to `out`, which must not be there yet.
 
-    Raises HgtrainError when the dataset cannot be used or the file is there.
+    Raises:
+        HgtrainError: The dataset cannot be used or the file is there.
     """
     if out.exists():
         raise RunError(f"{out} is there already: choose another name, or remove it")

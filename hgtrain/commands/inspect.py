@@ -16,7 +16,8 @@ __all__ = ["inspect", "report_text"]
 def inspect(data: Sequence[str], plot: Path | None = None) -> dict[str, Any]:
     """Return the report on datasets that belong together, and draw some of their frames to `plot`.
 
-    Raises HgtrainError when they cannot be read at all.
+    Raises:
+        HgtrainError: They cannot be read at all.
     """
     names = [str(builtin_file(name)) if name.startswith(BUILTIN) else name for name in data]
     report = inspect_safely(names)

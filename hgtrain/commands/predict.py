@@ -21,9 +21,12 @@ from hgtrain.skeleton import Skeleton
 
 
 class PredictOptions(NamedTuple):
-    """Options of `predict`. overlay: a video to draw into.
+    """Options of `predict`.
 
-    refinement and batch_size: None for the model's own.
+    Attributes:
+        overlay: A video to draw into.
+        refinement: None for the model's own.
+        batch_size: The same.
     """
 
     overlay: Path | None = None
@@ -34,8 +37,9 @@ class PredictOptions(NamedTuple):
 def predict(model_folder: Path, inputs: Sequence[str], out: Path, options: PredictOptions) -> int:
     """Return the number of frames whose predictions were written to `out`.
 
-    Raises HgtrainError for what cannot be used, before anything is written; and when an input
-    breaks on the way, with the predictions of all other frames written.
+    Raises:
+        HgtrainError: For what cannot be used, before anything is written; and when an input breaks
+            on the way, with the predictions of all other frames written.
     """
     check_outputs(inputs, [out, *([] if options.overlay is None else [options.overlay])])
     write_as = file_type(out)

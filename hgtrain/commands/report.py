@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 def report(folders: Sequence[Path], comparison: Path) -> list[Path]:
     """Write report.html of each run again, and for several runs the page `comparison`.
 
-    Return what was written.
+    Returns:
+        The files that were written.
 
-    Raises HgtrainError when a run or its data cannot be used.
+    Raises:
+        HgtrainError: A run or its data cannot be used.
     """
     from hgtrain.tensorflow_setup import import_tensorflow
 

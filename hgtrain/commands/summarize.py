@@ -13,10 +13,16 @@ MEASURED_SECONDS = 5.0
 
 
 def summarize(path: Path, overrides: Sequence[str], is_measured: bool) -> dict[str, Any]:
-    """Return what the network of a config or run is and costs, with its measured speed when asked for.
+    """Return what the network of a config or run is and costs.
 
-    Raises HgtrainError when the config cannot be used, or nothing says how large images are and how many keypoints
-    there are.
+    Args:
+        path: A config file or a run directory.
+        overrides: Of the config's keys.
+        is_measured: Whether the speed is measured too.
+
+    Raises:
+        HgtrainError: The config cannot be used, or nothing says how large images are and how many
+            keypoints there are.
     """
     described = describe(path, overrides)
     device = device_here(described.config.training.device)

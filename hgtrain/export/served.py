@@ -42,7 +42,9 @@ class ExportedFile(NamedTuple):
 class Served(tf.Module):
     """What is exported: the graph that `evaluate` runs, and no other.
 
-    Attributes:
+    Args:
+        predictor: Of the run.
+        channels: Of the images.
         size: Height and width of the images, None for any.
     """
 

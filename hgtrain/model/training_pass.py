@@ -17,7 +17,7 @@ class TrainingPass:
 
     Images are `(B, H, W, C)`.
 
-    Attributes:
+    Args:
         network: Functional, each layer in it once. BatchNormalization over one device's batch is
             one fused operation, which makes a step a quarter faster; it is the same mathematics,
             and inference is left to Keras.

@@ -24,11 +24,17 @@ MOST_SKIPPED = 10
 class Plan(NamedTuple):
     """What a run is to do.
 
-    checkpoint_steps: a checkpoint is due at its multiples, at the end and when the run is
-    interrupted.
-    learning_rate: (step, plateau factor) -> learning rate. early_stopping_epochs: None for never.
-    plateau_patience_epochs: None for no plateau. skips_nonfinite: a step whose loss is not finite
-    is left out.
+    Attributes:
+        epochs: How many.
+        steps_per_epoch: How many.
+        batch_size: Images of a step.
+        checkpoint_steps: A checkpoint is due at its multiples, at the end and when the run is
+            interrupted.
+        learning_rate: (step, plateau factor) -> learning rate.
+        early_stopping_epochs: None for never.
+        plateau_patience_epochs: None for no plateau.
+        plateau_factor: What the learning rate is multiplied by on a plateau.
+        skips_nonfinite: Whether a step whose loss is not finite is left out.
     """
 
     epochs: int
@@ -44,14 +50,13 @@ class Plan(NamedTuple):
 
 @dataclass
 class State:
-    """Where a run stands, as plain JSON values.
+    """Where a run stands, as plain JSON values: with the variables, all that a checkpoint holds.
 
-    Together with the variables it is all a checkpoint holds.
-
-    step counts updates over the whole run. epoch_losses: the sum over the steps of the current
-    epoch for each stack.
-    checkpoint_s: seconds spent on writing checkpoints and best.keras. skipped: the steps that were
-    left out.
+    Attributes:
+        step: Updates over the whole run.
+        epoch_losses: The sum over the steps of the current epoch for each stack.
+        checkpoint_s: Seconds spent on writing checkpoints and best.keras.
+        skipped: The steps that were left out.
     """
 
     step: int = 0
@@ -78,7 +83,10 @@ class Inner(Protocol):
         ...
 
     def validate(self) -> dict[str, Any]:
-        """Return at least `val_loss` and `val_error_px` (None without labelled points) on the clean validation."""
+        """Return the metrics of the clean validation.
+
+        They have at least `val_loss` and `val_error_px` (None without labelled points).
+        """
         ...
 
     def save_best(self) -> None:
@@ -98,25 +106,37 @@ class Observer(Protocol):
     """Who is told what happens: the progress bar, metrics.jsonl, TensorBoard."""
 
     def stepped(self, state: State, loss: float, images_per_s: float | None) -> None:
-        """Take note of some steps done; `loss` is the last one's.
+        """Take note of some steps done.
 
-        images_per_s: None until it can be measured.
+        Args:
+            state: After them.
+            loss: The last one's.
+            images_per_s: None until it can be measured.
         """
         ...
 
     def epoch_ended(self, state: State, row: dict[str, Any], validation: dict[str, Any]) -> None:
-        """Take note of the row of metrics.jsonl, in `state.history` already, and of all that `validate` returned."""
+        """Take note of the end of an epoch.
+
+        Args:
+            state: After it.
+            row: Of metrics.jsonl, in `state.history` already.
+            validation: All that `validate` returned.
+        """
         ...
 
     def left_out(self, state: State, step: int) -> None:
-        """Take note that the loss of a step was not finite and that the run is back at `state` to do without it."""
+        """Take note that a step's loss was not finite and the run does without it, back at `state`."""
         ...
 
 
 class Decision(NamedTuple):
     """What is to be done after a call.
 
-    Whether to stop, to write a checkpoint, and the most steps of the next call.
+    Attributes:
+        stops: Whether to stop.
+        saves: Whether to write a checkpoint.
+        steps: The most steps of the next call.
     """
 
     stops: bool
@@ -125,7 +145,7 @@ class Decision(NamedTuple):
 
 
 Decide = Callable[[int], Decision]
-"""Told how many steps the next call should have here, it returns what all processes that train together will do."""
+"""From the steps that the next call should have here to what all processes will do."""
 
 
 def decide_alone(steps: int) -> Decision:
@@ -140,7 +160,9 @@ class InterruptedRunError(Exception):
 class NotFiniteError(Exception):
     """The loss is NaN or infinite.
 
-    step: where it was first seen; in_validation: after that many steps.
+    Args:
+        step: Where it was first seen.
+        in_validation: Whether it was in the validation after that many steps.
     """
 
     def __init__(self, step: int, in_validation: bool = False) -> None:
@@ -149,7 +171,10 @@ class NotFiniteError(Exception):
 
 
 class _Clock:
-    """What of the current epoch was spent on steps and on waiting for data, and how many steps a call should have."""
+    """What of the current epoch was spent on steps and on waiting for data.
+
+    It says how many steps a call should have.
+    """
 
     def __init__(self, elapsed_s: float) -> None:
         self._started = time.monotonic() - elapsed_s
@@ -195,8 +220,10 @@ def train(
 
     What is done follows from plan, state, losses, validation and decisions alone, never from this
     process's clock: of several that train together each does the same.
-    Raises InterruptedRunError, with a checkpoint written, once decided to stop; NotFiniteError,
-    with none.
+
+    Raises:
+        InterruptedRunError: It was decided to stop; a checkpoint is written.
+        NotFiniteError: The loss is not finite; no checkpoint is written.
     """
     clock = _Clock(state.elapsed_s)
     if plan.skips_nonfinite and state.step == 0:
@@ -242,7 +269,8 @@ def _end_epoch(
 def _decide(state: State, inner: Inner, clock: _Clock, decide: Decide, is_due: bool) -> None:
     """Write a checkpoint where one is due or wanted.
 
-    InterruptedRunError after one where the run is to stop.
+    Raises:
+        InterruptedRunError: The run is to stop; the checkpoint is written.
     """
     decision = decide(clock.steps_a_call)
     clock.steps_a_call = decision.steps
@@ -348,7 +376,10 @@ def _images_per_s(plan: Plan, clock: _Clock) -> float | None:
 
 
 def _judge(plan: Plan, state: State, row: dict[str, Any]) -> bool:
-    """Return whether this epoch is the best, by error in px or, where no point is labelled, by loss; count if not."""
+    """Return whether this epoch is the best, and count it if not.
+
+    The best is by error in px or, where no point is labelled, by loss.
+    """
     value = row["val_loss"] if row["val_error_px"] is None else row["val_error_px"]
     is_best = state.best is None or value < state.best
     if is_best:

@@ -54,9 +54,9 @@ class NullObserver:
 class TrainingObserver:
     """Shows and writes down what happens in a run.
 
-    Progress, metrics.jsonl, TensorBoard, a word when maps stay flat.
-
-    check_data: called after every call for steps; raises when the data are not what they were.
+    Progress, metrics.jsonl, TensorBoard, and a word when maps stay flat. What it gets as
+    `check_data` is called after every call for steps and raises when the data are not what they
+    were.
     """
 
     def __init__(
@@ -156,8 +156,8 @@ class TrainingObserver:
 class EventFile:
     """Scalars and images for TensorBoard.
 
-    An event file is a TFRecord file of Event messages; written with what TensorFlow itself has,
-    because TensorBoard is no longer installed with it.
+    An event file is a TFRecord file of Event messages. It is written with what TensorFlow itself
+    has, because TensorBoard is no longer installed with it.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 
 class _TakesSums:
-    """Before an optimizer of Keras in the order of bases: leaves out the sum over replicas."""
+    """Leaves out the sum over replicas; stands before an optimizer of Keras in the order of bases."""
 
     def _all_reduce_sum_gradients(
         self, grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]]
@@ -35,8 +35,8 @@ class _Scalars(NamedTuple):
 class FusedAdam(_TakesSums, keras.optimizers.Adam):
     """Adam whose update of a variable is one `ResourceApplyAdam` instead of a dozen operations.
 
-    The same formula; a tenth off the step and half off the tracing of it, which is why it is worth
-    a class.
+    The formula is the same; it takes a tenth off the step and half off the tracing of it, which is
+    why it is worth a class.
     """
 
     def _backend_update_step(
@@ -92,8 +92,12 @@ def build_optimizer(
 ) -> keras.optimizers.Optimizer:
     """Return an optimizer; with mixed_float16 its loss is scaled, or small gradients would vanish.
 
-    weight_decay: decoupled, a step's fraction of the learning rate; 0 for none. clip_norm: of all
-    gradients together.
+    Args:
+        name: As in the config.
+        learning_rate: At the start.
+        weight_decay: Decoupled, a step's fraction of the learning rate; 0 for none.
+        clip_norm: Of all gradients together; None for no clipping.
+        precision: A Keras dtype policy.
     """
     optimizer = OPTIMIZERS[name](
         learning_rate=learning_rate, weight_decay=weight_decay or None, global_clipnorm=clip_norm

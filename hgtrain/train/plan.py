@@ -12,10 +12,13 @@ from hgtrain.train.loop import Plan
 class Schedule:
     """Warm-up and decay of the learning rate.
 
-    kind: "cosine" falls towards `minimum`, which it has at step `total_steps`, the first after the
-    run; "plateau" is lowered by a factor, not below `minimum`; "constant" stays.
-    peak, minimum: learning rates. warmup_steps: the rate rises linearly over them. total_steps: of
-    the whole run.
+    Attributes:
+        kind: "cosine" falls towards `minimum`, which it has at step `total_steps`, the first after
+            the run; "plateau" is lowered by a factor, not below `minimum`; "constant" stays.
+        peak: The highest learning rate.
+        minimum: The lowest learning rate.
+        warmup_steps: The rate rises linearly over them.
+        total_steps: Of the whole run.
     """
 
     kind: Literal["cosine", "plateau", "constant"]
@@ -25,9 +28,11 @@ class Schedule:
     total_steps: int
 
     def learning_rate(self, step: int, plateau_factor: float = 1.0) -> float:
-        """Return the learning rate of a step, counted from 0.
+        """Return the learning rate of a step.
 
-        `plateau_factor` is the product of all lowerings.
+        Args:
+            step: Counted from 0.
+            plateau_factor: The product of all lowerings.
         """
         if step < self.warmup_steps:
             return self.peak * (step + 1) / (self.warmup_steps + 1)

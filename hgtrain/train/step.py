@@ -8,7 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 Batch = tuple[tf.Tensor, Any]
-"""Images `(b, H, W, C)` float32 0..255 and targets, in any structure, of one pass of one replica."""
+"""Images and targets of one pass of one replica.
+
+Images are `(b, H, W, C)` float32 0..255; targets have any structure.
+"""
 
 _Summed = tuple[tf.Tensor, list[tf.Tensor]]
 """Loss of each stack `(stacks,)` and gradient of each trainable variable."""
@@ -17,14 +20,17 @@ _Summed = tuple[tf.Tensor, list[tf.Tensor]]
 class StepComponents(NamedTuple):
     """What a step is made of.
 
-    forward: images -> outputs of every stack, as `network` computes them in training.
-    make_batch: (element, step, part, parts) -> that part of the step's images.
-    loss: (outputs of a stack, targets) -> loss of each example `(b,)`.
-    stacks: how many there are, each with a loss.
-    optimizer: one of `train.optimizer`, which takes gradients that are summed over the replicas.
-    batch_size: images of a step, over all replicas and passes.
-    micro_batches: how often a replica goes forward and back for one update, each time with its part of the
-    images.
+    Attributes:
+        network: That is trained.
+        forward: Images -> outputs of every stack, as `network` computes them in training.
+        optimizer: One of `train.optimizer`, which takes gradients that are summed over the
+            replicas.
+        make_batch: (element, step, part, parts) -> that part of the step's images.
+        loss: (outputs of a stack, targets) -> loss of each example `(b,)`.
+        batch_size: Images of a step, over all replicas and passes.
+        stacks: How many there are, each with a loss.
+        micro_batches: How often a replica goes forward and back for one update, each time with its
+            part of the images.
     """
 
     network: keras.Model
@@ -40,9 +46,9 @@ class StepComponents(NamedTuple):
 class WeightAverage(NamedTuple):
     """An exponential moving average of all weights.
 
-    A network of its own that follows the trained one.
-
-    decay: of the average per step, reached gradually: min(decay, (1 + step) / (10 + step)).
+    Attributes:
+        network: Of its own, with the averaged weights; it follows the trained one.
+        decay: Of the average per step, reached gradually: min(decay, (1 + step) / (10 + step)).
     """
 
     network: keras.Model
@@ -54,7 +60,12 @@ class Steps:
 
     Gradients are of the sum over examples divided by the global batch, so that the number of
     replicas changes nothing.
-    jit: compile forward and backward pass with XLA; for one replica only.
+
+    Args:
+        strategy: Of TensorFlow.
+        components: What a step is made of.
+        average: Follows the trained network; None for none.
+        jit: Compile forward and backward pass with XLA; for one replica only.
     """
 
     def __init__(
@@ -79,10 +90,15 @@ class Steps:
         self._concrete: Callable[..., tf.Tensor] | None = None
 
     def __call__(self, element: Any, first_step: int, learning_rates: np.ndarray) -> np.ndarray:
-        """Return the loss of each stack at each step, `(n, stacks)` float32, after n updates.
+        """Run n updates.
 
-        element: tensors with a leading n. first_step: the running number of the first step.
-        learning_rates: `(n,)`.
+        Args:
+            element: Tensors with a leading n.
+            first_step: The running number of the first step.
+            learning_rates: `(n,)`.
+
+        Returns:
+            The loss of each stack at each step, `(n, stacks)` float32.
         """
         arguments = (
             tf.nest.map_structure(tf.convert_to_tensor, element),
@@ -131,9 +147,10 @@ class Steps:
         return losses
 
     def _average_statistics(self, context: tf.distribute.ReplicaContext) -> None:
-        """Give the moving statistics of batch normalisation, of its own part of the batch, the mean of all replicas.
+        """Give batch normalisation's moving statistics the mean of all replicas.
 
-        At each step, so that it does not depend on when one looks; as one tensor, because the messages are tiny.
+        Each replica has those of its own part of the batch. It is done at each step, so that the
+        result does not depend on when one looks, and as one tensor, because the messages are tiny.
         """
         variables = [
             variable.value for variable in self._components.network.non_trainable_variables

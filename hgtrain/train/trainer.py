@@ -28,11 +28,12 @@ from hgtrain.train.validation import Validation, subset_labels
 class Trainer:
     """Fulfils `train.loop.Inner` for a config, a split and the devices.
 
-    `folder` is the run directory.
-
     Of several processes that train together only the chief validates, reads and writes; the others
     get what it has.
-    cache: where frames are kept: device, ram, none. frames_bytes: what they take there, both sides.
+
+    Attributes:
+        cache: Where frames are kept: device, ram, none.
+        frames_bytes: What they take there, both sides.
     """
 
     def __init__(
@@ -92,7 +93,8 @@ class Trainer:
     def steps(self, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:
         """Run one update for each learning rate.
 
-        Return the losses `(n, stacks)` and the seconds waited for data.
+        Returns:
+            The losses `(n, stacks)`, and the seconds spent waiting for data.
         """
         losses: list[np.ndarray] = []
         done, waited = 0, 0.0
@@ -135,9 +137,10 @@ class Trainer:
         return self.networks.start_from(initial, self._keypoint_names)
 
     def restore(self) -> State | None:
-        """Restore the newest checkpoint, best.keras with it.
+        """Restore the newest checkpoint, and best.keras with it.
 
-        Return its state, None where there is none.
+        Returns:
+            Its state, None where there is none.
         """
         saved = None if self._checkpoints is None else self._checkpoints.restore_newest()
         # Not read by each: what a file system shared by machines shows may be of a moment ago.

@@ -19,8 +19,10 @@ from hgtrain.pipeline.preprocess import Preprocessing, pad
 class Labels(NamedTuple):
     """Labels of one side.
 
-    points: `(N, K, 2)` in px of the network's input, NaN where missing. weights: `(N, K)`, 1 where
-    labelled. truth: points in px of the dataset's images.
+    Attributes:
+        points: `(N, K, 2)` in px of the network's input, NaN where missing.
+        weights: `(N, K)`, 1 where labelled.
+        truth: Points in px of the dataset's images.
     """
 
     points: np.ndarray

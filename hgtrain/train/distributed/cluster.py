@@ -26,7 +26,7 @@ SLURM = (
 JOBS = ("chief", "worker")
 
 FIRST_PORT, PORTS = 12000, 20000
-"""Below the ports that Linux gives to outgoing connections, so that none of those holds one of ours."""
+"""Below the ports that Linux gives to outgoing connections: none of those holds one of ours."""
 
 
 @dataclass(frozen=True)
