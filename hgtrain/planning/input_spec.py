@@ -1,8 +1,7 @@
 """What a network is built for, from a config, its datasets or a run.
 
-Image size, keypoints, size of the animals.
-
-No TensorFlow, so that a mistake is answered at once.
+That is image size, keypoints and the size of the animals. It takes no TensorFlow, so that a mistake
+is answered at once.
 """
 
 from collections.abc import Sequence
@@ -24,10 +23,14 @@ LARGE_ANIMAL_PERCENTILE = 95
 
 
 class InputSpec(NamedTuple):
-    """Images `(H, W, C)` and number of keypoints that a config is for.
+    """What a config is for.
 
-    animal_px: longer side of the labelled keypoints' bounding box in pixels of the dataset's
-    images, the 95th percentile over the frames; None without the dataset.
+    Attributes:
+        config: The config.
+        image_shape: `(H, W, C)` of the dataset's images.
+        keypoints: How many.
+        animal_px: Longer side of the labelled keypoints' bounding box in pixels of the dataset's
+            images, the 95th percentile over the frames; None without the dataset.
     """
 
     config: Config
@@ -39,8 +42,15 @@ class InputSpec(NamedTuple):
 def describe(path: Path, overrides: Sequence[str] = ()) -> InputSpec:
     """Return what a config file, or a run directory, is for.
 
-    Taken from the run, from the training files where they are there, else from `data.image_shape`
-    and `data.keypoints`. Raises HgtrainError when nothing says it.
+    It is taken from the run, from the training files where they are there, else from
+    `data.image_shape` and `data.keypoints`.
+
+    Args:
+        path: The config file or run directory.
+        overrides: Of the config's keys.
+
+    Raises:
+        HgtrainError: Nothing says it.
     """
     if path.is_dir():
         if not (path / layout.CONFIG).is_file():
@@ -69,7 +79,10 @@ def describe(path: Path, overrides: Sequence[str] = ()) -> InputSpec:
 
 
 def check_as_described(config: Config, dataset: PoseDataset) -> None:
-    """Raise DatasetError unless the dataset is what `data.image_shape` and `data.keypoints` say, where they are set."""
+    """Raise DatasetError unless the dataset is as the config describes it.
+
+    That is what `data.image_shape` and `data.keypoints` say, where they are set.
+    """
     found = {
         "data.image_shape": tuple(dataset.image_shape),
         "data.keypoints": len(dataset.keypoint_names),
@@ -86,9 +99,9 @@ def check_as_described(config: Config, dataset: PoseDataset) -> None:
 
 
 def animal_px(dataset: PoseDataset) -> float | None:
-    """Return the longer side of the animals' bounding boxes, 95 in 100 are at most as long.
+    """Return the longer side of the animals' bounding boxes that 95 in 100 do not exceed.
 
-    None without any.
+    It is None without any animal.
     """
     points = dataset.points.reshape(-1, *dataset.points.shape[2:])
     located = np.where(

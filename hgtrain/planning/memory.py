@@ -46,9 +46,14 @@ USABLE_PART = 0.9
 class Demand(NamedTuple):
     """What decides how much memory training takes.
 
-    ema: whether there is a moving average of the weights. accumulates: whether gradients are summed
-    over several passes. blocks: of each layer, the block whose activations are computed again for
-    the backward pass; empty where all are kept.
+    Attributes:
+        layers: Of the network.
+        precision: A Keras dtype policy.
+        optimizer: Its name in the config.
+        ema: Whether there is a moving average of the weights.
+        accumulates: Whether gradients are summed over several passes.
+        blocks: Of each layer, the block whose activations are computed again for the backward pass;
+            empty where all are kept.
     """
 
     layers: Sequence["LayerFacts"]
@@ -69,9 +74,16 @@ class Device(NamedTuple):
 def training_memory(demand: Demand, batch_size: int) -> dict[str, int]:
     """Return the bytes that training takes at a batch size, by purpose and as `total`.
 
-    parameters: the trained network, the copy that best.keras is written from, and the moving
-    average. activations: what waits for the backward pass. workspace: temporary tensors, and the
-    compiled step. Cached frames are not in it.
+    Cached frames are not in it.
+
+    Args:
+        demand: What decides it.
+        batch_size: Images of a step.
+
+    Returns:
+        `parameters`: the trained network, the copy that best.keras is written from, and the moving
+            average. `activations`: what waits for the backward pass. `workspace`: temporary
+            tensors, and the compiled step.
     """
     weights = 4 * sum(layer.params for layer in demand.layers)
     held = _held_for_one_image(demand)
@@ -118,9 +130,9 @@ def _held_for_one_image(demand: Demand) -> _Held:
 
 
 def largest_batch(demand: Demand, memory_bytes: int) -> int:
-    """Return the largest batch whose training fits into nine tenths of the memory, at most 4096.
+    """Return the largest batch whose training fits into nine tenths of the memory.
 
-    0 when none does.
+    It is at most 4096, and 0 when none fits.
     """
     empty, one = (training_memory(demand, size)["total"] for size in (0, 1))
     fits = int((USABLE_PART * memory_bytes - empty) / (one - empty))
@@ -130,7 +142,8 @@ def largest_batch(demand: Demand, memory_bytes: int) -> int:
 def device_here(wanted: str = "auto") -> Device:
     """Return the first GPU that the NVIDIA driver shows, unless `wanted` is cpu, else this machine.
 
-    Raises RunError when `wanted` is gpu and there is none.
+    Raises:
+        RunError: `wanted` is gpu and there is none.
     """
     gpu = None if wanted == "cpu" else _first_gpu()
     if gpu is None and wanted == "gpu":

@@ -16,9 +16,12 @@ def out_of_memory_text(
 ) -> str:
     """Return what to say when training does not fit.
 
-    The estimate, and up to three edits that would fit.
+    It has the estimate, and up to three edits that would fit.
 
-    estimate: config -> what `training_memory` gives.
+    Args:
+        config: Of the training.
+        device: That it does not fit on.
+        estimate: Config -> what `training_memory` gives.
     """
     total = estimate(config)["total"]
     goal = min(USABLE_PART * device.memory_bytes, OOM_TARGET_FRACTION * total)
@@ -41,7 +44,12 @@ def out_of_memory_text(
 def estimate_for(
     image_shape: tuple[int, int, int], keypoints: int
 ) -> Callable[[Config], dict[str, int]]:
-    """Return the function that estimates the memory of a config's training on such images, on the CPU."""
+    """Return the function that estimates, on the CPU, the memory of a config's training.
+
+    Args:
+        image_shape: `(H, W, C)` of the dataset's images.
+        keypoints: How many the dataset has.
+    """
 
     def estimate(config: Config) -> dict[str, int]:
         import tensorflow as tf

@@ -17,9 +17,15 @@ import keras
 class LayerFacts(NamedTuple):
     """One layer, for one image.
 
-    output_shape: `(H, W, C)`. receptive_field_px: side of the square of input pixels that a cell
-    depends on. macs: multiplications with an addition in one forward pass; those of convolutions, 0
-    for what works element by element.
+    Attributes:
+        name: Of the layer.
+        type: Its class.
+        output_shape: `(H, W, C)`.
+        params: Numbers it holds.
+        trainable_params: Those of them that are trained.
+        receptive_field_px: Side of the square of input pixels that a cell depends on.
+        macs: Multiplications with an addition in one forward pass; those of convolutions, 0 for
+            what works element by element.
     """
 
     name: str
@@ -32,7 +38,10 @@ class LayerFacts(NamedTuple):
 
 
 class _Field(NamedTuple):
-    """Side of the receptive field and distance of neighbouring cells, in px of the network's input."""
+    """Side of the receptive field and distance of neighbouring cells.
+
+    Both are in px of the network's input.
+    """
 
     side: float
     distance: float

@@ -1,6 +1,6 @@
 """A first config for a dataset.
 
-Every choice from what is in the file and the device, with its reason beside it.
+Every choice is made from what is in the file and the device, with its reason beside it.
 """
 
 import json
@@ -33,9 +33,13 @@ FIELD_PER_ANIMAL = 1.5
 
 
 class Size(NamedTuple):
-    """How wide and how often repeated the network is.
+    """How wide the network is, and how often it is repeated.
 
-    stem_filters, filters, filter_increase, stacks.
+    Attributes:
+        stem_filters: As in the config.
+        filters: The same.
+        filter_increase: The same.
+        stacks: The same.
     """
 
     stem_filters: int
@@ -52,9 +56,17 @@ BATCH_SIZES = (8, 4, 2, 1)
 
 
 class DatasetStats(NamedTuple):
-    """What a dataset looks like. animal_px: in pixels of the images.
+    """What a dataset looks like.
 
-    spread: of the animals' size, of its median.
+    Attributes:
+        frames: How many.
+        image_shape: `(H, W, C)`.
+        keypoints: How many.
+        animal_px: Size of the animals, in pixels of the images.
+        spread: Of the animals' size, as a part of its median.
+        faces_one_way: Whether the animals do.
+        has_partners: Whether keypoints have partners.
+        annotated_only: Whether only annotated frames count.
     """
 
     frames: int
@@ -70,7 +82,8 @@ class DatasetStats(NamedTuple):
 def dataset_stats(dataset: PoseDataset, annotated_only: bool) -> DatasetStats:
     """Return what matters for a config.
 
-    Raises DatasetError for a dataset no frame of which can be used.
+    Raises:
+        DatasetError: No frame of the dataset can be used.
     """
     frames = select_frames(dataset).frames
     points, visibility = labels_of_frames(dataset, frames)
@@ -149,8 +162,8 @@ def choose(looked: DatasetStats, kind: str) -> Choice:
 def field_after_first_stack(stem_stride: int, max_stride: int) -> int:
     """Return the receptive field in px after one stack that ends at the stem's stride, 2 or 4.
 
-    The recurrence of `receptive_field`: the stem, then down a pooling of 2 and a convolution of 3 a
-    level, and up a convolution a level.
+    It is the recurrence of `receptive_field`: the stem, then on the way down a pooling of 2 and a
+    convolution of 3 for each level, and on the way up a convolution for each level.
     """
     field = 21 if stem_stride == 4 else 14
     stride = stem_stride
@@ -166,7 +179,7 @@ def field_after_first_stack(stem_stride: int, max_stride: int) -> int:
 def as_config(choice: Choice, size: Size) -> Config:
     """Return the config of a network of this size, for its memory.
 
-    Of a dataset that is not there.
+    It names a dataset that is not there.
     """
     strides = {
         "stem_stride": choice.stride,
@@ -179,7 +192,17 @@ def as_config(choice: Choice, size: Size) -> Config:
 
 
 class Proposal(NamedTuple):
-    """What is to be written down. data: `data.train` as the config is to name it."""
+    """What is to be written down.
+
+    Attributes:
+        data: `data.train` as the config is to name it.
+        looked: What the dataset looks like.
+        choice: The network and what it sees.
+        size: How wide the network is.
+        batch_size: Images of a step.
+        device: To train on.
+        kind: Of the device, CPU or GPU.
+    """
 
     data: str
     looked: DatasetStats
@@ -285,7 +308,7 @@ def _model_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
 def data_name(data: str, config: Path) -> str:
     """Return how a config file is to name a dataset.
 
-    Relative to its folder where the dataset lies below it.
+    The name is relative to the config's folder where the dataset lies below it.
     """
     if data.startswith(BUILTIN):
         return data

@@ -73,7 +73,10 @@ def summarize(described: InputSpec, device: Device) -> dict[str, Any]:
 
 
 def demand_of(described: InputSpec) -> Demand:
-    """Return what decides how much memory the training of a config takes, its network's layers among it."""
+    """Return what decides how much memory the training of a config takes.
+
+    Its network's layers are among it.
+    """
     config, size = described.config, input_size(described.config, described.image_shape)
     backbone = config.model.backbone
     head = make_head(config.model.head, described.keypoints, backbone.output_stride)

@@ -9,7 +9,10 @@ HEADER = ("layer", "type", "output", "parameters", "field px", "MACs")
 
 
 def summary_text(summary: dict[str, Any]) -> str:
-    """Return the table of layers by group, with totals, and what else `summary.summarize` found, a line each."""
+    """Return the table of layers by group, with totals.
+
+    What else `summary.summarize` found follows, a line each.
+    """
     rows: list[Sequence[str]] = [HEADER]
     for group, layers in _groups(summary["layers"]):
         members = list(layers)

@@ -1,9 +1,8 @@
 """Images to predict, from datasets, image files, folders of them and videos.
 
-Read in order, one after another.
-
-Videos are decoded by PyAV: it gives frames as arrays in this process and raises where a file is
-broken, while imageio-ffmpeg reads a pipe from a second process, which ends early without a reason.
+They are read in order, one after another. Videos are decoded by PyAV: it gives frames as arrays in
+this process and raises where a file is broken, while imageio-ffmpeg reads a pipe from a second
+process, which ends early without a reason.
 """
 
 import re
@@ -32,10 +31,12 @@ READ_AT_ONCE = 32
 def open_frames(path: str, channels: int) -> FrameSource:
     """Return the images behind a path, recognised by content.
 
-    Images and videos are read with `channels`, 1 or 3.
+    Args:
+        path: Of a dataset, an image, a folder of images or a video.
+        channels: 1 or 3, with which images and videos are read; a dataset has the channels it has.
 
-    A dataset has the channels it has. Raises DatasetError for what is none of these or cannot be
-    opened.
+    Raises:
+        DatasetError: It is none of these or cannot be opened.
     """
     if path.startswith(BUILTIN):
         return DatasetFrames(path)
@@ -58,7 +59,8 @@ def open_frames(path: str, channels: int) -> FrameSource:
 def images_in(folder: Path) -> list[Path]:
     """Return the image files of a folder, numbers in names in their order: img2 before img10.
 
-    DatasetError for none.
+    Raises:
+        DatasetError: There are none.
     """
     # macOS puts what a foreign disk cannot keep of an image into a file of its name behind "._".
     files = [path for path in folder.iterdir() if not path.name.startswith("._")]
@@ -135,9 +137,8 @@ class ImageFrames:
 def batches(images: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
     """Give the images `(n, H, W, C)` in order, n at most `size`.
 
-    An image of another shape begins a new batch.
-
-    What was read before an error is given before the error is raised.
+    An image of another shape begins a new batch. What was read before an error is given before the
+    error is raised.
     """
     batch: list[np.ndarray] = []
     try:

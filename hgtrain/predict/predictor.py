@@ -1,6 +1,6 @@
 """A trained network with everything around it.
 
-From images as a file holds them to points in their pixels.
+It leads from images as a file holds them to points in their pixels.
 """
 
 import keras
@@ -15,8 +15,9 @@ from hgtrain.pipeline.preprocess import Preprocessing
 class Predictor:
     """Predicts keypoints of images of any size, in batches of one compiled shape.
 
-    model: the network as it is stored. network: what computes it, for any size; the same where that
-    can.
+    Attributes:
+        model: The network as it is stored.
+        network: What computes it, for any size; the same where that can.
     """
 
     def __init__(
@@ -60,10 +61,17 @@ class Predictor:
         return self.preprocessing.original_points(points), confidence
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return keypoints `(N, K, 2)` float32 px and confidence `(N, K)` of images `(N, H, W, C)` uint8; N may be 0.
+        """Return the keypoints of images.
 
-        C is 1 or 3 and converted where the network has another.
-        Raises ValueError for another dtype or shape.
+        Args:
+            images: `(N, H, W, C)` uint8; N may be 0, C is 1 or 3 and converted where the network
+                has another.
+
+        Returns:
+            Keypoints `(N, K, 2)` float32 px, and confidence `(N, K)`.
+
+        Raises:
+            ValueError: For another dtype or shape.
         """
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):

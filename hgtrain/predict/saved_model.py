@@ -15,7 +15,11 @@ OUTPUTS = {"keypoints", "confidence"}
 
 
 class SavedModelPredictor:
-    """The signature `serving_default` of an export. channels: of its images."""
+    """The signature `serving_default` of an export.
+
+    Attributes:
+        channels: Of its images.
+    """
 
     def __init__(self, folder: Path, batch_size: int = 8) -> None:
         from hgtrain.tensorflow_setup import import_tensorflow
@@ -34,9 +38,11 @@ class SavedModelPredictor:
         self._constant = tf.constant
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return keypoints `(N, K, 2)` px and confidence `(N, K)` of images `(N, H, W, C)` uint8.
+        """Return the keypoints of images `(N, H, W, C)` uint8.
 
-        For several animals `(N, I, K, 2)`, `(N, I, K)` and their scores `(N, I)`.
+        Returns:
+            Keypoints `(N, K, 2)` px and confidence `(N, K)`. For several animals `(N, I, K, 2)`,
+            `(N, I, K)` and their scores `(N, I)`.
         """
         found = self._signature(image=self._constant(images))
         names = [

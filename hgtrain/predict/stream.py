@@ -26,7 +26,11 @@ All that memory holds of a video.
 
 
 class Model(Protocol):
-    """What predicts: images `(n, H, W, C)` uint8 to points `(n, [I,] K, 2)` px, confidence and, for several, scores."""
+    """What predicts.
+
+    From images `(n, H, W, C)` uint8 to points `(n, [I,] K, 2)` px, confidence and, for several
+    animals, scores.
+    """
 
     batch_size: int
 
@@ -46,9 +50,10 @@ class Sink(Protocol):
 def predict_all(model: Model, sources: Sequence[FrameSource], sink: Sink) -> list[DatasetError]:
     """Predict every frame of every source.
 
-    Return what broke or had no frames, empty when nothing did.
-
     A source that breaks gives the frames before the break, and the next one follows.
+
+    Returns:
+        What broke or had no frames, empty when nothing did.
     """
     problems: list[DatasetError] = []
     counts = [source.count for source in sources]
@@ -78,7 +83,7 @@ def predict_all(model: Model, sources: Sequence[FrameSource], sink: Sink) -> lis
 def find(model: Model, images: np.ndarray) -> Found:
     """Return the predictions of up to a batch of images `(n, H, W, C)`, with an axis for animals.
 
-    The score of the one animal of a head for one is its mean confidence.
+    Where the head is for one animal, its score is its mean confidence.
     """
     # Filled up: another shape would be another compilation.
     missing = model.batch_size - len(images)
@@ -106,9 +111,10 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
 
 @contextmanager
 def background(sink: Sink) -> Iterator[Callable[..., None]]:
-    """Give a function that hands its arguments to `sink` in a thread, and waits when that is far behind.
+    """Give a function that hands its arguments to `sink` in a thread.
 
-    All is written when the block ends; an error of the sink is raised here.
+    It waits when the sink is far behind. All is written when the block ends; an error of the sink
+    is raised here.
     """
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="writer") as writer:

@@ -37,7 +37,7 @@ class PredictionFile(ABC):
     """A file of predictions that takes its name when it is closed.
 
     `write` adds frames of the source of index `source`, numbered from `first` on. `close` keeps
-    what was written; a file without any is removed.
+    what was written; a file without any frames is removed.
     """
 
     def __init__(
@@ -171,9 +171,10 @@ def _cell(value: float) -> str:
 
 
 class SlpFile(PredictionFile):
-    """SLEAP's format: sleap-io writes all but the tables of frames, instances and points, which grow here.
+    """SLEAP's format, written frame by frame.
 
-    So memory does not grow with the frames; the columns are those sleap-io writes.
+    sleap-io writes all but the tables of frames, instances and points, which grow here, so that
+    memory does not grow with the frames. The columns are those sleap-io writes.
     """
 
     def _open(self) -> None:

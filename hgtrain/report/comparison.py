@@ -19,7 +19,8 @@ Row = tuple[str, list[str], int | None]
 def write_comparison(path: Path, runs: Sequence[RunResults]) -> Path:
     """Return `path`, written as a page that compares two or more runs.
 
-    RunError when it cannot be written.
+    Raises:
+        RunError: It cannot be written.
     """
     try:
         files.write_text(path, render("comparison.html.j2", comparison_page(runs)))
@@ -63,7 +64,8 @@ def comparison_rows(
 ) -> list[Row]:
     """Return rows of the table.
 
-    What, one value a run as text, and which run is the best, None where none is.
+    Each has what is compared, one value a run as text, and which run is the best, None where none
+    is.
     """
     evaluations = [run.evaluation for run in runs]
     lower = {

@@ -137,7 +137,7 @@ def result_line(results: RunResults, history: Sequence[Mapping[str, Any]]) -> st
 def training_figures(history: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the curves of loss, error, learning rate and speed.
 
-    None for a run without a finished epoch.
+    There are none for a run without a finished epoch.
     """
     if not history:
         return []
@@ -180,11 +180,10 @@ def error_figures(results: RunResults, errors: Errors) -> list[str]:
 
 
 def keypoint_rows(evaluation: Mapping[str, Any], errors: Errors) -> list[dict[str, Any]]:
-    """Return the rows of the table.
+    """Return the rows of the table of keypoints.
 
-    Name, count, mean, median, part within 5 px, and bars 0..1 of the distribution.
-
-    All bars have the same bins, so that rows can be compared.
+    Each has name, count, mean, median, part within 5 px, and bars 0..1 of the distribution. All
+    bars have the same bins, so that rows can be compared.
     """
     values = errors.distance[errors.located]
     if len(values):

@@ -1,4 +1,7 @@
-"""The figures of a report as inline SVG whose colours are the page's, so that they follow its light and dark mode."""
+"""The figures of a report as inline SVG.
+
+Their colours are the page's, so that they follow its light and dark mode.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +54,10 @@ FEW_POINTS = 30
 
 
 def figure(title: str, draw: Callable[["Axes"], None]) -> str:
-    """Return what `draw` draws as an SVG element without size, so that it fills the width it is given."""
+    """Return what `draw` draws as an SVG element.
+
+    It has no size, so that it fills the width it is given.
+    """
     # Takes half a second; only a report needs it.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -88,7 +94,7 @@ def _for_page(svg: str, title: str) -> str:
 def lines(title: str, curves: Mapping[str, Curve], y_label: str, x_label: str = "step") -> str:
     """Return a figure with one line for each name.
 
-    On a logarithmic axis where positive values span a decade.
+    The axis is logarithmic where positive values span a decade.
     """
     known = [value for _, y in curves.values() for value in y if value is not None]
     is_wide = bool(known) and min(known) > 0 and max(known) > 10 * min(known)
@@ -116,7 +122,10 @@ def lines(title: str, curves: Mapping[str, Curve], y_label: str, x_label: str = 
 
 
 def error_histogram(errors: np.ndarray) -> str:
-    """Return the distribution of errors `(n,)` px over logarithmic bins, with the median and the 95th percentile."""
+    """Return the distribution of errors `(n,)` px over logarithmic bins.
+
+    The median and the 95th percentile are marked.
+    """
 
     def draw(axes: "Axes") -> None:
         edges = _log_edges(errors)
@@ -150,7 +159,12 @@ def _log_edges(errors: np.ndarray) -> np.ndarray:
 def pck_curves(
     runs: Mapping[str, tuple[np.ndarray, int]], title: str = "Keypoints within a distance"
 ) -> str:
-    """Return the part of labelled keypoints within a distance, for errors `(n,)` px and the number labelled."""
+    """Return the part of labelled keypoints within a distance.
+
+    Args:
+        runs: By name, the errors `(n,)` px and the number labelled.
+        title: Of the figure.
+    """
     reach = max(
         [10.0, *(float(np.percentile(errors, 90)) for errors, _ in runs.values() if len(errors))]
     )

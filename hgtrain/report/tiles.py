@@ -1,4 +1,7 @@
-"""Frames of a report: cropped to the animal, small enough for a page, with truth and predictions as vector shapes."""
+"""Frames of a report: cropped to the animal and small enough for a page.
+
+Truth and predictions are drawn on them as vector shapes.
+"""
 
 import base64
 from io import BytesIO
@@ -16,10 +19,14 @@ JPEG_QUALITY = 80
 class Tile(NamedTuple):
     """An image as a data URI and where it lies.
 
-    `box` is left, top, width, height in px of the frame, edges included.
+    Coordinates are those of the frame.
 
-    truth, predicted: drawable points, by keypoint; None where missing. Coordinates are those of the
-    frame.
+    Attributes:
+        uri: The image.
+        box: Left, top, width, height in px of the frame, edges included.
+        truth: Drawable points, by keypoint; None where missing.
+        predicted: The same.
+        caption: For the template.
     """
 
     uri: str
@@ -32,9 +39,13 @@ class Tile(NamedTuple):
 def compared_tile(
     image: np.ndarray, truth: np.ndarray, predicted: np.ndarray, caption: dict[str, Any]
 ) -> Tile:
-    """Return an image `(H, W, C)` uint8 with points `(K, 2)` px, cropped to them.
+    """Return an image with points, cropped to them.
 
-    Caption is for the template.
+    Args:
+        image: `(H, W, C)` uint8.
+        truth: `(K, 2)` px.
+        predicted: `(K, 2)` px.
+        caption: For the template.
     """
     left, top, right, bottom = crop_box(
         np.concatenate([truth, predicted]), image.shape[0], image.shape[1]
@@ -57,9 +68,14 @@ def whole_tile(image: np.ndarray, points: np.ndarray) -> Tile:
 
 
 def crop_box(points: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
-    """Return left, top, right, bottom of a square around points `(n, 2)` px with a margin, cut to the image.
+    """Return left, top, right, bottom of a square around points, cut to the image.
 
-    The whole image where no point is finite.
+    The square has a margin. It is the whole image where no point is finite.
+
+    Args:
+        points: `(n, 2)` px.
+        height: Of the image, px.
+        width: The same.
     """
     finite = points[np.isfinite(points).all(-1)]
     if not len(finite):

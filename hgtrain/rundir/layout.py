@@ -22,7 +22,10 @@ WRITTEN_BESIDE = (CONFIG, SPLIT, PROVENANCE, METRICS, BEST, EVALUATION, "report.
 
 
 def default_run_dir(config_name: str) -> Path:
-    """Return `runs/<config name>-<time>` below the working directory, with a number after it where that is there."""
+    """Return `runs/<config name>-<time>` below the working directory.
+
+    It has a number after it where that is there.
+    """
     wanted = Path("runs") / f"{config_name}-{time.strftime('%Y%m%d-%H%M%S')}"
     return next(folder for folder in _names(wanted) if not _is_there(folder))
 
@@ -59,12 +62,19 @@ def check_free(folder: Path) -> None:
 def lock_run_dir(folder: Path, resume: bool, is_default: bool = False) -> Iterator[Path]:
     """Make the folder this process's own to write to, creating it where needed.
 
-    is_default: nobody chose the name, so where another process came first the next free one is
-    taken instead.
     A folder that it made, and those above, go again when the block fails before anything else was
     written there. The lock is the operating system's, so that it ends with the process however that
-    ends; the file says who holds it. Raises RunError when it cannot be written to, another process
-    trains into it, or it holds a run and `resume` is False.
+    ends; the file says who holds it.
+
+    Args:
+        folder: The run directory.
+        resume: Whether a run that it holds is to go on.
+        is_default: Nobody chose the name, so where another process came first the next free one is
+            taken instead.
+
+    Raises:
+        RunError: It cannot be written to, another process trains into it, or it holds a run and
+            `resume` is False.
     """
     for name in _names(folder):
         made = [path for path in (name, *name.parents) if not _is_there(path)]
@@ -90,9 +100,10 @@ def lock_run_dir(folder: Path, resume: bool, is_default: bool = False) -> Iterat
 def _remove_unused(made: list[Path]) -> None:
     """Remove a folder with nothing in it but the lock, and then those above that are empty.
 
-    made: from inner to outer.
-
     The lock is still held, so that no other process takes the folder meanwhile.
+
+    Args:
+        made: The folders, from inner to outer.
     """
     # Something is there that is not ours, or the folder was moved away.
     with suppress(OSError):

@@ -69,7 +69,14 @@ def load_predictor(
 
 
 class Run(NamedTuple):
-    """A run with a best model. skeleton: names, edges and partners of its keypoints."""
+    """A run with a best model.
+
+    Attributes:
+        folder: The run directory.
+        config: Of the run.
+        skeleton: Names, edges and partners of its keypoints.
+        predictor: The best model with what surrounds it.
+    """
 
     folder: Path
     config: Config
@@ -80,19 +87,27 @@ class Run(NamedTuple):
     def model(self) -> "keras.Model":
         """Return the network of best.keras.
 
-        Images `(B, H, W, C)`, 0..255, to the last stack's maps.
+        It leads from images `(B, H, W, C)`, 0..255, to the last stack's maps.
         """
         return self.predictor.model
 
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return keypoints `(N, K, 2)` float32 in pixels of `images` `(N, H, W, C)` uint8, and confidence `(N, K)`."""
+        """Return the keypoints of images.
+
+        Args:
+            images: `(N, H, W, C)` uint8.
+
+        Returns:
+            Keypoints `(N, K, 2)` float32 in pixels of `images`, and confidence `(N, K)`.
+        """
         return self.predictor(images)
 
 
 def load_run(path: str | Path, refinement: str = "unbiased") -> Run:
     """Return the run in a run directory.
 
-    Raises HgtrainError when it is none, or has no best model yet.
+    Raises:
+        HgtrainError: It is no run directory, or has no best model yet.
     """
     folder = Path(path)
     if not (folder / layout.CONFIG).is_file():
@@ -110,7 +125,8 @@ def load_run(path: str | Path, refinement: str = "unbiased") -> Run:
 def _described_data(folder: Path) -> tuple[Skeleton, tuple[int, int, int]]:
     """Return the skeleton and the image shape that a split.json holds.
 
-    RunError when it lacks them.
+    Raises:
+        RunError: It lacks them.
     """
     split, path = read_split(folder), folder / layout.SPLIT
     try:
@@ -131,7 +147,8 @@ def _described_data(folder: Path) -> tuple[Skeleton, tuple[int, int, int]]:
 def reopened_split(run: Run) -> Iterator[Split]:
     """Give the split a run was made with, on its datasets opened again.
 
-    HgtrainError when one has changed.
+    Raises:
+        HgtrainError: One of them has changed.
     """
     data, document = run.config.data, read_split(run.folder)
     if not {"train", "validation"} <= document.keys():

@@ -1,6 +1,6 @@
 """What a run is made of.
 
-Versions, and what several processes that train together must have alike.
+That is versions, and what several processes that train together must have alike.
 """
 
 import json

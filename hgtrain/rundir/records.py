@@ -84,7 +84,10 @@ def _now() -> str:
 
 
 def write_start(config: Config, folder: Path, split: Split, compute: "Compute") -> None:
-    """Write split.json, provenance.json and, last because it marks a run as started, config.yaml."""
+    """Write the records of a run that starts: split.json, provenance.json and config.yaml.
+
+    config.yaml is the last because it marks a run as started.
+    """
     dataset = split.train.dataset
     skeleton = Skeleton(dataset.keypoint_names, dataset.edges, dataset.symmetries)
     write_split(folder, split_to_json(split), skeleton, dataset.image_shape)

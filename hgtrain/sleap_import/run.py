@@ -34,11 +34,18 @@ def import_sleap(
 ) -> list[str]:
     """Write the run of a SLEAP training folder to `out`, which must not hold anything yet.
 
-    Return notes for the user.
+    Args:
+        model: The training folder.
+        out: The run directory.
+        train: Its training labels, where they are not where training_config.json says.
+        validation: Its validation labels, the same.
 
-    train, validation: its labels, where they are not where training_config.json says.
-    Raises HgtrainError, and writes nothing, when the folder is no single-instance hourglass, the
-    weights do not fit it, or the labels have other keypoints.
+    Returns:
+        Notes for the user.
+
+    Raises:
+        HgtrainError: The folder is no single-instance hourglass, the weights do not fit it, or the
+            labels have other keypoints; nothing is written then.
     """
     sleap = read_sleap_config(model)
     if not (model / WEIGHTS_FILE).is_file():
@@ -65,7 +72,11 @@ def import_sleap(
 
 
 def _input_size(path: Path) -> tuple[tuple[int, int] | None, int]:
-    """Return height and width, None where they are any, and channels of the images the network takes."""
+    """Return the size of the images the network takes.
+
+    Returns:
+        Height and width, None where they are any; and channels.
+    """
     with closing(open_hdf5(path)) as file:
         layers = read_layers(file)
     shape = next(
@@ -118,7 +129,7 @@ def _files(
 def _found(model: Path, name: str, notes: list[str]) -> str:
     """Return the labels' path, sought in the model's folder and those above.
 
-    There where nothing is found.
+    Where nothing is found it is the path in the model's folder.
     """
     # Written on Windows, it has other separators.
     parts = Path(name.replace("\\", "/"))
@@ -152,7 +163,7 @@ def _split(
 ) -> tuple[dict[str, Any], tuple[int, int, int] | None]:
     """Return the split as split.json holds it, and the images' shape.
 
-    Empty and None without the labels' images.
+    They are empty and None without the labels' images.
     """
     files = (config.data.train_files, config.data.validation_files)
     if not all(Path(file).exists() for group in files for file in group or ()):

@@ -1,6 +1,6 @@
 """SLEAP's training_config.json read as what hgtrain has for it.
 
-JSON only, jsonpickle's objects are not made.
+Only JSON is read; jsonpickle's objects are not made.
 """
 
 import json
@@ -28,10 +28,15 @@ SYMMETRY = 2
 class SleapModel(NamedTuple):
     """What a training folder says.
 
-    values: sections of an hgtrain config, without `data.train`. labels, validation_labels: as the
-    folder names them.
-    target_shape: height and width images were brought to before scaling, None where they kept
-    theirs.
+    Attributes:
+        values: Sections of an hgtrain config, without `data.train`.
+        skeleton: Of the network's outputs.
+        labels: Training labels, as the folder names them.
+        validation_labels: The same for validation.
+        target_shape: Height and width images were brought to before scaling, None where they kept
+            theirs.
+        version: Of SLEAP.
+        notes: For the user.
     """
 
     values: dict[str, Any]
@@ -46,8 +51,8 @@ class SleapModel(NamedTuple):
 def read_sleap_config(folder: Path) -> SleapModel:
     """Return what the folder's training_config.json says.
 
-    Raises RunError when it is missing or not understood, or the model is not a single-instance
-    hourglass.
+    Raises:
+        RunError: It is missing or not understood, or the model is not a single-instance hourglass.
     """
     path = folder / CONFIG_FILE
     try:
@@ -170,7 +175,7 @@ def _read_skeleton(skeletons: list[dict[str, Any]], part_names: list[str] | None
     """Return names in the order of the network's outputs, edges and symmetries by index.
 
     An object is spelt out where it first comes (`py/object` a node, `py/reduce` a type of link),
-    and later ones say the how-manieth it was (`py/id`).
+    and later mentions give its number in the order of first mention (`py/id`).
     """
     seen: list[Any] = []
 

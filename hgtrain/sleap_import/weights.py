@@ -39,10 +39,11 @@ MODEL_CONFIG_BYTES = 2**26
 def load_sleap_weights(network: keras.Model, path: str | Path) -> None:
     """Assign the weights in a SLEAP model's HDF5 file to the layers of the same names.
 
-    All of them or none.
+    All of them are assigned or none.
 
-    Raises HgtrainError, naming the layer, when the file has other layers, of other types or
-    settings, or arrays of other shapes, or holds them anywhere but in itself.
+    Raises:
+        HgtrainError: The file has other layers, of other types or settings, or arrays of other
+            shapes, or holds them anywhere but in itself; the message names the layer.
     """
     with closing(open_hdf5(path)) as file:
         _check_layers(network, read_layers(file), file.filename)
@@ -55,9 +56,12 @@ def load_sleap_weights(network: keras.Model, path: str | Path) -> None:
 
 
 def read_layers(file: h5py.File) -> list[dict[str, Any]]:
-    """Return the layers as a Keras HDF5 file describes them, each with `class_name` and `config`, as plain JSON.
+    """Return the layers as a Keras HDF5 file describes them, as plain JSON.
 
-    Raises RunError when the file has no such description.
+    Each has `class_name` and `config`.
+
+    Raises:
+        RunError: The file has no such description.
     """
     try:
         attribute = file.attrs.get_id("model_config")

@@ -126,7 +126,7 @@ class Observer(Protocol):
         ...
 
     def left_out(self, state: State, step: int) -> None:
-        """Take note that a step's loss was not finite and the run does without it, back at `state`."""
+        """Take note that a step's loss was not finite; the run is back at `state` without it."""
         ...
 
 

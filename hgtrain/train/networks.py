@@ -62,7 +62,10 @@ class Networks:
     def start_from(
         self, initial: InitialWeights, keypoint_names: tuple[str, ...]
     ) -> TransferReport:
-        """Assign what fits of another network's weights; the moving average starts from there too."""
+        """Assign what fits of another network's weights.
+
+        The moving average starts from there too.
+        """
         taken = take_weights(self.trained, initial, keypoint_names)
         if self.average is not None:
             copy_weights(self.trained, self.average.network)

@@ -13,7 +13,10 @@ import tensorflow as tf
 
 
 class _TakesSums:
-    """Leaves out the sum over replicas; stands before an optimizer of Keras in the order of bases."""
+    """Leaves out the sum over replicas.
+
+    It stands before an optimizer of Keras in the order of bases.
+    """
 
     def _all_reduce_sum_gradients(
         self, grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]]

@@ -133,7 +133,7 @@ class Trainer:
             self._checkpoints.wait()
 
     def start_from(self, initial: InitialWeights) -> TransferReport:
-        """Give the network the weights of another, by layer name, and its moving average the same."""
+        """Give the network, and its moving average, the weights of another by layer name."""
         return self.networks.start_from(initial, self._keypoint_names)
 
     def restore(self) -> State | None:
