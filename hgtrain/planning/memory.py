@@ -31,7 +31,10 @@ A skip's normalisation stands for the sum it goes into.
 """
 
 LARGEST_IN_FLIGHT = 1.4
-"""Temporary tensors of the size of the largest activation, in float32, that the backward pass holds at once."""
+"""How many temporary tensors the backward pass holds at once.
+
+They are of the size of the largest activation, in float32.
+"""
 
 GRAPH_BYTES, LAYER_BYTES = 32 * MIB, 0.95 * MIB
 """What the compiled step itself takes.

@@ -20,7 +20,7 @@ def out_of_memory_text(
 
     Args:
         config: Of the training.
-        device: That it does not fit on.
+        device: The one whose memory is too small.
         estimate: Config -> what `training_memory` gives.
     """
     total = estimate(config)["total"]

@@ -26,7 +26,10 @@ SMALLEST_ANIMAL_PX = 48
 SCALES = (1.0, 0.5, 0.25, 0.125)
 FEW_FRAMES = 200
 SAME_DIRECTION = 0.8
-"""Mean length of a keypoint's direction from the animal's middle, from which on all animals count as facing one way."""
+"""From which mean length on all animals count as facing one way.
+
+It is that of a keypoint's direction from the animal's middle.
+"""
 
 MAX_STRIDES = (16, 32, 64, 128)
 FIELD_PER_ANIMAL = 1.5
@@ -36,10 +39,10 @@ class Size(NamedTuple):
     """How wide the network is, and how often it is repeated.
 
     Attributes:
-        stem_filters: As in the config.
-        filters: The same.
-        filter_increase: The same.
-        stacks: The same.
+        stem_filters: Channels of the stem's first convolution.
+        filters: Channels of the first downsampling block.
+        filter_increase: How many more each further downsampling block has.
+        stacks: Repetitions.
     """
 
     stem_filters: int

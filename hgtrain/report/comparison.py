@@ -13,7 +13,10 @@ from hgtrain.report.page import NOTHING, RunResults, flat_rows, number, render
 from hgtrain.rundir.records import read_split
 
 Row = tuple[str, list[str], int | None]
-"""What a row of a table is of, one value a run as text, and which run is the best, None where none is."""
+"""A row of a table.
+
+What it is of, one value a run as text, and which run is the best, None where none is.
+"""
 
 
 def write_comparison(path: Path, runs: Sequence[RunResults]) -> Path:

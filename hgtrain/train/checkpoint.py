@@ -35,9 +35,9 @@ class Checkpoints:
 
     Args:
         folder: Of the checkpoints.
+        keep: How many are kept.
         variables: Gives the variables, by what they belong to, when there is something to write or
             to restore.
-        keep: How many are kept.
     """
 
     def __init__(
