@@ -66,8 +66,8 @@ class DatasetStats(NamedTuple):
         image_shape: `(H, W, C)`.
         keypoints: How many.
         animal_px: Size of the animals, in pixels of the images.
-        spread: Of the animals' size, as a part of its median.
-        faces_one_way: Whether the animals do.
+        spread: Of the animals' size, 10th to 90th percentile, as a part of the median.
+        faces_one_way: Whether the animals all face the same way.
         has_partners: Whether keypoints have partners.
         annotated_only: Whether only annotated frames count.
     """
