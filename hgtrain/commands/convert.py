@@ -20,7 +20,7 @@ def convert_dataset(
     Args:
         source_path: The file or folder.
         target: The file to write.
-        predictions: Whether predicted instances are taken too.
+        predictions: Whether predicted animals are taken in frames that nobody labelled.
         images: A folder with the images or films that are not where the labels say.
     """
     from hgtrain.data.convert.convert import convert
