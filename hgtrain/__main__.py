@@ -6,7 +6,10 @@ from types import FrameType
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C and SIGTERM end it from its first moment on, while it is still being imported."""
+    """Run the command line.
+
+    Ctrl-C and SIGTERM end it from its first moment on, while it is still being imported.
+    """
     signals = (signal.SIGINT, signal.SIGTERM)
     # One that whoever started this has set to be ignored stays so.
     before = {

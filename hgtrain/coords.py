@@ -1,7 +1,8 @@
-"""Pixel coordinates: where a point lies after an image was resized, padded or turned into cells of a grid.
+"""Pixel coordinates: where a point lies after an image was resized, padded or turned into cells.
 
-Pixel centres are at integers, so a pixel covers `[i - 0.5, i + 0.5]` and an image of width W spans `[-0.5, W - 0.5]`.
-Every function is arithmetic only and takes NumPy arrays, tensors and numbers alike; NaN stays NaN.
+Cells are those of a grid. Pixel centres are at integers, so a pixel covers `[i - 0.5, i + 0.5]` and
+an image of width W spans `[-0.5, W - 0.5]`. Every function is arithmetic only and takes NumPy
+arrays, tensors and numbers alike; NaN stays NaN.
 """
 
 import math
@@ -16,7 +17,7 @@ NEGLIGIBLE_PX = 0.01
 def resized_points(points: Any, scale: float) -> Any:
     """Return where points lie after the image was resized by `scale`.
 
-    `(p + 0.5) * scale - 0.5`, in pixels.
+    The formula is `(p + 0.5) * scale - 0.5`, in pixels.
     """
     return (points + 0.5) * scale - 0.5
 

@@ -20,9 +20,12 @@ def cache_folder() -> Path:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder beside to write to, which becomes `folder` when the block ends well and is removed otherwise.
+    """Give a folder beside `folder` to write to, which takes its name when the block ends well.
 
-    Raises RunError when there is something at `folder` already, or nothing can be written there.
+    Otherwise it is removed.
+
+    Raises:
+        RunError: There is something at `folder` already, or nothing can be written there.
     """
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -46,7 +49,10 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to, which takes its place, synced to the disk, when the block ends well."""
+    """Give a path beside `path` to write to.
+
+    It takes the place of `path`, synced to the disk, when the block ends well.
+    """
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield beside
@@ -67,15 +73,25 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, document: Any, indent: int | None = 1) -> None:
-    """Write a JSON document whole or not at all; NaN is refused with ValueError, JSON has none.
+    """Write a JSON document whole or not at all.
 
-    indent: None for long lists, which take ten times as long with it.
+    Args:
+        path: The file.
+        document: What to write.
+        indent: None for long lists, which take ten times as long with it.
+
+    Raises:
+        ValueError: The document has a NaN, which JSON cannot hold.
     """
     write_text(path, json.dumps(document, indent=indent, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Return a JSON document. Raises RunError when it is missing or damaged."""
+    """Return a JSON document.
+
+    Raises:
+        RunError: It is missing or damaged.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -83,7 +99,11 @@ def read_json(path: Path) -> Any:
 
 
 def check_outputs(inputs: Sequence[str], outputs: Sequence[Path]) -> None:
-    """Raise RunError when a file to write is one to read, or has no folder."""
+    """Check the files that a command is to write.
+
+    Raises:
+        RunError: One of them is a file to read, or has no folder.
+    """
     taken = {Path(path).resolve() for path in inputs}
     for path in outputs:
         if path.resolve() in taken:

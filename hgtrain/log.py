@@ -20,7 +20,10 @@ def say(message: str) -> None:
 
 
 def progress(items: Iterable[T], total: int, what: str, unit: str = "frames") -> Iterator[T]:
-    """Pass items on, and show how many are through and the time left once it takes longer than two seconds."""
+    """Pass items on, and show how many are through and the time left.
+
+    Nothing is shown until it takes longer than two seconds.
+    """
     reporter = Reporter(total, what, unit)
     for done, item in enumerate(items):
         yield item
@@ -36,7 +39,7 @@ def blocks_progress(what: str) -> Callable[[range], Iterator[int]]:
 class Reporter:
     """A progress bar on a terminal, plain lines at intervals elsewhere.
 
-    total: 0 where nobody knows; it may turn out to be too low.
+    `total` is 0 where nobody knows; it may turn out to be too low.
     """
 
     def __init__(

@@ -7,7 +7,13 @@ from hgtrain.errors import DatasetError
 
 
 class Skeleton(NamedTuple):
-    """Names of the keypoints, edges as `(from, to)` and left/right partners as `(left, right)`, both by index."""
+    """The skeleton of an animal.
+
+    Attributes:
+        keypoint_names: Names of the keypoints.
+        edges: `(from, to)` by index.
+        symmetries: Left/right partners as `(left, right)`, by index.
+    """
 
     keypoint_names: tuple[str, ...]
     edges: tuple[tuple[int, int], ...] = ()
@@ -15,7 +21,11 @@ class Skeleton(NamedTuple):
 
 
 def check_skeleton(skeleton: Skeleton, where: str) -> Skeleton:
-    """Return the skeleton; DatasetError for empty or repeated names and for pairs that make no sense."""
+    """Return the skeleton after checking it.
+
+    Raises:
+        DatasetError: Names are empty or repeated, or pairs make no sense.
+    """
     names = skeleton.keypoint_names
     for index, name in enumerate(names):
         if not name or name in names[:index]:
@@ -47,13 +57,16 @@ def default_names(count: int) -> tuple[str, ...]:
 def check_same_keypoints(
     names: Sequence[str], others: Sequence[str], where: object, other: object
 ) -> None:
-    """Raise DatasetError unless keypoints agree by name and order.
+    """Check that keypoints agree by name and order.
 
     Args:
         names: Of the one.
         others: Of the other.
         where: What has the one, as a message says it: a file, a run.
         other: What has the other.
+
+    Raises:
+        DatasetError: They do not.
     """
     if len(names) != len(others):
         raise DatasetError(

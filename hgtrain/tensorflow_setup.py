@@ -18,7 +18,9 @@ def import_tensorflow(returns_memory: bool = False) -> None:
 
     They are shown if the import fails.
 
-    returns_memory: whether it is to take as little memory as it can; decided with the first import.
+    Args:
+        returns_memory: Whether it is to take as little memory as it can; decided with the first
+            import.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "tensorflow" in sys.modules:
@@ -61,10 +63,11 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def _return_memory_at_once() -> None:
-    """Have TensorFlow's operations on the CPU take memory from the system and give it back, instead of keeping it.
+    """Have TensorFlow's operations on the CPU give memory back to the system instead of keeping it.
 
-    What they keep for later is a third of the peak of a large network, which `training.recompute` is there to lower;
-    giving it back costs some percent of the time. Of no effect once TensorFlow is imported.
+    What they keep for later is a third of the peak of a large network, which `training.recompute`
+    is there to lower; giving it back costs some percent of the time. It has no effect once
+    TensorFlow is imported.
     """
     os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
     with contextlib.suppress(AttributeError, OSError):  # another C library than glibc

@@ -98,7 +98,10 @@ def _range(is_allowed: Callable[[float], bool], expected: str, most: float) -> B
 
     `[0, 0]` becomes None, which is off.
 
-    most: the largest that either end may be.
+    Args:
+        is_allowed: Whether a number may be an end.
+        expected: What was expected, for messages.
+        most: The largest that either end may be.
     """
 
     def check(value: object) -> tuple[float, float] | None:

@@ -35,10 +35,17 @@ _PATH_KEYS = (
 
 
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
-    """Return the config of a YAML file with its overrides, `KEY=VALUE` with the value in YAML, later ones stronger.
+    """Return the config of a YAML file with its overrides.
 
-    Relative paths, those in overrides too, become absolute from the file's folder. A section that is empty or null has
-    its defaults; a range of augmentation that is [0, 0] becomes None. ConfigError holds every mistake, one a line.
+    Relative paths, those in overrides too, become absolute from the file's folder. A section that
+    is empty or null has its defaults; a range of augmentation that is [0, 0] becomes None.
+
+    Args:
+        path: The YAML file.
+        overrides: `KEY=VALUE` with the value in YAML, later ones stronger.
+
+    Raises:
+        ConfigError: The config has mistakes; the message holds every one, one a line.
     """
     source = ConfigSource(path, overrides)
     _make_paths_absolute(source.values, Path(path).parent.absolute())
@@ -89,7 +96,10 @@ def _absolute(value: Value, folder: Path) -> Value:
 
 
 def _valid_values(values: Mapping[Any, Any], wrong: list[KeyPath]) -> dict[str, Any]:
-    """Return dotted keys and their values, or defaults, without those that are wrong or in a wrong section."""
+    """Return dotted keys and their values, or defaults.
+
+    Those that are wrong or in a wrong section are left out.
+    """
     result = {}
     for path, default in _DEFAULTS.items():
         if not any(path[:length] in wrong for length in range(1, len(path) + 1)):
@@ -121,9 +131,10 @@ _Dumper.add_representer(
 
 
 def dump_config(config: Config) -> str:
-    """Return YAML with every key, in the order of the documentation, that loads back to an equal config.
+    """Return YAML with every key, in the order of the documentation, that loads to an equal config.
 
-    `output.run_dir` is always null, so that a run repeated from its own config gets a directory of its own.
+    `output.run_dir` is always null, so that a run repeated from its own config gets a directory of
+    its own.
     """
     values = config.model_dump()
     values["output"]["run_dir"] = None
@@ -133,6 +144,6 @@ def dump_config(config: Config) -> str:
 def config_json_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of a config, for editors.
 
-    What only keys together break is not in it.
+    It does not contain the rules that only several keys together can break.
     """
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}

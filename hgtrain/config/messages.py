@@ -34,9 +34,11 @@ _EXPECTED: dict[str, _Expected] = {
 def describe(error: ErrorDetails, defaults: Mapping[KeyPath, Any]) -> str:
     """Return one sentence for one finding of pydantic.
 
-    The key, what was expected, the value and the fix.
+    It names the key, what was expected, the value and the fix.
 
-    defaults: the path of every key of a config, sections left out, with its default.
+    Args:
+        error: The finding.
+        defaults: The path of every key of a config, sections left out, with its default.
     """
     path: KeyPath = tuple(error["loc"])
     kind, value, context = error["type"], error["input"], error.get("ctx", {})

@@ -13,7 +13,9 @@ _BACKBONE = "model.backbone."
 class Rule(NamedTuple):
     """A check over the values of some keys.
 
-    None, or what is wrong as a sentence about the first of them.
+    Attributes:
+        keys: The dotted keys whose values are checked.
+        check: Gives None, or what is wrong as a sentence about the first of the keys.
     """
 
     keys: tuple[str, ...]
@@ -115,7 +117,8 @@ def broken_rules(valid: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]
 
     A rule that needs a key not in `valid` is left out.
 
-    valid: dotted keys with the values, defaults included, that are right on their own.
+    Args:
+        valid: Dotted keys with the values, defaults included, that are right on their own.
     """
     for keys, check in RULES:
         if all(key in valid for key in keys) and (text := check(*(valid[key] for key in keys))):

@@ -67,7 +67,7 @@ class DataConfig(Section):
     def validation_files(self) -> tuple[str, ...] | None:
         """Return the validation files.
 
-        None where validation is a fraction of the training files.
+        None where validation takes a fraction of the training files.
         """
         if isinstance(self.validation, float):
             return None
@@ -292,7 +292,7 @@ class OutputConfig(Section):
 class Config(Section):
     """A validated, frozen config.
 
-    Equal to another with the same values, wherever either was read from.
+    It equals another with the same values, wherever either was read from.
     """
 
     data: DataConfig = Field(description="Which frames are trained and validated on")
@@ -320,8 +320,8 @@ class Config(Section):
         return Path(self._path).stem
 
     def where(self, key: str) -> str:
-        """Return `a.yaml:14` or `--set KEY=VALUE` for a dotted key.
+        """Return where a dotted key was given: `a.yaml:14` or `--set KEY=VALUE`.
 
-        The file alone where the key has its default.
+        A key that has its default gives the file alone.
         """
         return self._places.get(tuple(key.split(".")), self._path)

@@ -69,17 +69,20 @@ def _read_text(path: str | PathLike[str]) -> str:
 class ConfigSource:
     """The values of a config file with its overrides, and where each key was given.
 
-    name: the file as the user named it.  values: nested dicts.  problems: what was wrong with the
-    text.
+    Attributes:
+        name: The file as the user named it.
+        values: Nested dicts.
+        problems: What was wrong with the text.
     """
 
     def __init__(self, path: str | PathLike[str], overrides: Sequence[str] = ()) -> None:
         """Read a file of YAML, then each `KEY=VALUE`, a later one over an earlier.
 
-        ConfigError for an unreadable file.
-
         An override replaces what stands at its key, whole sections and lists too, and adds sections
         that are missing.
+
+        Raises:
+            ConfigError: The file cannot be read.
         """
         self.name = printable(str(path))
         try:
@@ -102,7 +105,7 @@ class ConfigSource:
     def origin(self, path: KeyPath) -> Origin:
         """Return where a key, or else the nearest section around it, was given.
 
-        The file where none was.
+        This is the file where none of them was.
         """
         around = (self.origins.get(path[:length]) for length in range(len(path), 0, -1))
         return next((origin for origin in around if origin), Origin((0, 0), self.name))

@@ -21,7 +21,13 @@ Value: TypeAlias = "bool | int | float | str | list[Value] | dict[str, Value] | 
 
 
 class Document(NamedTuple):
-    """The value of a YAML text, the line of every key and list item, and mistakes that left it readable."""
+    """What came of a YAML text.
+
+    Attributes:
+        value: The value of the text.
+        lines: The line of every key and list item.
+        problems: Mistakes that left the text readable, each with its line.
+    """
 
     value: Value
     lines: dict[KeyPath, int]
@@ -84,7 +90,7 @@ _PLAIN: tuple[tuple[re.Pattern[str], Callable[[str], Value]], ...] = (
 def plain_scalar(text: str) -> Value:
     """Return what an unquoted YAML scalar means.
 
-    None, a boolean, an int, a float or the text itself.
+    It is None, a boolean, an int, a float or the text itself.
     """
     return next((read(text) for pattern, read in _PLAIN if pattern.fullmatch(text)), text)
 
@@ -92,7 +98,7 @@ def plain_scalar(text: str) -> Value:
 class _Builder:
     """Builds the value from PyYAML's events.
 
-    Its own constructors recurse without bound and forget the lines.
+    PyYAML's own constructors recurse without bound and forget the lines.
     """
 
     def __init__(self, events: Iterator[yaml.Event]) -> None:
@@ -213,9 +219,12 @@ def paths_of(value: Value, path: KeyPath) -> Iterator[KeyPath]:
 def parse_yaml(text: str) -> Document:
     """Return the value of one YAML document with the line of each key; None for an empty text.
 
-    An alias is replaced by what it names. YamlError for anything else than mappings, lists and
-    scalars: tags, several documents, values that hold themselves, more than `MAX_DEPTH` levels or
-    `MAX_VALUES` values.
+    An alias is replaced by what it names.
+
+    Raises:
+        YamlError: The text has anything else than mappings, lists and scalars: tags, several
+            documents, values that hold themselves, more than `MAX_DEPTH` levels or `MAX_VALUES`
+            values.
     """
     builder = _Builder(yaml.parse(text, Loader=yaml.SafeLoader))
     try:

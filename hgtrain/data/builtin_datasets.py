@@ -33,10 +33,14 @@ BUILTINS = {
 
 
 def builtin_file(name: str, progress: Progress = _drawing) -> Path:
-    """Return the file of a built-in dataset such as `builtin:flies`, drawn into the cache folder where it is missing.
+    """Return the file of a built-in dataset such as `builtin:flies`, drawn where it is missing.
 
-    The folder is `$HGTRAIN_CACHE`, else `$XDG_CACHE_HOME/hgtrain`, else `~/.cache/hgtrain`. Two processes may draw at
-    once: each writes a file of its own and the last rename wins. DatasetError for a name that is not known.
+    It lies in the cache folder: `$HGTRAIN_CACHE`, else `$XDG_CACHE_HOME/hgtrain`, else
+    `~/.cache/hgtrain`. Two processes may draw at once: each writes a file of its own and the last
+    rename wins.
+
+    Raises:
+        DatasetError: The name is not known.
     """
     known = BUILTINS.get(name.removeprefix(BUILTIN))
     if known is None:

@@ -40,9 +40,9 @@ class Concatenated:
 
     @property
     def groups(self) -> np.ndarray | None:
-        """Return the group of each frame, its file before it.
+        """Return the group of each frame, prefixed with its file.
 
-        Made anew each time, as it takes more than the points.
+        The array is made anew each time, as it takes more memory than the points.
         """
         return np.concatenate([_prefixed_groups(part) for part in self._parts])
 
@@ -101,8 +101,8 @@ def _prefixed_groups(part: PoseDataset) -> np.ndarray:
 
 
 def flags_path(dataset: PoseDataset) -> str | None:
-    """Return file and HDF5 path of what marks keypoints as not annotated.
+    """Return the file and HDF5 path of what marks keypoints as not annotated.
 
-    None where the format has no such marks.
+    None stands for a format without such marks.
     """
     return getattr(dataset, "flags_path", None)

@@ -1,7 +1,4 @@
-"""What a pose dataset is.
-
-The protocol every format fulfils and every user of datasets relies on.
-"""
+"""What a pose dataset is: the protocol of every format, which all users of datasets rely on."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -15,9 +12,10 @@ NOT_LABELLED, HIDDEN, VISIBLE = 0, 1, 2
 class Frame(NamedTuple):
     """One labelled image.
 
-    image: `(H, W, C)` uint8, C 1 or 3.
-    keypoints: `(I, K, 2)` float32, x then y in pixels, pixel centres at integers, NaN where
-    missing.
+    Attributes:
+        image: `(H, W, C)` uint8, C 1 or 3.
+        keypoints: `(I, K, 2)` float32, x then y in pixels, pixel centres at integers, NaN where
+            missing.
     """
 
     image: np.ndarray
@@ -27,9 +25,11 @@ class Frame(NamedTuple):
 class ImageSource(Protocol):
     """Where a dataset's images come from, without its labels.
 
-    Pickled it is only where they lie; the file is opened again, with the same checks, where it is
-    unpickled.
-    shape: `(H, W, C)` of every image. frames_a_chunk: how many are unpacked, at most, to read one.
+    Pickling keeps only where the images lie; unpickling opens the file again, with the same checks.
+
+    Attributes:
+        shape: `(H, W, C)` of every image.
+        frames_a_chunk: How many are unpacked, at most, to read one.
     """
 
     shape: tuple[int, int, int]
@@ -47,7 +47,7 @@ class ImageSource(Protocol):
 def read_in_order(images: ImageSource, rows: np.ndarray) -> np.ndarray:
     """Return images `(n, H, W, C)` uint8 of rows in any order, repeats allowed.
 
-    Each is read once.
+    Each image is read once.
     """
     rising, order = np.unique(rows, return_inverse=True)
     found = images.read(rising)
@@ -60,17 +60,20 @@ class PoseDataset(Protocol):
 
     Labels are in memory, images are read on demand.
 
-    path: the file, as messages name it.
-    format: name of the layout, for messages.
-    image_shape: `(H, W, C)` of every frame.
-    points: `(N, I, K, 2)` float32, x then y in pixels, pixel centres at integers, NaN where
-    missing.
-    visibility: `(N, I, K)` uint8, one of NOT_LABELLED, HIDDEN, VISIBLE. What is labelled (not
-    NOT_LABELLED) and has a
-        NaN point is marked as absent.
-    groups: `(N,)` strings, e.g. the video of a frame; None where the format has no such thing.
-    notes: what was left out when opening and why, one sentence each, for the log.
-    images: where the images come from, for processes that need no labels.
+    Attributes:
+        path: The file, as messages name it.
+        format: Name of the layout, for messages.
+        image_shape: `(H, W, C)` of every frame.
+        keypoint_names: The K names.
+        edges: Pairs of keypoints by index.
+        symmetries: Left/right partners by index.
+        points: `(N, I, K, 2)` float32, x then y in pixels, pixel centres at integers, NaN where
+            missing.
+        visibility: `(N, I, K)` uint8, one of NOT_LABELLED, HIDDEN, VISIBLE. What is labelled (not
+            NOT_LABELLED) and has a NaN point is marked as absent.
+        groups: `(N,)` strings, e.g. the video of a frame; None where the format has no such thing.
+        notes: What was left out when opening and why, one sentence each, for the log.
+        images: Where the images come from, for processes that need no labels.
     """
 
     path: str
@@ -94,13 +97,17 @@ class PoseDataset(Protocol):
         ...
 
     def __getitem__(self, index: int) -> Frame:
-        """Return a frame; negative indices count from the end, IndexError beyond it."""
+        """Return a frame; negative indices count from the end.
+
+        Raises:
+            IndexError: The index is beyond either end.
+        """
         ...
 
     def read_images(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return images `(n, H, W, C)` uint8 in the order asked for, repeats allowed.
 
-        `(0, H, W, C)` for none.
+        No indices give `(0, H, W, C)`.
         """
         ...
 

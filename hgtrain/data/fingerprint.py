@@ -13,10 +13,11 @@ HASHED_AT_ONCE = 2**15
 
 
 def fingerprint(dataset: PoseDataset) -> str:
-    """Return a sha256 in hex that is equal for datasets of equal content, wherever they lie and in whatever format.
+    """Return a sha256 in hex that is equal for datasets of equal content, wherever they lie.
 
-    It covers keypoint names, edges, symmetries, shapes, points, visibility and the pixels of up to 64 evenly spaced
-    frames; a change in any other frame's pixels goes unnoticed.
+    It does not depend on the format. It covers keypoint names, edges, symmetries, shapes, points,
+    visibility and the pixels of up to 64 evenly spaced frames; a change in any other frame's pixels
+    goes unnoticed.
     """
     skeleton = (dataset.keypoint_names, dataset.edges, dataset.symmetries)
     header = json.dumps([*skeleton, dataset.image_shape, dataset.points.shape], default=int)

@@ -47,9 +47,13 @@ FORMATS = {
 def open_dataset(path: str | Path, annotated_only: bool = True) -> PoseDataset:
     """Return the dataset in a file, whatever its name, or behind `builtin:flies`.
 
-    annotated_only False counts keypoints that the file marks as not annotated, but has coordinates
-    for, as visible. Raises DatasetError when the file cannot be opened, is of no known format, or
-    is out of order.
+    Args:
+        path: The file or the name of a built-in dataset.
+        annotated_only: Where False, keypoints that the file marks as not annotated, but has
+            coordinates for, count as visible.
+
+    Raises:
+        DatasetError: The file cannot be opened, is of no known format, or is out of order.
     """
     name = str(path)
     if name.startswith(BUILTIN):
@@ -78,10 +82,7 @@ def open_dataset(path: str | Path, annotated_only: bool = True) -> PoseDataset:
 
 
 def _deeplabcut_csv(file: h5py.File, name: str) -> Path | None:
-    """Return the CSV that DeepLabCut writes beside a table of pandas.
-
-    None where a file holds something else.
-    """
+    """Return the CSV that DeepLabCut writes beside a table of pandas, None for any other file."""
     tables = (group for group in file.values() if isinstance(group, h5py.Group))
     if not any("pandas_type" in group.attrs for group in tables):
         return None
@@ -92,8 +93,15 @@ def open_all(paths: Sequence[str | Path], annotated_only: bool = True) -> PoseDa
     """Return the dataset of one file, or several files as one, their frames one after another.
 
     Groups get the file as a prefix, and a file without groups is one group. Edges and symmetries
-    are those of the first file. Raises DatasetError, which names two files, unless all have the
-    same keypoints in the same order and images of one shape.
+    are those of the first file.
+
+    Args:
+        paths: The files.
+        annotated_only: As for `open_dataset`.
+
+    Raises:
+        DatasetError: A file cannot be used, or not all have the same keypoints in the same order
+            and images of one shape; the message then names two files.
     """
     if not paths:
         raise DatasetError("no dataset was given")
@@ -120,7 +128,11 @@ def _closed_on_error() -> Iterator[list[PoseDataset]]:
 
 
 def check_same_images(first: PoseDataset, other: PoseDataset) -> None:
-    """Raise DatasetError unless the images have one shape."""
+    """Check that the images have one shape.
+
+    Raises:
+        DatasetError: They do not.
+    """
     if first.image_shape != other.image_shape:
         raise DatasetError(
             f"images of {first.path} have shape {first.image_shape} but those of {other.path} "

@@ -57,7 +57,8 @@ def _open_files(config: Config, key: str, files: Sequence[str]) -> closing[PoseD
 def open_training_data(files: Sequence[str], annotated_only: bool) -> closing[PoseDataset]:
     """Return the files as one dataset, closed when the block ends; built-in ones are drawn first.
 
-    Raises DatasetError when one cannot be used.
+    Raises:
+        DatasetError: One of them cannot be used.
     """
     draw_missing(files)
     return closing(open_all(files, annotated_only))

@@ -20,7 +20,8 @@ class Selection(NamedTuple):
 def select_frames(dataset: PoseDataset) -> Selection:
     """Return the frames with exactly one animal that has a labelled keypoint.
 
-    Raises DatasetError when no frame is left, with the reason and the fix.
+    Raises:
+        DatasetError: No frame is left; the message gives the reason and the fix.
     """
     animals = (dataset.visibility != NOT_LABELLED).any(-1).sum(-1)
     frames = np.flatnonzero(animals == 1).astype(np.int64)
@@ -51,9 +52,14 @@ def _nothing_left(dataset: PoseDataset, several: int, none: int) -> str:
 
 
 def labels_of_frames(dataset: PoseDataset, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return points `(n, K, 2)` float32 and visibility `(n, K)` uint8 of the labelled animal of each frame.
+    """Return the labels of the labelled animal of each frame.
 
-    frames: as `select_frames` gives them.
+    Args:
+        dataset: Where the frames come from.
+        frames: As `select_frames` gives them.
+
+    Returns:
+        Points `(n, K, 2)` float32 and visibility `(n, K)` uint8.
     """
     visibility = dataset.visibility[frames]
     slots = (visibility != NOT_LABELLED).any(-1).argmax(-1)

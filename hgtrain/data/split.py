@@ -24,7 +24,13 @@ class Subset:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What is trained on and what is validated on; notes say what was left out, a sentence each."""
+    """What is trained on and what is validated on.
+
+    Attributes:
+        train: The side to train on.
+        validation: The side to validate on.
+        notes: What was left out, a sentence each.
+    """
 
     train: Subset
     validation: Subset
@@ -38,11 +44,21 @@ def make_split(
     group_by: str | None,
     seed: int,
 ) -> Split:
-    """Return the sides: validation from its own dataset, or else `fraction` of the training dataset's frames.
+    """Return the two sides of the split.
 
-    The choice depends on the seed and the labels alone. Each side gets at least one frame; with group_by every group
-    goes to one side as a whole, and validation gets groups until it has the fraction.
-    Raises DatasetError when sides do not fit together, or there are not two frames or groups to split.
+    The choice depends on the seed and the labels alone. Each side gets at least one frame.
+
+    Args:
+        train: The training dataset.
+        validation: The dataset to validate on; None takes `fraction` of the training dataset's
+            frames instead.
+        fraction: The share of frames that validation gets.
+        group_by: Where given, every group goes to one side as a whole, and validation gets groups
+            until it has the fraction.
+        seed: Of the random choice.
+
+    Raises:
+        DatasetError: The sides do not fit together, or there are not two frames or groups to split.
     """
     selected = select_frames(train)
     if validation is not None:
@@ -134,9 +150,13 @@ def split_from_json(
 ) -> Split:
     """Return the split that `split_to_json` described, on datasets opened again.
 
-    validation None: as train.
+    Args:
+        document: What `split_to_json` gave.
+        train: The training dataset.
+        validation: The dataset to validate on, None where it is `train`.
 
-    Raises DatasetError when a dataset's content is not what it was.
+    Raises:
+        DatasetError: A dataset's content is not what it was.
     """
     sides, prints = {}, {}
     for name, dataset in (("train", train), ("validation", validation or train)):

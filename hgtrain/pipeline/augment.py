@@ -1,9 +1,7 @@
 """Random changes of a batch, inside the compiled graph.
 
-One fused affine with its points, then intensity.
-
-Every draw is a number in 0..1 handed in, so a batch is a function of (seed, step) whatever the
-number of devices.
+One fused affine changes images and points, then the intensity is changed. Every draw is a number in
+0..1 handed in, so a batch is a function of (seed, step) whatever the number of devices.
 """
 
 from typing import TYPE_CHECKING
@@ -28,7 +26,11 @@ DRAWS = (
 
 
 def draw(seed: int, step: tf.Tensor, batch_size: int) -> tf.Tensor:
-    """Return the random numbers of one step, `(batch_size, len(DRAWS))` float32 in 0..1, from (seed, step) alone."""
+    """Return the random numbers of one step, which depend on (seed, step) alone.
+
+    Returns:
+        `(batch_size, len(DRAWS))` float32 in 0..1.
+    """
     seeds = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)])
     return tf.random.stateless_uniform((batch_size, len(DRAWS)), seeds)
 
@@ -41,11 +43,22 @@ def augment_geometry(
     config: "AugmentationConfig",
     symmetries: tuple[tuple[int, int], ...],
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return images `(B, H, W, C)` float32 0..255, points `(B, K, 2)` and weights `(B, K)` after flip and affine.
+    """Flip images and points and put them through an affine.
 
-    images: `(B, H, W, C)` uint8. points are in pixels, NaN where missing. A keypoint that lies outside its image before
-    or after weighs nothing; one that is marked absent (NaN with a weight) keeps its weight. Rotation, scale and flip
-    are about the centre of the image; a mirrored image swaps the partners in `symmetries`.
+    A keypoint that lies outside its image before or after weighs nothing; one that is marked absent
+    (NaN with a weight) keeps its weight. Rotation, scale and flip are about the centre of the
+    image.
+
+    Args:
+        images: `(B, H, W, C)` uint8.
+        points: `(B, K, 2)` in pixels, NaN where missing.
+        weights: `(B, K)`.
+        draws: As `draw` gives them.
+        config: Which changes, and how large.
+        symmetries: Left/right partners, which a mirrored image swaps.
+
+    Returns:
+        Images `(B, H, W, C)` float32 0..255, points `(B, K, 2)` and weights `(B, K)`.
     """
     height, width = images.shape[1], images.shape[2]
     weights = weights * _inside(points, height, width)
@@ -64,7 +77,11 @@ def augment_geometry(
 
 
 def _inside(points: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Return 0 for points outside the image and 1 for all others, missing ones too, `(B, K)` float32."""
+    """Return 0 for points outside the image and 1 for all others, missing ones too.
+
+    Returns:
+        `(B, K)` float32.
+    """
     x, y = points[..., 0], points[..., 1]
     outside = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
     return tf.where(outside, 0.0, 1.0)
@@ -80,7 +97,11 @@ def _uniform(
 
 
 def _linear_part(draws: tf.Tensor, config: "AugmentationConfig") -> tuple[tf.Tensor, tf.Tensor]:
-    """Return flip, rotation and scale as matrices `(B, 2, 2)`, and which images are mirrored `(B,)` bool."""
+    """Return flip, rotation and scale as matrices, and which images are mirrored.
+
+    Returns:
+        The matrices `(B, 2, 2)`, and `(B,)` bool.
+    """
     angle = _uniform(draws, "rotation", config.rotation_deg, 0.0) * (3.141592653589793 / 180)
     scale = _uniform(draws, "scale", config.scale, 1.0)
     flips = [
@@ -131,10 +152,21 @@ def augment_intensity(
     seed: int,
     examples: tf.Tensor,
 ) -> tf.Tensor:
-    """Return images `(B, H, W, C)` float32 0..255 after blur, contrast, brightness, gamma and noise, in this order.
+    """Return images after blur, contrast, brightness, gamma and noise, in this order.
 
-    Brightness is added and noise drawn in units of images in 0..1; contrast is a factor about the image's mean.
-    examples: `(B,)` int64, the running number of each example in the training, which with `seed` gives its noise.
+    Brightness is added and noise drawn in units of images in 0..1; contrast is a factor about the
+    image's mean.
+
+    Args:
+        images: `(B, H, W, C)` 0..255.
+        draws: As `draw` gives them.
+        config: Which changes, and how large.
+        seed: Of the noise.
+        examples: `(B,)` int64, the running number of each example in the training, which with
+            `seed` gives its noise.
+
+    Returns:
+        `(B, H, W, C)` float32 0..255.
     """
     images = images / 255
     if config.blur_sigma_px is not None:
@@ -168,7 +200,10 @@ def _per_image(values: tf.Tensor) -> tf.Tensor:
 
 
 def _blur(images: tf.Tensor, sigma_px: tf.Tensor, largest_sigma_px: float) -> tf.Tensor:
-    """Return the images after a Gaussian blur of each its own width, zero included, along both axes."""
+    """Return the images after a Gaussian blur along both axes.
+
+    Each has a width of its own, zero included.
+    """
     radius = int(3 * largest_sigma_px) + 1
     offsets = tf.range(-radius, radius + 1, dtype=tf.float32)
     kernel = tf.exp(-tf.square(offsets) / (2 * tf.square(tf.maximum(sigma_px, 1e-3))[:, None]))
@@ -185,5 +220,8 @@ def _blur(images: tf.Tensor, sigma_px: tf.Tensor, largest_sigma_px: float) -> tf
 
 
 def _mirrored(indices: range, length: int) -> list[int]:
-    """Return indices into an axis that goes on as its own mirror image on both sides, however far."""
+    """Return indices into an axis that goes on as its own mirror image on both sides.
+
+    They may lie outside it however far.
+    """
     return [min(i % (2 * length), 2 * length - 1 - i % (2 * length)) for i in indices]

@@ -13,13 +13,20 @@ if TYPE_CHECKING:
     from hgtrain.config.schema import AugmentationConfig
 
 LabelsOf = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Indices into a side's frames `(n,)` -> points `(n, K, 2)` px of the network's input, and weights `(n, K)`."""
+"""Gives the labels of frames.
+
+Indices into a side's frames `(n,)` -> points `(n, K, 2)` px of the network's input, and weights
+`(n, K)`.
+"""
 
 
 class DeviceCache(NamedTuple):
     """What the device holds of all frames.
 
-    Images `(N, H, W, C)` uint8, points `(N, K, 2)` and weights `(N, K)`.
+    Attributes:
+        frames: Images `(N, H, W, C)` uint8.
+        points: `(N, K, 2)`.
+        weights: `(N, K)`.
     """
 
     frames: tf.Tensor
@@ -30,8 +37,13 @@ class DeviceCache(NamedTuple):
 class BatchSpec(NamedTuple):
     """How frames become batches.
 
-    multiple: of which padded sides are, in px. targets: (points, weights, H, W) -> what the outputs
-    are to be, as `Head.targets`.
+    Attributes:
+        augmentation: Which random changes are made.
+        symmetries: Left/right partners by index.
+        multiple: Of which padded sides are, in px.
+        targets: (points, weights, H, W) -> what the outputs are to be, as `Head.targets`.
+        seed: Of the random changes.
+        batch_size: Samples in a step.
     """
 
     augmentation: "AugmentationConfig"
@@ -45,10 +57,13 @@ class BatchSpec(NamedTuple):
 def batch_maker(spec: BatchSpec, held: DeviceCache | None) -> Callable[..., tuple[tf.Tensor, Any]]:
     """Return the function that makes one part of a step's batch on the device.
 
-    held: None where images and labels come with the element. Points are in px of the network's
-    input, NaN where missing. The function takes (element, step, part, parts), an element being a
-    step's part of what `Feed` gives, and gives images `(b, H, W, C)` float32 0..255 and
-    targets; b is the batch size divided by the number of parts.
+    The function takes (element, step, part, parts), an element being a step's part of what `Feed`
+    gives, and gives images `(b, H, W, C)` float32 0..255 and targets; b is the batch size divided
+    by the number of parts. Points are in px of the network's input, NaN where missing.
+
+    Args:
+        spec: How frames become batches.
+        held: None where images and labels come with the element.
     """
 
     def make(

@@ -22,7 +22,7 @@ SEVERAL_A_CHUNK = 4
 def resolve_cache(config: Config, size_bytes: int) -> str:
     """Return where frames of this size in total are kept.
 
-    As configured, else the first place they fit in.
+    That is the configured place, or else the first one they fit in.
     """
     if config.data.cache != "auto":
         return config.data.cache
@@ -53,9 +53,13 @@ def available_memory(
 def waiting_note(fraction: float, cache: str, size_bytes: int, available_bytes: int) -> str | None:
     """Return what to say when part of an epoch was spent waiting for frames.
 
-    None when that is little.
+    None stands for so little that there is nothing to say.
 
-    cache: where frames of this size in total are kept now.
+    Args:
+        fraction: The part of the epoch.
+        cache: Where the frames are kept now.
+        size_bytes: Of the frames in total.
+        available_bytes: Memory that frames may take.
     """
     if fraction <= LONG_WAIT or cache == "device":
         return None
@@ -78,7 +82,7 @@ def waiting_note(fraction: float, cache: str, size_bytes: int, available_bytes: 
 def chunk_note(dataset: PoseDataset, cache: str) -> str | None:
     """Return what to say when frames are read one by one from chunks of many.
 
-    None when they are not.
+    None stands for frames that are not.
     """
     frames = dataset.images.frames_a_chunk
     if cache != "none" or frames < SEVERAL_A_CHUNK:

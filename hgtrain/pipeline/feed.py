@@ -31,7 +31,7 @@ class _Piece(NamedTuple):
 class Feed:
     """Hands over the samples of training steps.
 
-    Indices where the device holds the frames, images and labels else.
+    These are indices where the device holds the frames, otherwise images and labels.
 
     While the device computes, the next steps are read ahead in pieces, across calls and epochs: by
     processes, or by a thread where `processes` is 0. What is in memory depends neither on the
@@ -46,7 +46,15 @@ class Feed:
         on_device: bool,
         processes: int = 0,
     ) -> None:
-        """schedule: seed, batch size and steps of an epoch."""
+        """Prepare to hand over samples.
+
+        Args:
+            store: Gives the images.
+            labels: Gives points and weights.
+            schedule: Seed, batch size and steps of an epoch.
+            on_device: Whether the device holds the frames.
+            processes: How many read ahead; 0 for a thread instead.
+        """
         self._store = store
         self._labels = labels
         self._seed, self._batch_size, self._steps_per_epoch = schedule
@@ -68,10 +76,12 @@ class Feed:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
 
     def __call__(self, first_step: int, count: int) -> tuple[tuple[np.ndarray, ...], float]:
-        """Return the element of up to `count` steps, within one epoch, and the seconds waited for it.
+        """Return the element of up to `count` steps, within one epoch.
 
-        The element is indices `(n, B)` int32 and, unless the device holds the frames, images `(n, B, H, W, C)` uint8,
-        points `(n, B, K, 2)` and weights `(n, B, K)` float32; n is at least 1.
+        Returns:
+            The element, and the seconds waited for it. The element is indices `(n, B)` int32 and,
+            unless the device holds the frames, images `(n, B, H, W, C)` uint8, points
+            `(n, B, K, 2)` and weights `(n, B, K)` float32; n is at least 1.
         """
         started = time.monotonic()
         if self.held is not None:

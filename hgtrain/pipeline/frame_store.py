@@ -17,9 +17,8 @@ READ_AT_ONCE = 32
 class FrameStore:
     """The frames of one side of a split as the network takes them.
 
-    uint8, converted in channels, resized, not padded.
-
-    cached: read and prepared once, kept in memory; otherwise on every access.
+    They are uint8, converted in channels, resized, not padded. Where `cached`, they are read and
+    prepared once and kept in memory; otherwise on every access.
     """
 
     def __init__(
@@ -48,13 +47,22 @@ class FrameStore:
         return len(self._frames)
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
-        """Return images `(n, H, W, C)` uint8 by index into the side's frames, in the order asked for."""
+        """Return images `(n, H, W, C)` uint8 in the order asked for.
+
+        Args:
+            indices: Into the side's frames.
+        """
         if self.cache is not None:
             return self.cache[indices]
         return self._prepare(self._dataset.read_images(self._frames[indices]))
 
     def readers(self, processes: int, most_frames: int) -> ReaderPool:
-        """Return processes that read these frames; most_frames: of one request."""
+        """Return processes that read these frames.
+
+        Args:
+            processes: How many.
+            most_frames: The most frames of one request.
+        """
         return ReaderPool(self._dataset.images, processes, most_frames)
 
     def request(self, readers: ReaderPool, indices: np.ndarray) -> Request | None:
@@ -75,7 +83,7 @@ class FrameStore:
 def prefetched(store: FrameStore, batches: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
     """Give the images of each of the index arrays.
 
-    The next are read while the last are worked on.
+    The next images are read while the last are worked on.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader") as thread:
         ahead: deque[Future[np.ndarray]] = deque()

@@ -1,6 +1,6 @@
 """From images as the file holds them to images as the network takes them.
 
-Channels, size, padding.
+This sets channels, size and padding.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -50,7 +50,7 @@ def preprocessing_of(
 def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
     """Return images `(B, H, W, C)` uint8 with 1 or 3 channels.
 
-    Grey repeated, or colour's luminance.
+    Grey is repeated, and colour becomes its luminance.
     """
     if images.shape[-1] == channels:
         return images
@@ -63,9 +63,10 @@ def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def resize(images: tf.Tensor, scale: float) -> tf.Tensor:
-    """Return images `(B, H, W, C)` uint8 resized by exactly `scale`, antialiased, half-pixel-correct, as uint8.
+    """Return images `(B, H, W, C)` uint8 resized by exactly `scale`, as uint8.
 
-    Two products with small matrices, so that any runtime an exported model may meet has the operations.
+    The result is antialiased and half-pixel-correct. It is computed as two products with small
+    matrices, so that any runtime an exported model may meet has the operations.
     """
     if scale == 1:
         return images
@@ -100,7 +101,10 @@ def _rounded(values: tf.Tensor) -> tf.Tensor:
 
 
 def _resampling(length: tf.Tensor, static_length: int | None, scale: float) -> tf.Tensor:
-    """Return the matrix `(resized, length)` of a triangular filter as wide as the coarser of the two grids."""
+    """Return the matrix `(resized, length)` of a triangular filter.
+
+    The filter is as wide as the coarser of the two grids.
+    """
     if static_length is not None:
         resized = tf.constant(resized_length(static_length, scale))
     else:
@@ -117,7 +121,10 @@ def _resampling(length: tf.Tensor, static_length: int | None, scale: float) -> t
 
 
 def pad(images: tf.Tensor, multiple: int) -> tf.Tensor:
-    """Return images `(B, H, W, C)` with zeros on the right and at the bottom up to multiples of `multiple`."""
+    """Return images `(B, H, W, C)` with zeros on the right and at the bottom.
+
+    Their sides become multiples of `multiple`.
+    """
     shape = tf.shape(images)
     # Without negative numbers, whose remainder is another in exported models' runtimes.
     bottom, right = (multiple - 1 - (side - 1) % multiple for side in (shape[1], shape[2]))

@@ -13,9 +13,13 @@ from hgtrain.pipeline.order import epoch_order
 
 
 def augmented_batch(config: Config, side: Subset, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first images of the first training step, `(n, H, W, C)` uint8, and their points `(n, K, 2)` px.
+    """Return the first images of the first training step, and their points.
 
-    n is `count`, or the batch size where that is smaller. Points that weigh nothing or are missing are NaN.
+    Points that weigh nothing or are missing are NaN.
+
+    Returns:
+        Images `(n, H, W, C)` uint8 and points `(n, K, 2)` px; n is `count`, or the batch size where
+        that is smaller.
     """
     training, data = config.training, config.data
     channels = data.channels or side.dataset.image_shape[2]

@@ -1,10 +1,9 @@
 """Processes that read images ahead of training, each with file handles of its own.
 
-They import no TensorFlow.
-
-h5py reads in one thread at a time, so only processes unpack images while others do. What they read
-comes through memory that they share with the parent: a message of megabytes through a pipe would
-hang the parent for good if its writer were killed in the middle of it.
+They import no TensorFlow. h5py reads in one thread at a time, so only processes unpack images while
+others do. What they read comes through memory that they share with the parent: a message of
+megabytes through a pipe would hang the parent for good if its writer were killed in the middle of
+it.
 """
 
 import mmap
@@ -35,9 +34,12 @@ def reader_count() -> int:
 
 
 class Request(NamedTuple):
-    """Images that are being read. slot: where in the shared memory they will lie.
+    """Images that are being read.
 
-    frames: how many.
+    Attributes:
+        done: Is set when they are read.
+        slot: Where in the shared memory they will lie.
+        frames: How many.
     """
 
     done: Future[None]
@@ -53,7 +55,16 @@ class ReaderPool:
     """
 
     def __init__(self, images: ImageSource, processes: int, most_rows: int) -> None:
-        """Start the processes; most_rows: of one request. RunError when there can be none."""
+        """Start the processes.
+
+        Args:
+            images: What to read.
+            processes: How many to start.
+            most_rows: The most rows of one request.
+
+        Raises:
+            RunError: There can be none.
+        """
         self._shape = images.shape
         slots = 2 * processes + 1
         self._free = deque(range(slots))
@@ -85,7 +96,9 @@ class ReaderPool:
     def take(self, request: Request) -> np.ndarray:
         """Return the images `(n, H, W, C)` uint8 of a request, once.
 
-        Raises DatasetError when they cannot be read, RunError when a reader was killed.
+        Raises:
+            DatasetError: They cannot be read.
+            RunError: A reader was killed.
         """
         with _named_death():
             request.done.result()
@@ -113,7 +126,10 @@ def _named_death() -> Iterator[None]:
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Have processes that are started within the block begin with these signals held back, before any of their code."""
+    """Have processes that are started within the block begin with these signals held back.
+
+    This holds from before any of their code.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -122,7 +138,10 @@ def _signals_held_back() -> Iterator[None]:
 
 
 class _Shared:
-    """Memory in slots of one size that goes with the last process that has it, so that nothing is left behind."""
+    """Memory in slots of one size.
+
+    It goes with the last process that has it, so that nothing is left behind.
+    """
 
     def __init__(self, slots: int, slot_bytes: int, descriptor: int | None = None) -> None:
         self._slots, self._slot_bytes = slots, slot_bytes

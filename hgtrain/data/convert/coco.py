@@ -74,9 +74,11 @@ def mark_hidden(labels: Any, document: dict[str, Any]) -> None:
 
 
 def _coco_image(source: Path, name: str) -> Path | None:
-    """Return an image from the folder of its labels, of the folder annotations above it, or from a folder in these.
+    """Return the image that a COCO file names.
 
-    Of several folders with such an image the one counts after which the labels are called, as val2017 in COCO.
+    It is looked for in the folder of the labels, in the folder `annotations` lies in, and in the
+    folders within these. Where several folders have such an image, the one that the labels are
+    named after counts, as val2017 in COCO.
     """
     above = list(source.absolute().parents)[:3]
     called_so = [

@@ -1,4 +1,4 @@
-"""Labels of other programs brought into the hgtrain format, as sleap-io reads them.
+"""Convert labels of other programs, as sleap-io reads them, to the hgtrain format.
 
 Images are streamed.
 """
@@ -39,7 +39,10 @@ Progress = Callable[[Iterable[LabelledImage], int], Iterable[LabelledImage]]
 class Converted(NamedTuple):
     """What came of a conversion.
 
-    Notes say what was left out or changed and why, a sentence each.
+    Attributes:
+        frames: How many were written.
+        skeleton: The skeleton of the animals.
+        notes: What was left out or changed and why, a sentence each.
     """
 
     frames: int
@@ -52,11 +55,17 @@ def convert(
 ) -> Converted:
     """Write the labels of `source` with their images to `target` in the hgtrain format.
 
-    source: whatever sleap-io reads, or an HDF5 dataset that hgtrain reads. predictions: take
-    predicted animals too, in frames that nobody labelled. images: a folder with the images or films
-    that are not where the labels say. Images smaller than the largest are padded at the right and
-    the bottom with 0.
-    Raises DatasetError when there is nothing to convert or the files cannot be used.
+    Images smaller than the largest are padded at the right and the bottom with 0.
+
+    Args:
+        source: Whatever sleap-io reads, or an HDF5 dataset that hgtrain reads.
+        target: The file to write.
+        predictions: Take predicted animals too, in frames that nobody labelled.
+        progress: Shows how far the conversion is.
+        images: A folder with the images or films that are not where the labels say.
+
+    Raises:
+        DatasetError: There is nothing to convert, or the files cannot be used.
     """
     own = _own_dataset(source)
     if own is not None:
@@ -108,9 +117,9 @@ _PREDICTED = (
 
 
 def _own_dataset(source: str) -> PoseDataset | None:
-    """Return an HDF5 dataset that hgtrain reads itself.
+    """Return an HDF5 dataset that hgtrain reads itself, None where it does not.
 
-    None for SLEAP's, of which sleap-io reads more.
+    None for SLEAP's files too, of which sleap-io reads more.
     """
     if not is_hdf5(source):
         return None
@@ -246,7 +255,7 @@ def _images(
 def _fitted(image: np.ndarray, shape: Shape) -> np.ndarray:
     """Return an image `(h, w, 1, 3 or 4)` as `shape`.
 
-    Grey repeated, transparency dropped, padded with 0.
+    Grey is repeated, transparency dropped, and the image padded with 0.
     """
     fitted = np.zeros(shape, np.uint8)
     fitted[: image.shape[0], : image.shape[1]] = image[..., : shape[2]]
@@ -256,7 +265,7 @@ def _fitted(image: np.ndarray, shape: Shape) -> np.ndarray:
 def _group_names(frames: list[LabelledFrame]) -> dict[Path, str]:
     """Return a name for each film or folder of images.
 
-    Its own, with the path where two are called alike.
+    It is the name of the film or folder, with its path where two have the same name.
     """
     paths = {_group_path(frame) for frame in frames}
     short = Counter(path.name for path in paths)
@@ -284,7 +293,7 @@ def _source_name(video: Any) -> str:
 def _summary(left_out: Counter[str]) -> str:
     """Return what was left out and how often.
 
-    `3 frames without a labelled point, 1 animal of a prediction`.
+    For example `3 frames without a labelled point, 1 animal of a prediction`.
     """
     return ", ".join(
         f"{number} {what if number == 1 else what.replace(' ', 's ', 1)}"

@@ -7,13 +7,16 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 DLC_LEVELS = 4
-"""Folders, from a table's own upwards, in which sleap-io looks for a DeepLabCut project's config.yaml."""
+"""Folders in which sleap-io looks for a DeepLabCut project's config.yaml.
+
+The first is the table's own, the others are those above it.
+"""
 
 
 def deeplabcut_tables(source: Path) -> list[Path]:
-    """Return the tables of a DeepLabCut project or the one of this file.
+    """Return the tables of a DeepLabCut project, or the one in this file.
 
-    None when it is something else.
+    There are none in anything else.
     """
     if source.is_file() and source.name != "config.yaml":
         return [source] if _is_deeplabcut_table(source) else []
@@ -36,9 +39,16 @@ def _is_deeplabcut_table(file: Path) -> bool:
 
 
 def copied_tables(source: Path, tables: list[Path], folder: Path, real: dict[str, str]) -> Path:
-    """Copy tables into a folder with tiny images.
+    """Copy tables into a folder, with tiny images.
 
-    Return what to load, and the real image of each in `real`.
+    Args:
+        source: The file or project that the user named.
+        tables: The tables to copy.
+        folder: Where the copies go.
+        real: Takes the real image that each tiny one stands for.
+
+    Returns:
+        What to load.
     """
     if source.is_dir() or source.name == "config.yaml":
         project = source if source.is_dir() else source.parent
@@ -86,7 +96,10 @@ def _copy_table(table: Path, copy: Path, real: dict[str, str]) -> None:
 
 
 def _image_name(path: str) -> str:
-    """Return a row's image as `labeled-data/VIDEO/IMAGE`, or as `FOLDER/IMAGE` where it does not lie there."""
+    """Return a row's image as `labeled-data/VIDEO/IMAGE`.
+
+    An image that lies elsewhere becomes `FOLDER/IMAGE`.
+    """
     parts = PurePosixPath(path.replace("\\", "/")).parts
     begin = parts.index("labeled-data") if "labeled-data" in parts else max(len(parts) - 2, 0)
     return "/".join(part for part in parts[begin:] if part not in ("/", ".."))
@@ -95,7 +108,7 @@ def _image_name(path: str) -> str:
 def _image_of_row(table: Path, name: str) -> Path:
     """Return the image of a row, found by its name from the table's folder.
 
-    Where it would be when it is missing.
+    For a missing image this is where it would be.
     """
     places = [
         above / name for above in (table.parent, table.parent.parent, table.parent.parent.parent)

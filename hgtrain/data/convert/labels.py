@@ -14,7 +14,7 @@ from hgtrain.data.convert.ultralytics import add_partners, copied_ultralytics, u
 def load_labels(source: str) -> Any:
     """Return what sleap-io reads from a file or folder.
 
-    Of DeepLabCut and COCO each row has the image it names.
+    In labels of DeepLabCut and COCO each row has the image that it names.
     """
     import sleap_io
 
@@ -48,11 +48,10 @@ def load_labels(source: str) -> Any:
 
 
 def find_moved(videos: Sequence[Any], folder: Path) -> None:
-    """Look in a folder for the files of videos that are not where labels say.
+    """Look in a folder for the files of videos that are not where the labels say.
 
-    By the end of the path, longest first.
-
-    A file that several names would lead to is not taken: which of them it is cannot be known.
+    They are found by the end of their path, the longest end first. A file that several names would
+    lead to is not taken, as nobody can know which of them it is.
     """
     names = {str(file) for video in videos for file in _files(video) if not Path(file).is_file()}
     found = {name: _by_end(folder, name) for name in names}

@@ -1,6 +1,6 @@
 """What hgtrain asks of sleap-io, which reads and writes other programs' files.
 
-An optional dependency.
+sleap-io is an optional dependency.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,8 @@ FOREIGN_ERRORS = (
 def import_sleap_io(purpose: str) -> Any:
     """Return the module sleap_io, reading videos through PyAV.
 
-    RunError with the fix when it is not installed.
+    Raises:
+        RunError: It is not installed; the message says how to fix that.
     """
     try:
         import sleap_io
@@ -51,7 +52,7 @@ def to_foreign_skeleton(skeleton: Skeleton) -> Any:
 def from_foreign_skeleton(skeleton: Any) -> Skeleton:
     """Return sleap-io's skeleton as hgtrain's.
 
-    it does not order partners: the one of the lower index comes first.
+    sleap-io does not order left/right partners: the one of the lower index comes first.
     """
     edges = tuple((int(a), int(b)) for a, b in skeleton.edge_inds)
     pairs = {(min(a, b), max(a, b)) for a, b in skeleton.symmetry_inds}
@@ -63,9 +64,15 @@ def from_foreign_skeleton(skeleton: Any) -> Skeleton:
 def to_foreign_video(
     files: Sequence[str], kind: str, shape: tuple[int, ...] | None, rate: float | None
 ) -> Any:
-    """Return image files (kind images), a video, or the /images of an HDF5 file (kind dataset) as sleap-io's video.
+    """Return image files, a video or the images of an HDF5 file as sleap-io's video.
 
-    shape: `(N, H, W, C)`, None where it is not known. Nothing is opened: the metadata is what sleap-io would write.
+    Nothing is opened: the metadata is what sleap-io would write.
+
+    Args:
+        files: The image files, or one video or HDF5 file.
+        kind: `images`, `video`, or `dataset` for the /images of an HDF5 file.
+        shape: `(N, H, W, C)`, None where it is not known.
+        rate: Frames per second, None where there is none.
     """
     import sleap_io
 

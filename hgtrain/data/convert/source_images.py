@@ -1,6 +1,6 @@
 """The images behind labels that sleap-io read.
 
-Whether they are there, their shape, and the images, one by one.
+Finds out whether they are there and of what shape, and gives them one by one.
 
 Films are decoded from their first frame on by `data.media.video`: seeking, as sleap-io does, is off
 by a frame for some codecs, and `predict` numbers frames by decoding too.
@@ -30,9 +30,13 @@ Shape = tuple[int, int, int]
 
 
 class LabelledFrame(NamedTuple):
-    """sleap-io's video, the frame's number in it, the points `(I, K, 2)` px of its animals.
+    """The labels of one frame.
 
-    hidden: `(I, K)` which points are; None where none is.
+    Attributes:
+        video: sleap-io's video.
+        number: The frame's number in the video.
+        points: `(I, K, 2)` px, of its animals.
+        hidden: `(I, K)`, which points are hidden; None where none is.
     """
 
     video: Any
@@ -44,7 +48,7 @@ class LabelledFrame(NamedTuple):
 def with_files(frames: Sequence[LabelledFrame], left_out: Counter[str]) -> list[LabelledFrame]:
     """Return the frames whose file exists, videos one after another and their frames in order.
 
-    Count the others.
+    The other frames are counted in `left_out`.
     """
     exists: dict[str, bool] = {}
     kept = []
@@ -91,9 +95,16 @@ def close_videos(videos: Sequence[Any]) -> None:
 def common_shape(
     frames: Sequence[LabelledFrame], left_out: Counter[str]
 ) -> tuple[list[LabelledFrame], Shape]:
-    """Return the frames whose image can be looked at, and the largest height, width and channels among these.
+    """Return the frames whose image can be looked at, and the shape they need.
 
-    frames: in the order of `with_files`. The others are counted. A shape that labels state is not trusted.
+    A shape that labels state is not trusted.
+
+    Args:
+        frames: In the order of `with_files`.
+        left_out: Counts the other frames.
+
+    Returns:
+        The frames, and the largest height, width and number of channels among them.
     """
     kept: list[LabelledFrame] = []
     shapes: list[Shape] = []
@@ -171,11 +182,12 @@ def _is_grey(image: np.ndarray) -> bool:
 def read_images(
     frames: Sequence[LabelledFrame], shape: Shape, left_out: Counter[str]
 ) -> Iterator[tuple[LabelledFrame, np.ndarray]]:
-    """Give each frame with its image `(h, w, C)` uint8, C as in `shape`.
+    """Give each frame with its image `(h, w, C)` uint8.
 
-    Count those that cannot be read.
-
-    frames: in the order of `with_files`.
+    Args:
+        frames: In the order of `with_files`.
+        shape: The common shape, which sets C.
+        left_out: Counts the frames that cannot be read.
     """
     for _, of_video in groupby(frames, key=lambda frame: id(frame.video)):
         mine = list(of_video)

@@ -1,4 +1,7 @@
-"""Ultralytics pose datasets: all splits in both layouts, left/right partners, labels without an image."""
+"""Ultralytics pose datasets.
+
+Both layouts are read, with all splits, left/right partners and labels without an image.
+"""
 
 import json
 import shutil
@@ -24,9 +27,9 @@ def ultralytics_config(source: Path) -> tuple[Path, dict[str, Any]] | None:
 def copied_ultralytics(
     root: Path, config: dict[str, Any], folder: Path, real: dict[str, str]
 ) -> Path:
-    """Copy the labels of all splits into one, as sleap-io reads one and knows one layout.
+    """Copy the labels of all splits into one, and link the images.
 
-    Link the images.
+    sleap-io reads one split and knows one layout.
     """
     images, labels = folder / "train" / "images", folder / "train" / "labels"
     images.mkdir(parents=True)

@@ -71,13 +71,19 @@ class Axes(NamedTuple):
 class Fly(NamedTuple):
     """One fly in one pose.
 
-    head, thorax, abdomen: axes at the centre of each; half_lengths, half_widths: of the three, in
-    units.
-    wings: axes at the hinge, forward to the tip, left then right; wing_length, wing_width: in
-    units.
-    legs: `(6, 4)` complex, positions in the image of coxa, knee, ankle and foot, in the order of
-    `LEGS`.
-    stripes: darkness of the abdomen's bands; upper_wing: 0 or 1, the one that lies on top.
+    Attributes:
+        thorax: Axes at its centre.
+        head: Axes at its centre.
+        abdomen: Axes at its centre.
+        half_lengths: Of head, thorax and abdomen, in units.
+        half_widths: Of head, thorax and abdomen, in units.
+        wings: Axes at the hinge, forward to the tip, left then right.
+        wing_length: In units.
+        wing_width: In units.
+        legs: `(6, 4)` complex, positions in the image of coxa, knee, ankle and foot, in the order
+            of `LEGS`.
+        stripes: Darkness of the abdomen's bands.
+        upper_wing: 0 or 1, the one that lies on top.
     """
 
     thorax: Axes
@@ -151,7 +157,7 @@ def _sample_wings(rng: np.random.Generator, thorax: Axes) -> tuple[Axes, Axes]:
 def _sample_legs(rng: np.random.Generator, thorax: Axes) -> np.ndarray:
     """Return the joints of six legs somewhere in a tripod gait.
 
-    Front, hind and the other side's mid leg in phase.
+    The front and hind legs of one side are in phase with the mid leg of the other side.
     """
     phase, stride = rng.uniform(0, 2 * np.pi), rng.choice((0.02, 0.08)) * rng.uniform(0.5, 1.2)
     size = rng.uniform(0.95, 1.05)
@@ -173,7 +179,7 @@ def _bend_leg(
 ) -> tuple[complex, ...]:
     """Return coxa, knee, ankle and foot of a leg of that length.
 
-    Two-segment inverse kinematics, then the tarsus.
+    Coxa to ankle follow from two-segment inverse kinematics, the tarsus is added after that.
     """
     femur, shank = FEMUR * length, (1 - FEMUR) * length
     direction = (foot - coxa) / abs(foot - coxa)

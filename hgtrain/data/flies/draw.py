@@ -15,8 +15,11 @@ from hgtrain.skeleton import Skeleton
 class FliesSettings(NamedTuple):
     """What is drawn.
 
-    version: of the drawing code; it goes up whenever the pictures or labels change.
-    size: height and width in pixels.
+    Attributes:
+        version: Of the drawing code; it goes up whenever the pictures or labels change.
+        frames: How many.
+        seed: Of all random choices.
+        size: Height and width in pixels.
     """
 
     version: int
@@ -31,11 +34,15 @@ FLIES = FliesSettings(version=1, frames=500, seed=0, size=128)
 class Arena(NamedTuple):
     """One camera and floor, as in one video. Greys are in 0..1.
 
-    floor: mean grey; texture, roughness: contrast of its pattern, and how much of that is fine (0
-    to 2, 2 is smooth).
-    specks: on 100 x 100 px; light_deg: where the light comes from; shadow: darkness; noise: of the
-    sensor.
-    blur: share of a pixel's light that falls on its neighbours in a row or column.
+    Attributes:
+        floor: Mean grey.
+        texture: Contrast of the floor's pattern.
+        roughness: How much of that is fine (0 to 2, 2 is smooth).
+        specks: On 100 x 100 px.
+        light_deg: Where the light comes from.
+        shadow: Darkness of the shadow.
+        noise: Of the sensor.
+        blur: Share of a pixel's light that falls on its neighbours in a row or column.
     """
 
     floor: float
@@ -63,10 +70,14 @@ def draw_flies(
 ) -> tuple[Skeleton, Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, str]]]:
     """Return the skeleton and, frame by frame, image, points, visibility and group.
 
-    image: `(size, size, 1)` uint8. points: `(1, K, 2)` float32, x then y in pixels, pixel centres
-    at integers; NaN outside the image. visibility: `(1, K)` uint8, NOT_LABELLED outside, HIDDEN
-    under something that takes more than half of the light, VISIBLE. group: the arena, `arena0` and
-    so on.
+    Returns:
+        The skeleton, and an iterator that gives for each frame:
+        image, `(size, size, 1)` uint8;
+        points, `(1, K, 2)` float32, x then y in pixels, pixel centres at integers, NaN outside the
+        image;
+        visibility, `(1, K)` uint8: NOT_LABELLED outside, HIDDEN under something that takes more
+        than half of the light, else VISIBLE;
+        group, the arena: `arena0` and so on.
     """
     return SKELETON, (draw_fly(settings, index) for index in range(settings.frames))
 
@@ -108,7 +119,10 @@ def _downsample(samples: np.ndarray) -> np.ndarray:
 
 
 def _smooth(image: np.ndarray, spread: float, times: int = 1) -> np.ndarray:
-    """Return the image blurred by `(spread, 1 - 2 spread, spread)` along both axes, edges repeated."""
+    """Return the image blurred along both axes, edges repeated.
+
+    The kernel is `(spread, 1 - 2 spread, spread)`.
+    """
     for _ in range(times):
         for axis in (0, 1):
             padded = np.pad(image, [(1, 1) if axis == a else (0, 0) for a in (0, 1)], mode="edge")
@@ -122,7 +136,7 @@ def _smooth(image: np.ndarray, spread: float, times: int = 1) -> np.ndarray:
 def _shadow(canvas: Canvas, fly: Fly, arena: Arena) -> np.ndarray:
     """Return how much of the light the animal takes from the floor, 0..1.
 
-    A soft shadow on the side away from light.
+    It is a soft shadow on the side away from the light.
     """
     step = -0.05 * fly.unit_px * canvas.light
     near = _downsample(canvas.cover)

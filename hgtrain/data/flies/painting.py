@@ -38,11 +38,15 @@ BRISTLES = (
 
 
 class Canvas:
-    """A square picture of the animal alone, `OVERSAMPLING` samples to a pixel, painted from bottom to top.
+    """A square picture of the animal alone, painted from bottom to top.
 
-    grey: premultiplied by `cover`, both `(S * size, S * size)` float32 in 0..1.
-    light: the direction in the image from which light falls, of length one.
-    passing: `(K,)` share of each watched landmark that what was painted later lets through.
+    There are `OVERSAMPLING` (S) samples to a pixel along each axis.
+
+    Attributes:
+        grey: Premultiplied by `cover`, `(S * size, S * size)` float32 in 0..1.
+        cover: `(S * size, S * size)` float32 in 0..1.
+        light: The direction in the image from which light falls, of length one.
+        passing: `(K,)` share of each watched landmark that what was painted later lets through.
     """
 
     def __init__(self, size: int, landmarks: np.ndarray, light: complex) -> None:
@@ -127,7 +131,16 @@ def paint_dome(
     gloss: float = 0.12,
     taper: float = 0.0,
 ) -> None:
-    """Paint an ellipsoid seen from above, its half axes in units, `taper` narrower behind, with a highlight."""
+    """Paint an ellipsoid seen from above, with a highlight.
+
+    Args:
+        canvas: What to paint on.
+        axes: At the centre of the ellipsoid.
+        half_axes: In units.
+        pattern: What its surface looks like.
+        gloss: Strength of the highlight.
+        taper: How much narrower it is behind.
+    """
     a, b = half_axes
     unit_px = abs(axes.forward)
     light = np.conj(canvas.light / axes.forward * unit_px).item()

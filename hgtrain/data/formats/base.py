@@ -1,7 +1,4 @@
-"""What all dataset formats share.
-
-Labels as the dataset holds them and checks of what a file says.
-"""
+"""What all dataset formats share: labels as the dataset holds them, checks of what a file says."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -30,7 +27,8 @@ def _blocks(dataset: h5py.Dataset) -> Iterator[slice]:
 def read_points(dataset: h5py.Dataset) -> np.ndarray:
     """Return points `(..., 2)` float32, both coordinates NaN where one is.
 
-    DatasetError for infinite ones.
+    Raises:
+        DatasetError: A coordinate is infinite.
     """
     points = np.empty(dataset.shape, np.float32)
     for rows in _blocks(dataset):
@@ -57,7 +55,8 @@ def missing_points(points: np.ndarray) -> np.ndarray:
 def read_flags(dataset: h5py.Dataset, like: h5py.Dataset, largest: int) -> np.ndarray:
     """Return flags 0..largest as uint8 of the shape of `like` without its last axis.
 
-    DatasetError for anything else.
+    Raises:
+        DatasetError: The file holds anything else.
     """
     if dataset.shape != like.shape[:-1]:
         raise DatasetError(
@@ -81,7 +80,11 @@ def read_flags(dataset: h5py.Dataset, like: h5py.Dataset, largest: int) -> np.nd
 
 
 def check_same_length(first: h5py.Dataset, second: h5py.Dataset) -> None:
-    """Raise DatasetError unless both have the same number of frames."""
+    """Check that both have the same number of frames.
+
+    Raises:
+        DatasetError: They do not.
+    """
     if first.shape[0] != second.shape[0]:
         raise DatasetError(
             f"{hdf5_path(first)} has {first.shape[0]} frames {first.shape} but "
@@ -91,7 +94,11 @@ def check_same_length(first: h5py.Dataset, second: h5py.Dataset) -> None:
 
 
 def check_image_shape(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
-    """Return `(H, W, C)` of stored images `(N, H, W, C)`; DatasetError unless C is 1 or 3."""
+    """Return `(H, W, C)` of stored images `(N, H, W, C)`.
+
+    Raises:
+        DatasetError: C is neither 1 nor 3.
+    """
     if shape[3] not in (1, 3):
         hint = (
             ": the channels seem to come first, move that axis to the end"
@@ -108,9 +115,12 @@ def check_image_shape(shape: tuple[int, ...], where: str) -> tuple[int, int, int
 class Labels(NamedTuple):
     """What a file says about its frames.
 
-    points: `(N, I, K, 2)` float32. visibility: `(N, I, K)` uint8. groups: `(N,)` strings or None.
-    flags_path: file and HDF5 path of what marks keypoints as not annotated; None where the file has
-    no such marks.
+    Attributes:
+        points: `(N, I, K, 2)` float32.
+        visibility: `(N, I, K)` uint8.
+        groups: `(N,)` strings or None.
+        flags_path: File and HDF5 path of what marks keypoints as not annotated; None where the file
+            has no such marks.
     """
 
     points: np.ndarray
@@ -120,9 +130,12 @@ class Labels(NamedTuple):
 
 
 def make_labels(labels: Labels, annotated_only: bool) -> Labels:
-    """Return labels whose points, changed in place, are NaN in both coordinates or none.
+    """Return labels whose points are NaN in both coordinates or in none.
 
-    With annotated_only False every finite point counts as visible, whatever the file marks it as.
+    Args:
+        labels: What the file says; its points are changed in place.
+        annotated_only: Where False, every finite point counts as visible, whatever the file marks
+            it as.
     """
     missing = missing_points(labels.points)
     labels.points[missing] = np.nan

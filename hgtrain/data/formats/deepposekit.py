@@ -4,7 +4,7 @@
 `/skeleton (K, 2)` int: parent and left/right partner of each keypoint, -1 none; optional
 `/skeleton_names (K,)`. DeepPoseKit keeps names in a table beside the file, `<stem>.skeleton.csv`
 or, where it has a row for each keypoint, `skeleton.csv`: columns `name`, `parent` and `swap`, the
-latter two as names. Of it is read what the file has not.
+latter two as names. Only what the file lacks is read from the table.
 """
 
 import csv
@@ -39,10 +39,15 @@ def open_file(path: str | Path, annotated_only: bool = True) -> PoseDataset:
     """Return the dataset of a DeepPoseKit file.
 
     Keypoints that are annotated are visible, or absent where they are NaN; the others are not
-    labelled and keep their points, which are DeepPoseKit's predictions. annotated_only False counts
-    those as visible too.
-    Names that are nowhere become keypoint0, keypoint1, ... with a note. DatasetError for anything
-    out of order.
+    labelled and keep their points, which are DeepPoseKit's predictions. Names that are nowhere
+    become keypoint0, keypoint1, ... with a note.
+
+    Args:
+        path: The file.
+        annotated_only: Where False, keypoints that are not annotated count as visible too.
+
+    Raises:
+        DatasetError: Something in the file is out of order.
     """
     with open_for_dataset(path) as file:
         images = stored_images(file, "images")
@@ -108,10 +113,10 @@ def _stored_links(file: h5py.File, count: int) -> np.ndarray:
 
 
 def _pair_up(partners: list[int]) -> tuple[tuple[tuple[int, int], ...], list[int]]:
-    """Return pairs, the lower index first, and the keypoints whose entry contradicts their partner's.
+    """Return the left/right pairs, and the keypoints whose entry contradicts their partner's.
 
-    Published files have slips of one row. Pairs that both name are taken first, then those where the other names
-    nobody, then what is left of the rest.
+    The lower index of a pair comes first. Published files have slips of one row. Pairs that both
+    name are taken first, then those where the other names nobody, then what is left of the rest.
     """
     claims = [(i, j) for i, j in enumerate(partners) if j not in (-1, i)]
     taken: dict[int, int] = {}
@@ -181,7 +186,7 @@ def _rows_in_table(path: Path) -> list[dict[str, str]]:
 def _links_in_table(path: Path, names: tuple[str, ...]) -> np.ndarray:
     """Return parent and partner `(K, 2)` of each keypoint as the table has them, -1 none.
 
-    None of other keypoints.
+    All are -1 where the table is of other keypoints.
     """
     rows = _rows_in_table(path)
     if tuple(row["name"] for row in rows) != names:

@@ -44,10 +44,15 @@ def open_file(path: str | Path, annotated_only: bool = True) -> PoseDataset:
     """Return the dataset of a file in the hgtrain format.
 
     Without /visibility every keypoint that is not NaN is visible. With it, a NaN keypoint of
-    visibility 1 or 2 is marked as absent, and annotated_only False counts finite keypoints of
-    visibility 0 as visible.
-    A file without keypoint_names gets keypoint0, keypoint1, ... and a note. DatasetError for
-    anything out of order.
+    visibility 1 or 2 is marked as absent. A file without keypoint_names gets keypoint0, keypoint1,
+    ... and a note.
+
+    Args:
+        path: The file.
+        annotated_only: Where False, finite keypoints of visibility 0 count as visible.
+
+    Raises:
+        DatasetError: Something in the file is out of order.
     """
     with open_for_dataset(path) as file:
         _check_version(file)
@@ -135,9 +140,9 @@ def _read_skeleton(file: h5py.File, count: int) -> tuple[Skeleton, list[str]]:
 
 
 def _read_attribute(file: h5py.File, name: str) -> list | None:
-    """Return an attribute as a list, which may be stored as an array or as JSON text.
+    """Return an attribute as a list, None where the file does not have it.
 
-    None where there is none.
+    It may be stored as an array or as JSON text.
     """
     if name not in file.attrs:
         return None

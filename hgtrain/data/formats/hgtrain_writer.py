@@ -16,12 +16,15 @@ from hgtrain.skeleton import Skeleton, check_skeleton
 
 
 def write_dataset(path: str | Path, skeleton: Skeleton, frames: Iterable[LabelledImage]) -> int:
-    """Return the number of frames written to a new file in the hgtrain format.
+    """Write a new file in the hgtrain format and return the number of frames written.
 
     The first frame sets H, W and C; instances may vary from frame to frame and are padded with NaN.
     Memory does not grow with the number of frames. A file of that name is replaced only when the
-    new one is complete on disk. Raises DatasetError for a skeleton that makes no sense, a frame
-    unlike the first, or no frame at all.
+    new one is complete on disk.
+
+    Raises:
+        DatasetError: The skeleton makes no sense, a frame is unlike the first, or there is no frame
+            at all.
     """
     target = Path(path)
     if not target.parent.is_dir():

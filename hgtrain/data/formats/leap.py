@@ -45,10 +45,15 @@ def recognises(file: h5py.File) -> bool:
 def open_file(path: str | Path, annotated_only: bool = True) -> PoseDataset:
     """Return the dataset of a LEAP file.
 
-    NaN joints are not labelled, and annotated_only changes nothing.
+    NaN joints are not labelled. Float images must lie in 0..1 and become 0..255.
 
-    Float images must lie in 0..1 and become 0..255. Raises DatasetError when the order of the axes
-    cannot be told from the shapes, and for anything out of order.
+    Args:
+        path: The file.
+        annotated_only: Changes nothing in this format.
+
+    Raises:
+        DatasetError: The order of the axes cannot be told from the shapes, or something in the file
+            is out of order.
     """
     with open_for_dataset(path) as file:
         layout = "(frames, channels, width, height) uint8, or float in 0..1"
@@ -117,9 +122,9 @@ def _to_uint8(where: str, axes: tuple[int, ...], block: np.ndarray, rows: np.nda
 
 
 def _read_groups(file: h5py.File, frames: int) -> np.ndarray | None:
-    """Return a string for each frame; MATLAB writes a column as (1, N).
+    """Return a string for each frame, None where the file has none of that length.
 
-    None where there is none of that length.
+    MATLAB writes a column as (1, N).
     """
     for name in ("exptID", "labeledIdx"):
         if name in file:

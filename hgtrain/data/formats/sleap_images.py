@@ -1,6 +1,6 @@
 """Images of SLEAP packages.
 
-PNG or JPEG files or raw images in the datasets of several videos, decoded when read.
+They are PNG or JPEG files or raw images in the datasets of several videos, decoded when read.
 """
 
 from io import BytesIO
@@ -26,7 +26,7 @@ HEADER_CHECK_BYTES = 2**28
 class Crop(NamedTuple):
     """What a video shows of its stored images.
 
-    Columns left to right and rows top to bottom, which may lie outside.
+    It shows the columns left to right and the rows top to bottom, which may lie outside the image.
     """
 
     left: int
@@ -37,9 +37,14 @@ class Crop(NamedTuple):
 
 
 class Video(NamedTuple):
-    """Images of one video: `rows` says which row holds a frame number.
+    """Images of one video.
 
-    `is_encoded`: a PNG or JPEG file a row.
+    Attributes:
+        images: The dataset that holds them.
+        rows: The row of each frame number.
+        is_encoded: Whether each row is a PNG or JPEG file.
+        is_bgr: Whether channels are stored in the order blue, green, red.
+        crop: What the video shows of the images, None for all.
     """
 
     images: h5py.Dataset
@@ -55,7 +60,7 @@ Row = tuple[Video, int]
 class PackageImages:
     """Images of the frames of a package, decoded when read.
 
-    `at` `(N, 2)` int64 are each frame's video and row.
+    `at` `(N, 2)` int64 holds each frame's video and row.
     """
 
     frames_a_chunk = 1
@@ -93,7 +98,11 @@ class PackageImages:
         return _row_place(*self._row(row))
 
     def check_headers(self) -> None:
-        """Check that all images have one shape; DatasetError names the first two that differ."""
+        """Check that all images have one shape.
+
+        Raises:
+            DatasetError: They do not; the message names the first two that differ.
+        """
         all_headers = self._videos[0].images.file.id.get_filesize() <= HEADER_CHECK_BYTES
         seen: set[str] = set()
         for index in range(len(self._at)):
@@ -127,7 +136,11 @@ class PackageImages:
 
 
 def package_images(rows: list[Row]) -> PackageImages:
-    """Return the images of frames; DatasetError unless all have one shape."""
+    """Return the images of frames.
+
+    Raises:
+        DatasetError: They do not all have one shape.
+    """
     # Which row a frame is was the caller's to find out.
     videos = list({video.images.name: video._replace(rows={}) for video, _ in rows}.values())
     numbers = {video.images.name: number for number, video in enumerate(videos)}
@@ -184,7 +197,8 @@ def _size(shape: tuple[int, int, int]) -> str:
 def _stored_shape(video: Video, row: int) -> tuple[int, int, int]:
     """Return (H, W, C) of an image from its header.
 
-    DatasetError where the attributes beside it say another.
+    Raises:
+        DatasetError: The attributes beside it give another shape.
     """
     if not video.is_encoded:
         return check_image_shape(video.images.shape, hdf5_path(video.images))

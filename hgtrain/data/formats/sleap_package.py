@@ -38,19 +38,28 @@ _POINT_FIELDS = ("x", "y", "visible")
 
 
 def recognises(file: h5py.File) -> bool:
-    """Return whether the file has /metadata beside /frames, /instances or /points, as SLEAP's files do."""
+    """Return whether a file looks like SLEAP's.
+
+    These have /metadata beside /frames, /instances or /points.
+    """
     return "metadata" in file and bool({"frames", "instances", "points"} & set(file))
 
 
 def open_file(path: str | Path, annotated_only: bool = True) -> PoseDataset:
     """Return the dataset of a SLEAP package.
 
-    One frame for each that has user instances and an embedded image.
+    It has one frame for each that has user instances and an embedded image. Points that are not
+    visible are NaN and not labelled. Groups are the videos, `video0` and so on. Notes count what is
+    left out.
 
-    Points that are not visible are NaN and not labelled; annotated_only False counts those with
-    coordinates as visible. Groups are the videos, `video0` and so on. Notes count what is left out.
-    Raises DatasetError for a file without images or without user instances, for several skeletons,
-    for images that differ in size or channels, and for anything out of order.
+    Args:
+        path: The file.
+        annotated_only: Where False, points that are not visible but have coordinates count as
+            visible.
+
+    Raises:
+        DatasetError: The file is without images or without user instances, it has several
+            skeletons, its images differ in size or channels, or something else is out of order.
     """
     with open_for_dataset(path) as file:
         metadata, format_id = _read_metadata(file)
@@ -162,7 +171,7 @@ def _group_of(file: h5py.File, position: int, row: Any) -> int:
 def _read_crops(file: h5py.File) -> dict[int, Crop]:
     """Return what the videos show of their stored images, by the group's number.
 
-    Empty when all is shown.
+    The result is empty when they show all of them.
     """
     if "video_crops" not in file:
         return {}
@@ -215,7 +224,11 @@ def _read_video(file: h5py.File, group: int, format_id: float) -> Video:
 def _choose_frames(
     file: h5py.File, frames: np.ndarray, instances: np.ndarray, videos: dict[int, Video]
 ) -> tuple[list[tuple[Row, int, np.ndarray]], list[str]]:
-    """Return image, row of /frames and user instances of each frame that has both, and what was left out."""
+    """Choose the frames that have both an image and user instances.
+
+    Returns:
+        Image, row of /frames and user instances of each frame, and what was left out.
+    """
     kept, without_image, without_user, predicted = [], 0, 0, 0
     for index, frame in enumerate(frames):
         start, end = int(frame["instance_id_start"]), int(frame["instance_id_end"])

@@ -1,6 +1,6 @@
 """Images of HDF5 datasets, read frame by frame.
 
-Pickled, they are where they lie and are opened again elsewhere.
+Pickling keeps only where they lie; they are opened again elsewhere.
 """
 
 import os
@@ -43,7 +43,8 @@ def file_place(file: h5py.File) -> FilePlace:
 def open_again(where: FilePlace) -> h5py.File:
     """Return the file opened again.
 
-    DatasetError when it cannot be, or another has taken its place.
+    Raises:
+        DatasetError: It cannot be opened, or another has taken its place.
     """
     with open_for_dataset(where.path) as file:
         if file_place(file) != where:
@@ -59,7 +60,11 @@ def open_again(where: FilePlace) -> h5py.File:
 
 
 def stored_images(group: h5py.Group, path: str) -> "StoredImages":
-    """Return the images of a dataset `(N, H, W, 1 or 3)` uint8; DatasetError for any other."""
+    """Return the images of a dataset `(N, H, W, 1 or 3)` uint8.
+
+    Raises:
+        DatasetError: The dataset is anything else.
+    """
     layout = "(frames, height, width, 1 or 3) uint8"
     dataset = get_dataset(group, path, "fiu", (4,), layout, may_be_sparse=True)
     if dataset.dtype != np.uint8:
@@ -80,7 +85,7 @@ Convert = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class StoredImages:
     """Images of one array dataset, a frame a row.
 
-    The dataset is closed and opened again: use the attribute.
+    The dataset it is made from may be closed and opened again: use the attribute.
     """
 
     def __init__(
@@ -126,9 +131,10 @@ class StoredImages:
 
 
 def _with_chunk_kept(dataset: h5py.Dataset) -> h5py.Dataset:
-    """Return the dataset opened again, with a cache for one chunk where HDF5's own is too small for it.
+    """Return the dataset opened again with a cache for one chunk.
 
-    Else a chunk of many frames would be unpacked again for each call.
+    This is done where HDF5's own cache is too small for it. Without it a chunk of many frames would
+    be unpacked again for each call.
     """
     size = chunk_bytes(dataset)
     if not SMALL_CHUNK_BYTES < size <= KEPT_CHUNK_BYTES:

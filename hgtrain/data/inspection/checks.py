@@ -37,12 +37,10 @@ class ImageScan(NamedTuple):
 
 
 def inspect_safely(paths: Sequence[str], step_s: float | None = None) -> dict[str, Any]:
-    """Return the report on datasets that belong together, made in another process.
+    """Return the report of `inspect_datasets`, made in another process.
 
-    See `inspect_datasets`.
-
-    Raises DatasetError when they cannot be opened or read, or when reading them takes the process
-    down.
+    Raises:
+        DatasetError: The datasets cannot be opened or read, or reading them takes the process down.
     """
     return Sandbox(__name__, paths, step_s).answer()
 
@@ -51,8 +49,10 @@ def inspect_datasets(paths: Sequence[str]) -> dict[str, Any]:
     """Return counts, sizes, keypoints and `problems` of datasets opened as one.
 
     Each problem has a `level`, error where the data cannot be trained on, a `kind` and a `text`;
-    `usable` says whether there is no error. Raises DatasetError when they cannot be opened or an
-    image cannot be read.
+    `usable` says whether there is no error.
+
+    Raises:
+        DatasetError: The datasets cannot be opened, or an image cannot be read.
     """
     with closing(_opened(paths)) as dataset:
         step_done()
@@ -88,7 +88,7 @@ def inspect_datasets(paths: Sequence[str]) -> dict[str, Any]:
 def _opened(paths: Sequence[str]) -> PoseDataset:
     """Return the datasets as one.
 
-    Where nothing is marked as annotated, with everything that has coordinates.
+    Where nothing is marked as annotated, everything that has coordinates counts.
     """
     dataset = open_all(paths)
     if (dataset.visibility == NOT_LABELLED).all() and np.isfinite(dataset.points).any():
@@ -111,7 +111,10 @@ def _look(dataset: PoseDataset) -> ImageScan:
 
 
 def _labels(dataset: PoseDataset) -> dict[str, Any]:
-    """Return what is labelled, of how many animals, keypoint by keypoint, and which are missing together."""
+    """Return what is labelled, of how many animals, keypoint by keypoint.
+
+    It says as well which keypoints are missing together.
+    """
     labelled = (dataset.visibility != NOT_LABELLED) & ~np.isnan(dataset.points).any(-1)
     absent = (dataset.visibility != NOT_LABELLED) & np.isnan(dataset.points).any(-1)
     animals = (dataset.visibility != NOT_LABELLED).any(-1)
@@ -221,11 +224,14 @@ def _far_off(dataset: PoseDataset) -> Iterator[Problem]:
 
 
 def far_off(points: np.ndarray) -> np.ndarray:
-    """Return for each keypoint of `points` `(n, K, 2)` whether it lies far off its animal, `(n, K)`; False for NaN.
+    """Return for each keypoint whether it lies far off its animal, `(n, K)`; False for NaN.
 
-    A keypoint's distance from the middle of its animal is measured in the median distance of all of them. Far off is
-    four times what nine of ten animals do not exceed with this keypoint. Never where fewer than
-    four keypoints, or ten animals with this one, are known.
+    A keypoint's distance from the middle of its animal is measured in the median distance of all of
+    them. Far off is four times what nine of ten animals do not exceed with this keypoint. The
+    result is never True where fewer than four keypoints, or ten animals with this one, are known.
+
+    Args:
+        points: `(n, K, 2)`.
     """
     distance = np.full(points.shape[:2], np.nan)
     enough = np.isfinite(points).all(-1).sum(1) >= LEAST_KEYPOINTS
@@ -245,7 +251,7 @@ def far_off(points: np.ndarray) -> np.ndarray:
 def left_right_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """Return the names that differ by left and right, or by an L and an R, and nothing else.
 
-    Left first.
+    The left one of each pair comes first.
     """
     pairs = []
     for name in names:
@@ -285,7 +291,10 @@ def _label_problems(dataset: PoseDataset, labels: dict[str, Any]) -> Iterator[Pr
 
 
 def _swap_problems(dataset: PoseDataset) -> Iterator[Problem]:
-    """Yield a problem for each left/right pair that fits the average animal better exchanged, in some frames."""
+    """Yield a problem for each left/right pair that looks exchanged in some frames.
+
+    There the pair fits the average animal better when its two points are exchanged.
+    """
     try:
         frames = select_frames(dataset).frames
     except DatasetError:

@@ -30,7 +30,8 @@ def write_preview(dataset: PoseDataset, path: Path) -> None:
 
     A keypoint has one colour in all of them.
 
-    Raises DatasetError when the picture cannot be written.
+    Raises:
+        DatasetError: The picture cannot be written.
     """
     frames = np.unique(np.linspace(0, len(dataset) - 1, FRAMES).astype(np.int64))
     rows = -(-len(frames) // COLUMNS)

@@ -4,13 +4,16 @@ import numpy as np
 
 
 def swapped_pairs(points: np.ndarray, left: int, right: int) -> np.ndarray:
-    """Return for each animal whether two keypoints of `points` `(n, K, 2)` look exchanged.
+    """Return for each animal whether two keypoints look exchanged, False where one is NaN.
 
-    False where one is NaN.
+    The other keypoints are laid over their average by turning, moving and scaling; a pair is
+    exchanged where its points lie on the wrong side by more than half of their distance in the
+    average. The result is never True where only two others are labelled.
 
-    The others are laid over their average by turning, moving and scaling; exchanged are those of a
-    pair that lie on the wrong side by more than half of their distance in the average. Never where
-    only two others are labelled.
+    Args:
+        points: `(n, K, 2)`.
+        left: Index of the left keypoint.
+        right: Index of the right keypoint.
     """
     shapes = points[..., 0].astype(np.float64) + 1j * points[..., 1]
     others = np.ones(shapes.shape[1], bool)
@@ -42,7 +45,10 @@ def _median(values: np.ndarray) -> complex:
 
 
 def _aligned(shapes: np.ndarray, mean: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Return shapes `(n, K)` complex, each turned, scaled and moved so that what is `used` lies closest to `mean`."""
+    """Return shapes `(n, K)` complex, each turned, scaled and moved.
+
+    What is `used` of them then lies as close to `mean` as it can.
+    """
     count = np.maximum(used.sum(1, keepdims=True), 1)
     here, there = np.where(used, shapes, 0), np.where(used, mean, 0)
     centre, goal = here.sum(1, keepdims=True) / count, there.sum(1, keepdims=True) / count

@@ -9,9 +9,16 @@ TRUTH_COLOUR, PREDICTED_COLOUR = (80, 220, 100), (255, 80, 80)
 def overlay(
     image: np.ndarray, truth: np.ndarray | None, predicted: np.ndarray, zoom: int = 2
 ) -> np.ndarray:
-    """Return the image `(zoom * H, zoom * W, 3)` uint8 with truth as green rings and predictions as red crosses.
+    """Return the image with truth as green rings and predictions as red crosses.
 
-    image: `(H, W, C)` uint8, C 1 or 3. truth, predicted: `(K, 2)` px; NaN is not drawn.
+    Args:
+        image: `(H, W, C)` uint8, C 1 or 3.
+        truth: `(K, 2)` px; NaN is not drawn.
+        predicted: `(K, 2)` px; NaN is not drawn.
+        zoom: Factor by which the picture is larger than the image.
+
+    Returns:
+        `(zoom * H, zoom * W, 3)` uint8.
     """
     grey_as_colour = np.broadcast_to(image, (*image.shape[:2], 3))
     picture = Image.fromarray(np.ascontiguousarray(grey_as_colour))

@@ -14,11 +14,18 @@ class Place(NamedTuple):
 
 
 class FrameSource(Protocol):
-    """Images in order. Iterating gives `(H, W, C)` uint8 and raises DatasetError where the source breaks.
+    """Images in order.
 
-    path: as the user gave it. kind: dataset, images or video. files: one, or one for each image. count: of frames, an
-    estimate for videos, 0 where unknown. shape: `(count, H, W, C)` of the first image, None where that cannot be read.
-    channels: of the images. rate: frames per second, None where there is none.
+    Iterating gives `(H, W, C)` uint8 and raises DatasetError where the source breaks.
+
+    Attributes:
+        path: As the user gave it.
+        kind: `dataset`, `images` or `video`.
+        files: One, or one for each image.
+        count: Number of frames, an estimate for videos, 0 where unknown.
+        shape: `(count, H, W, C)` of the first image, None where that cannot be read.
+        channels: Of the images.
+        rate: Frames per second, None where there is none.
     """
 
     path: str

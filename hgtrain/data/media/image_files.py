@@ -28,7 +28,10 @@ UPRIGHT = {
 
 
 def image_size(file: str) -> tuple[int, int] | None:
-    """Return width and height of an image file as viewers show it, None when it has no header that can be read."""
+    """Return width and height of an image file as viewers show it.
+
+    None stands for a file without a header that can be read.
+    """
     try:
         with Image.open(file) as image:
             return image.size if orientation(image) < 5 else image.size[::-1]
@@ -37,7 +40,10 @@ def image_size(file: str) -> tuple[int, int] | None:
 
 
 def page_count(file: Path) -> int:
-    """Return the number of pages of a TIFF or GIF file, 1 for every other and where it cannot be read."""
+    """Return the number of pages of a TIFF or GIF file.
+
+    It is 1 for every other file, and where it cannot be read.
+    """
     if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"):
         return 1
     try:
@@ -48,10 +54,12 @@ def page_count(file: Path) -> int:
 
 
 def read_image(file: str, channels: int, page: int = 0) -> np.ndarray:
-    """Return a page of an image file as `(H, W, channels)` uint8, turned as its EXIF data say, as viewers do.
+    """Return a page of an image file as `(H, W, channels)` uint8.
 
-    DatasetError when it cannot be read.
-    Of 16 bits the upper 8 are taken.
+    It is turned as its EXIF data say, as viewers do. Of 16 bits the upper 8 are taken.
+
+    Raises:
+        DatasetError: It cannot be read.
     """
     try:
         # Not by its name: Pillow maps a file, and then turns an uncompressed TIFF that lies on its
@@ -83,7 +91,7 @@ def _eight_bits(file: str, image: Image.Image, channels: int) -> np.ndarray:
 def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation of an image, 1 where it has none.
 
-    Of TIFF files 1, which Pillow turns itself.
+    It is 1 for TIFF files too, which Pillow turns itself.
     """
     if image.format == "TIFF":
         return 1

@@ -20,11 +20,17 @@ TELL_DURATION = {"matroska", "flv", "avi", "asf", "mov"}
 Of others it is an estimate from what is there.
 """
 FEWER_ALLOWED = 3
-"""Frames that a film may end before its header says, for durations are rounded and frames are dropped."""
+"""Frames that a film may end before its header says.
+
+Durations are rounded, and frames are dropped.
+"""
 
 
 class VideoFrames:
-    """The frames of a video's first video stream, in the order they are shown in, turned as its header says."""
+    """The frames of a video's first video stream.
+
+    They come in the order they are shown in, turned as the video's header says.
+    """
 
     kind = "video"
 
@@ -104,7 +110,10 @@ def reason(error: Exception) -> str:
 
 
 def first_size(container: "av.container.InputContainer") -> tuple[int, int] | None:
-    """Return height and width of the first frame as players show it, None when there is none that can be read."""
+    """Return height and width of the first frame as players show it.
+
+    None stands for a video without a frame that can be read.
+    """
     import av
 
     try:
@@ -122,7 +131,7 @@ def first_size(container: "av.container.InputContainer") -> tuple[int, int] | No
 def end_of(packet: "av.Packet", stream: "av.VideoStream") -> float:
     """Return when the frame of a packet ends, in seconds from the stream's start.
 
-    0 for an empty packet.
+    It is 0 for an empty packet.
     """
     shown = packet.dts if packet.pts is None else packet.pts
     if not packet.size or shown is None or stream.time_base is None:
@@ -134,7 +143,10 @@ def end_of(packet: "av.Packet", stream: "av.VideoStream") -> float:
 
 
 def promised_frames(container: "av.container.InputContainer") -> tuple[int, int]:
-    """Return how many frames the header promises, 0 where it does not, and how many fewer are no damage."""
+    """Return how many frames the header promises, and how many fewer are no damage.
+
+    The first is 0 where the header does not say.
+    """
     stream, names = container.streams.video[0], set(container.format.name.split(","))
     rate = float(stream.average_rate or 0)
     if stream.frames:
@@ -152,9 +164,9 @@ def promised_frames(container: "av.container.InputContainer") -> tuple[int, int]
 
 
 def display_matrix(frame: "av.VideoFrame") -> np.ndarray | None:
-    """Return a, b; c, d of a frame's display matrix, None for none.
+    """Return a, b; c, d of a frame's display matrix, None where it has none.
 
-    X, y are shown at a x + c y, b x + d y.
+    A point x, y is shown at a x + c y, b x + d y.
     """
     found = frame.side_data.get("DISPLAYMATRIX")
     return None if found is None else np.frombuffer(bytes(found), np.int32)[:6].reshape(2, 3)[:, :2]  # type: ignore[call-overload]

@@ -1,10 +1,8 @@
-"""Datasets as commands open them.
+"""Open datasets for commands, after trying them out in a process of their own.
 
-Tried out in a process of their own first, because this one must not loop or crash.
-
-The other process opens a file with the calls that this one will use, so that what it comes through
-harms nobody here. Of the images it reads what a quarter of a second allows: all of a small dataset,
-frames spread evenly over a large one.
+The command's own process must not loop or crash. The other process opens a file with the calls that
+the command will use, so that a file it comes through does no harm there. Of the images it reads
+what a quarter of a second allows: all of a small dataset, frames spread evenly over a large one.
 """
 
 import time
@@ -36,7 +34,10 @@ _passed: set[_State] = set()
 
 @contextmanager
 def start_preflight(*groups: Sequence[str]) -> Iterator[None]:
-    """Try groups of files out while the block does something else, up to where it opens a group with `open_all`."""
+    """Try groups of files out while the block does something else.
+
+    This goes on up to where the block opens a group with `open_all`.
+    """
     wanted = {tuple(_untried(group)) for group in groups} - {()}
     try:
         _begun.update({files: Sandbox(__name__, files) for files in wanted})
@@ -50,7 +51,8 @@ def start_preflight(*groups: Sequence[str]) -> Iterator[None]:
 def open_all(paths: Sequence[str], annotated_only: bool = True) -> "PoseDataset":
     """Return `data.open.open_all` of files that were tried out.
 
-    DatasetError also when one takes that process down.
+    Raises:
+        DatasetError: As there, and also when a file takes the process that tries it out down.
     """
     try_out(paths)
     from hgtrain.data.open import open_all
@@ -67,10 +69,16 @@ def open_dataset(path: str, annotated_only: bool = True) -> "PoseDataset":
 
 
 def try_out(paths: Sequence[str], step_s: float | None = None) -> None:
-    """Raise DatasetError when files cannot be opened as datasets, or doing so takes another process down.
+    """Try files out as datasets in another process.
 
-    Built-in datasets, and files that passed and have not changed since, are not looked at. step_s: processor time of
-    opening one, and of reading a few images.
+    Built-in datasets, and files that passed and have not changed since, are not looked at.
+
+    Args:
+        paths: The files.
+        step_s: Processor time of opening one, and of reading a few images.
+
+    Raises:
+        DatasetError: A file cannot be opened, or doing so takes the other process down.
     """
     files = tuple(_untried(paths))
     if files:
@@ -92,9 +100,12 @@ def _state(path: str) -> _State | None:
 
 
 def read_datasets(paths: Sequence[str]) -> dict[str, Any]:
-    """Open each of some datasets and read images of it; DatasetError when one cannot be opened.
+    """Open each of some datasets and read images of it.
 
     An image that cannot be read is no reason to refuse a dataset: it may be one that nobody uses.
+
+    Raises:
+        DatasetError: A dataset cannot be opened.
     """
     from hgtrain.data.open import open_dataset
 
@@ -117,7 +128,10 @@ def _read_images(dataset: "PoseDataset", seconds: float) -> None:
 
 
 def spread(count: int, at_once: int) -> Iterator[range]:
-    """Give the rows 0 to count - 1, each once, a few at a time, such that those given lie evenly wherever one stops."""
+    """Give the rows 0 to count - 1, each once, a few at a time.
+
+    Wherever one stops, the rows given so far lie evenly.
+    """
     step = 1 << max(count - 1, 0).bit_length()
     passes = [range(0, count, step)]
     while step > 1:

@@ -1,4 +1,7 @@
-"""Everything in an HDF5 file read once, in a process of its own, before what knows more of it reads it in this one."""
+"""Read everything in an HDF5 file once, in a process of its own.
+
+This comes before what knows more of the file reads it in this process.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -21,9 +24,12 @@ BLOCK_BYTES = 2**24
 
 
 def probe_hdf5(path: str) -> None:
-    """Raise DatasetError when reading the file takes another process down.
+    """Read a file in another process to see whether that takes it down.
 
-    What cannot be read is no matter here.
+    Parts that cannot be read do not matter here.
+
+    Raises:
+        DatasetError: Reading the file takes the other process down.
     """
     Sandbox(__name__, [path]).answer()
 
@@ -31,7 +37,8 @@ def probe_hdf5(path: str) -> None:
 def read_everything(paths: Sequence[str]) -> dict[str, Any]:
     """Read the names, attributes and values of some files.
 
-    DatasetError when one is no HDF5 file.
+    Raises:
+        DatasetError: One of them is no HDF5 file.
     """
     for path in paths:
         begin_with(path)

@@ -1,6 +1,7 @@
-"""Reading files in a process of its own, within limits, where the HDF5 library may loop or crash without harm.
+"""Reading files in a process of its own, within limits.
 
-The module that does the reading is run as a program: `MODULE SECONDS FILE...` prints one JSON document.
+There the HDF5 library may loop or crash without harm. The module that does the reading is run as a
+program: `MODULE SECONDS FILE...` prints one JSON document.
 """
 
 import json
@@ -40,7 +41,9 @@ runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 class Sandbox:
     """A module that reads files in a process of its own, which runs from the moment this is made.
 
-    module: its name; it calls `answer_with`. step_s: processor time of one step, None for `STEP_S`.
+    Args:
+        module: Its name; it calls `answer_with`.
+        step_s: Processor time of one step, None for `STEP_S`.
     """
 
     def __init__(self, module: str, paths: Sequence[str], step_s: float | None = None) -> None:
@@ -67,7 +70,8 @@ class Sandbox:
     def answer(self) -> dict[str, Any]:
         """Wait for the module's document and return it.
 
-        Raises DatasetError when the module refuses the files, or they take its process down.
+        Raises:
+            DatasetError: The module refuses the files, or they take its process down.
         """
         try:
             out, err = self._communicate()
@@ -129,7 +133,10 @@ class Sandbox:
 
 
 def answer_with(read: Callable[[Sequence[str]], dict[str, Any]]) -> None:
-    """Print what `read` gives for the files of the command line, or why it refused them, and keep to the limits."""
+    """Print what `read` gives for the files of the command line, or why it refused them.
+
+    The process keeps to its limits while it reads.
+    """
     global _step_s
     _step_s = float(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -150,10 +157,11 @@ def begin_with(path: str) -> None:
 
 
 def step_done(done: int = 0, total: int = 0) -> None:
-    """Give this process its processor time again, where it is one that `Apart` started.
+    """Give this process its processor time again, where it is one that `Sandbox` started.
 
-    done, total: frames that are through and all of them, to be shown; nothing is where the total is
-    0.
+    Args:
+        done: Frames that are through, to be shown.
+        total: All frames; nothing is shown where it is 0.
     """
     global _told
     if not signal.getitimer(signal.ITIMER_PROF)[0]:
