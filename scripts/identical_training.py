@@ -55,7 +55,12 @@ def fit(checkout: Path, name: str, folder: Path) -> Path:
     run = folder / name
     program = FIT.format(replicas=2 if name == "replicas" else 1)
     command = [sys.executable, "-c", program, "fit", str(config), "--run-dir", str(run)]
-    environment = os.environ | {"PYTHONPATH": str(checkout.resolve()), "CUDA_VISIBLE_DEVICES": "-1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(checkout.resolve()),
+        "CUDA_VISIBLE_DEVICES": "-1",
+        # Of its own: flies that the other checkout drew would hide that they are drawn differently.
+        "HGTRAIN_CACHE": str(folder / "cache"),
+    }
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -109,6 +114,8 @@ def difference(before: list[tuple[str, Any]], after: list[tuple[str, Any]]) -> s
             if changed:
                 key = min(changed)
                 return f"{what}: {key} was {old.get(key)}, is {new.get(key)}"
+        elif np.asarray(old).dtype != np.asarray(new).dtype:
+            return f"{what}: {np.asarray(old).dtype} before, {np.asarray(new).dtype} after"
         elif np.shape(old) != np.shape(new):
             return f"{what}: shape {np.shape(old)} before, {np.shape(new)} after"
         elif np.asarray(old).tobytes() != np.asarray(new).tobytes():
@@ -124,6 +131,10 @@ def main() -> None:
     parser.add_argument("after", type=Path)
     parser.add_argument("--only", default=",".join(CONFIGS), help="configs, separated by commas")
     arguments = parser.parse_args()
+    for checkout in (arguments.before, arguments.after):
+        # Without it Python would take an installed hgtrain, and compare that with itself.
+        if not (checkout / "hgtrain" / "__init__.py").is_file():
+            parser.error(f"{checkout} is no checkout of hgtrain: it has no hgtrain/__init__.py")
     differs = False
     for name in arguments.only.split(","):
         with tempfile.TemporaryDirectory() as folder:

@@ -28,6 +28,19 @@ def test_an_array_more_is_a_difference():
     assert difference([], [("a", np.ones(2))]) == "0 things before, 1 after"
 
 
+def test_another_type_of_the_same_bytes_is_a_difference():
+    found = difference([("a", np.zeros(2, np.float32))], [("a", np.zeros(2, np.int32))])
+    assert found == "a: float32 before, int32 after"
+
+
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path):
+    script = ROOT / "scripts" / "identical_training.py"
+    command = [sys.executable, str(script), str(ROOT), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"{tmp_path} is no checkout of hgtrain" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_checkout_trains_as_itself():
     script = ROOT / "scripts" / "identical_training.py"
