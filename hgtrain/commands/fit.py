@@ -35,7 +35,7 @@ from hgtrain.train.distributed.cluster import read_cluster
 from hgtrain.train.distributed.rendezvous import rendezvous
 from hgtrain.train.distributed.xla import resolve_xla
 from hgtrain.train.failures import FileWatch, frames_of_step, os_errors_as_run_error
-from hgtrain.train.initial_weights import read_initial_weights
+from hgtrain.train.initial_weights import InitialWeights, read_initial_weights
 from hgtrain.train.loop import InterruptedRunError, NotFiniteError, Plan, State, train
 from hgtrain.train.observer import NullObserver, TrainingObserver
 from hgtrain.train.plan import make_plan, steps_per_epoch
@@ -107,25 +107,38 @@ def fit(
                 dataset.image_shape,
                 len(dataset.keypoint_names),
             )
-            watch = FileWatch(files_of(split))
-            with (
-                os_errors_as_run_error(folder, lambda: _out_of_memory(config, split)),
-                compute.workers.loss_named(f"go on with: {resume_command(folder)}"),
-                print_resume_command_on_stop(folder, "stopped"),
-            ):
-                if is_chief:
-                    write_start(config, folder, split, compute)
-                with closing(_trainer(config, split, compute, folder)) as trainer:
-                    if initial is not None:
-                        say(trainer.start_from(initial).sentence(initial.path))
-                    _train(config, folder, trainer, split, stop, watch)
-                with print_resume_command_on_stop(folder, "stopped before the evaluation was done"):
-                    watch.check()
-                    evaluation = _evaluate_best(config, folder, split) if is_chief else None
-                if is_chief:
-                    mark_finished(folder)
-                compute.workers.wait()
+            evaluation = _train_and_evaluate(config, folder, split, compute, initial, stop)
     return folder, evaluation
+
+
+def _train_and_evaluate(
+    config: Config,
+    folder: Path,
+    split: Split,
+    compute: "Compute",
+    initial: InitialWeights | None,
+    stop: StopRequest,
+) -> dict[str, Any] | None:
+    """Return the evaluation of the best model, None but for the chief; faults end in a sentence."""
+    watch, is_chief = FileWatch(files_of(split)), compute.workers.is_chief
+    with (
+        os_errors_as_run_error(folder, lambda: _out_of_memory(config, split)),
+        compute.workers.loss_named(f"go on with: {resume_command(folder)}"),
+        print_resume_command_on_stop(folder, "stopped"),
+    ):
+        if is_chief:
+            write_start(config, folder, split, compute)
+        with closing(_trainer(config, split, compute, folder)) as trainer:
+            if initial is not None:
+                say(trainer.start_from(initial).sentence(initial.path))
+            _train(config, folder, trainer, split, stop, watch)
+        with print_resume_command_on_stop(folder, "stopped before the evaluation was done"):
+            watch.check()
+            evaluation = _evaluate_best(config, folder, split) if is_chief else None
+        if is_chief:
+            mark_finished(folder)
+        compute.workers.wait()
+    return evaluation
 
 
 def _out_of_memory(config: Config, split: Split) -> str:

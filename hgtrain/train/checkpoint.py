@@ -1,7 +1,6 @@
 """Checkpoints: every variable and the loop's state in one bundle, so that they cannot disagree."""
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from hgtrain.errors import RunError
+from hgtrain.files import fsync
 from hgtrain.log import say
 
 NAME = "step"
@@ -115,9 +115,9 @@ class Checkpoints:
             self._folder.mkdir(exist_ok=True)
             bundle.write(str(beside))
             for suffix in (DATA, INDEX):
-                _sync(Path(f"{beside}{suffix}"))
+                fsync(Path(f"{beside}{suffix}"))
                 Path(f"{beside}{suffix}").replace(f"{path}{suffix}")
-            _sync(self._folder)
+            fsync(self._folder)
             self._remove_oldest()
         except (OSError, tf.errors.OpError) as error:
             reason = (
@@ -211,11 +211,3 @@ def _remove_partial(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ import numpy as np
 from hgtrain.data.dataset import NOT_LABELLED, VISIBLE
 from hgtrain.data.formats.hgtrain_format import FORMAT, VERSION, LabelledImage
 from hgtrain.errors import DatasetError
+from hgtrain.files import fsync
 from hgtrain.skeleton import Skeleton, check_skeleton
 
 
@@ -51,8 +52,7 @@ def _replaced_when_complete(target: Path) -> Iterator[Path]:
     beside = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         yield beside
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
+        fsync(beside)
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
