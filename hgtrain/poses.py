@@ -1,16 +1,33 @@
-"""What was found in images: points and confidence."""
+"""What was found in images: animals with their points, confidence and scores."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
-class Found(NamedTuple):
-    """Predictions of some frames.
+class Poses(NamedTuple):
+    """Predictions of some frames, as arrays or as tensors of a compiled graph.
 
-    Points `(n, I, K, 2)` px, confidence `(n, I, K)` and scores `(n, I)`.
+    The axis I of animals is there for one animal too, where it is 1. What was not found is NaN.
+
+    Attributes:
+        points: `(N, I, K, 2)` float32, x then y in px, pixel centres at integers.
+        confidence: `(N, I, K)` float32 in 0..1.
+        scores: `(N, I)` float32 in 0..1, of each animal.
     """
 
-    points: np.ndarray
-    confidence: np.ndarray
-    scores: np.ndarray
+    points: Any
+    confidence: Any
+    scores: Any
+
+
+def joined(parts: list[Poses]) -> Poses:
+    """Return the arrays of several batches, one or more, as one."""
+    return Poses(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def no_poses(instances: int, keypoints: int, frames: int = 0) -> Poses:
+    """Return arrays for frames in which nothing is found, NaN throughout."""
+    shape = (frames, instances, keypoints, 2)
+    points = np.full(shape, np.nan, np.float32)
+    return Poses(points, points[..., 0].copy(), points[:, :, 0, 0].copy())

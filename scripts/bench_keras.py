@@ -42,7 +42,7 @@ def pipeline(config: Config, images: np.ndarray, points: np.ndarray) -> tf.data.
     def prepared(step: tf.Tensor, chosen: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         frames, at = tf.gather(all_images, chosen), tf.gather(all_points, chosen)
         draws = draw(training.seed, step, training.batch_size)
-        weights = tf.ones(at.shape[:2])
+        at, weights = at[:, None], tf.ones((at.shape[0], 1, at.shape[1]))
         augmented, moved, _ = augment_geometry(frames, at, weights, draws, config.augmentation, ())
         examples = step * training.batch_size + tf.range(training.batch_size, dtype=tf.int64)
         augmented = pad(
@@ -51,7 +51,7 @@ def pipeline(config: Config, images: np.ndarray, points: np.ndarray) -> tf.data.
         )
         height, width = augmented.shape[1:3]
         maps = confidence_maps(
-            moved, height, width, backbone.output_stride, config.model.head.sigma_px
+            moved[:, 0], height, width, backbone.output_stride, config.model.head.sigma_px
         )
         return augmented, (maps,) * backbone.stacks
 

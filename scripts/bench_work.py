@@ -104,8 +104,8 @@ def bare_step(training: Training, size: int = SIZE) -> Callable[[int], None]:
     networks = Networks(config, training.compute, 1, head)
     batch = config.training.images_per_step
     images = tf.random.uniform((batch, size, size, 1), 0, 255)
-    points = tf.random.uniform((batch, KEYPOINTS, 2), 0, size)
-    targets = head.targets(points, tf.ones((batch, KEYPOINTS)), size, size)
+    points = tf.random.uniform((batch, 1, KEYPOINTS, 2), 0, size)
+    targets = head.targets(points, tf.ones((batch, 1, KEYPOINTS)), size, size)
     steps = build_steps(
         config.training,
         training.compute,

@@ -28,10 +28,9 @@ def evaluate(folder: Path, files: Sequence[str], refinement: str) -> dict[str, A
 
     if not files:
         with reopened_split(run) as split:
-            return evaluate_side(
-                predict_side(run.predictor, split.validation, blocks_progress("predicting")),
-                split.validation,
-            )
+            side = split.validation
+            found = predict_side(run.predictor, side, blocks_progress("predicting"))
+            return evaluate_side(*found, side)
     with open_with_notes(run.config, files) as dataset:
         names = run.skeleton.keypoint_names
         check_same_keypoints(dataset.keypoint_names, names, dataset.path, f"the run {folder}")
@@ -39,4 +38,5 @@ def evaluate(folder: Path, files: Sequence[str], refinement: str) -> dict[str, A
         for note in selected.notes:
             say(note)
         side = Subset(dataset, selected.frames)
-        return evaluate_side(predict_side(run.predictor, side, blocks_progress("predicting")), side)
+        found = predict_side(run.predictor, side, blocks_progress("predicting"))
+        return evaluate_side(*found, side)

@@ -10,7 +10,7 @@ import numpy as np
 
 from hgtrain import files
 from hgtrain.data.sandbox.open import open_all
-from hgtrain.data.selection import labels_of_frames, select_frames
+from hgtrain.data.selection import select_frames
 from hgtrain.data.split import Subset
 from hgtrain.errors import RunError
 from hgtrain.log import say
@@ -80,7 +80,7 @@ def _sample(training: Subset, validation: Subset) -> "Sample":
     from hgtrain.export.check import Sample
 
     frames = validation.frames[:CHECKED_FRAMES]
-    points, visibility = labels_of_frames(validation.dataset, frames)
+    points, visibility = validation.labels(slice(CHECKED_FRAMES))
     chosen = np.unique(np.linspace(0, len(training.frames) - 1, CALIBRATION_FRAMES).astype(int))
     return Sample(
         validation.dataset.read_images(frames),

@@ -301,8 +301,9 @@ def _evaluate_best(config: Config, folder: Path, split: Split) -> dict[str, Any]
 
     dataset = split.train.dataset
     predictor = load_predictor(config, folder, dataset.image_shape, len(dataset.keypoint_names))
-    predictions = predict_side(predictor, split.validation, blocks_progress("reading images"))
-    evaluation = evaluate_side(predictions, split.validation)
+    side = split.validation
+    found, images_per_s = predict_side(predictor, side, blocks_progress("reading images"))
+    evaluation = evaluate_side(found, images_per_s, side)
     files.write_json(folder / layout.EVALUATION, evaluation)
-    write_report(RunResults(folder, config, split, predictions, evaluation))
+    write_report(RunResults(folder, config, split, found, evaluation))
     return evaluation

@@ -40,7 +40,7 @@ def _results(folder: Path, opened: ExitStack) -> "RunResults":
     from hgtrain.report.page import RunResults
 
     split = opened.enter_context(reopened_split(run))
-    predictions = predict_side(run.predictor, split.validation, blocks_progress("predicting"))
-    return RunResults(
-        folder, run.config, split, predictions, evaluate_side(predictions, split.validation)
-    )
+    side = split.validation
+    found, images_per_s = predict_side(run.predictor, side, blocks_progress("predicting"))
+    evaluation = evaluate_side(found, images_per_s, side)
+    return RunResults(folder, run.config, split, found, evaluation)

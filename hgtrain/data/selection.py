@@ -51,17 +51,29 @@ def _nothing_left(dataset: PoseDataset, several: int, none: int) -> str:
     )
 
 
-def labels_of_frames(dataset: PoseDataset, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels of the labelled animal of each frame.
+def most_animals(dataset: PoseDataset, frames: np.ndarray) -> int:
+    """Return how many animals with a labelled keypoint a frame has at most, at least 1."""
+    labelled = (dataset.visibility[frames] != NOT_LABELLED).any(-1)
+    return max(1, int(labelled.sum(-1).max(initial=0)))
+
+
+def labels_of_frames(
+    dataset: PoseDataset, frames: np.ndarray, instances: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of the animals of each frame, those with a labelled keypoint first.
 
     Args:
         dataset: Where the frames come from.
         frames: As `select_frames` gives them.
+        instances: How many animals I to give of each frame, at least `most_animals` of all frames
+            that are asked for in turn; None for those of these frames.
 
     Returns:
-        Points `(n, K, 2)` float32 and visibility `(n, K)` uint8.
+        Points `(n, I, K, 2)` float32, NaN where missing, and visibility `(n, I, K)` uint8.
     """
-    visibility = dataset.visibility[frames]
-    slots = (visibility != NOT_LABELLED).any(-1).argmax(-1)
-    rows = np.arange(len(slots))
-    return dataset.points[frames][rows, slots], visibility[rows, slots]
+    instances = instances or most_animals(dataset, frames)
+    points, visibility = dataset.points[frames], dataset.visibility[frames]
+    labelled = (visibility != NOT_LABELLED).any(-1)
+    slots = np.argsort(~labelled, axis=1, kind="stable")[:, :instances]
+    rows = np.arange(len(slots))[:, None]
+    return points[rows, slots], visibility[rows, slots]

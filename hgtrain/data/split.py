@@ -1,6 +1,7 @@
 """Which frames train and which validate."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.fingerprint import fingerprint
 from hgtrain.data.open import check_same_images
-from hgtrain.data.selection import select_frames
+from hgtrain.data.selection import labels_of_frames, most_animals, select_frames
 from hgtrain.errors import DatasetError
 from hgtrain.skeleton import check_same_keypoints
 
@@ -20,6 +21,22 @@ class Subset:
 
     dataset: PoseDataset
     frames: np.ndarray
+
+    @cached_property
+    def instances(self) -> int:
+        """Return how many labelled animals a frame has at most, at least 1."""
+        return most_animals(self.dataset, self.frames)
+
+    def labels(self, rows: slice | np.ndarray = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+        """Return the labels of some of the frames, `instances` animals I each.
+
+        Args:
+            rows: Which of `frames`; all by default.
+
+        Returns:
+            Points `(n, I, K, 2)` float32, NaN where missing, and visibility `(n, I, K)` uint8.
+        """
+        return labels_of_frames(self.dataset, self.frames[rows], self.instances)
 
 
 @dataclass(frozen=True, eq=False)

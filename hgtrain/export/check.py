@@ -9,6 +9,7 @@ import tensorflow as tf
 from hgtrain.coords import resized_points
 from hgtrain.export.formats import FARTHEST
 from hgtrain.export.served import ExportedFile, Loaded, Tolerance
+from hgtrain.poses import Poses, joined
 from hgtrain.predict.predictor import Predictor
 
 BATCHES = (1, 7, 20)
@@ -21,7 +22,7 @@ class Sample(NamedTuple):
 
     Attributes:
         images: `(n, H, W, C)` uint8.
-        points: Their labels `(n, K, 2)` px, NaN where there is none.
+        points: Their labels `(n, I, K, 2)` px, NaN where there is none.
         calibration: Images that int8's ranges are taken from, of the same shape.
     """
 
@@ -73,9 +74,9 @@ def check(
         _note_difference(found, file.tolerance)
         if "problem" in found:
             return found
-    exported = _in_batches(predict, sample.images, 8)[0]
+    exported = _in_batches(predict, sample.images, 8).points
     found["error_px"] = _mean_error(exported, sample.points)
-    found["run_error_px"] = _mean_error(predictor(sample.images)[0], sample.points)
+    found["run_error_px"] = _mean_error(predictor(sample.images).points, sample.points)
     if not np.isfinite(exported).all():
         # JSON has none.
         found |= {
@@ -93,18 +94,21 @@ def _compare(
     They are the largest in position and in confidence, that of 95% of the positions, and the number
     of ties, which are left out of the differences.
     """
-    points, confidence = predictor(images)
-    exported_points, exported_confidence = _in_batches(predict, images, batch)
-    if exported_points.shape != points.shape or exported_confidence.shape != confidence.shape:
+    run, exported = predictor(images), _in_batches(predict, images, batch)
+    if any(a.shape != b.shape for a, b in zip(run, exported, strict=True)):
         return {"keypoints_px": np.inf, "keypoints_p95_px": np.inf, "confidence": np.inf, "ties": 0}
-    apart = np.abs(exported_points - points).max(-1)
-    of_confidence = float(np.abs(exported_confidence - confidence).max(initial=0))
+    apart = np.abs(exported.points - run.points).max(-1)
+    of_confidence = float(np.abs(exported.confidence - run.confidence).max(initial=0))
     # NaN, which compares with nothing, is as wrong as it gets.
     apart = np.where(np.isfinite(apart), apart, np.inf)
     tied = np.zeros(apart.shape, bool)
-    for frame in np.unique(np.argwhere(apart > 0.5)[:, 0]):
-        tied[frame] = _are_ties(
-            predictor, images[frame], points[frame], exported_points[frame], of_confidence
+    for frame, animal in np.unique(np.argwhere(apart > 0.5)[:, :2], axis=0):
+        tied[frame, animal] = _are_ties(
+            predictor,
+            images[frame],
+            run.points[frame, animal],
+            exported.points[frame, animal],
+            of_confidence,
         )
     tied &= apart > 0.5
     apart = np.where(tied, 0, apart)
@@ -166,10 +170,10 @@ def _note_difference(found: dict[str, Any], tolerance: Tolerance) -> None:
         found[key] = found[key] if np.isfinite(found[key]) else None
 
 
-def _in_batches(predict: Loaded, images: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    parts = [predict(images[start : start + batch]) for start in range(0, len(images), batch)]
-    points, confidence = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return points, confidence
+def _in_batches(predict: Loaded, images: np.ndarray, batch: int) -> Poses:
+    return joined(
+        [predict(images[start : start + batch]) for start in range(0, len(images), batch)]
+    )
 
 
 def _mean_error(points: np.ndarray, truth: np.ndarray) -> float | None:

@@ -57,7 +57,7 @@ def export(
             "files": [file.name or "." for file in kept],
         }
         shape = [None, *(size or (None, None)), sample.images.shape[3]]
-        keypoints = sample.points.shape[1]
+        keypoints = sample.points.shape[2]
         document |= {
             "input": {"name": "image", "dtype": "uint8", "shape": shape},
             "outputs": {"keypoints": [None, keypoints, 2], "confidence": [None, keypoints]},

@@ -7,6 +7,8 @@ import numpy as np
 
 from hgtrain.errors import RunError
 from hgtrain.export.served import ExportedFile, Loaded, Served, Tolerance
+from hgtrain.poses import Poses
+from hgtrain.predict.saved_model import poses_of
 from hgtrain.tensorflow_setup import quiet_libraries
 
 ONNX_OPSET = 17
@@ -41,8 +43,9 @@ def _load_onnx(path: Path) -> Loaded:
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
-    def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        keypoints, confidence = session.run(["keypoints", "confidence"], {"image": images})
-        return keypoints, confidence
+    names = [output.name for output in session.get_outputs()]
+
+    def predict(images: np.ndarray) -> Poses:
+        return poses_of(dict(zip(names, session.run(names, {"image": images}), strict=True)))
 
     return predict

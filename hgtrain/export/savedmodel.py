@@ -6,6 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from hgtrain.export.served import ExportedFile, Loaded, Served, Tolerance
+from hgtrain.poses import Poses
+from hgtrain.predict.saved_model import poses_of
 
 
 def write_savedmodel(served: Served, folder: Path, calibration: np.ndarray) -> list[ExportedFile]:
@@ -18,9 +20,9 @@ def write_savedmodel(served: Served, folder: Path, calibration: np.ndarray) -> l
 def _load_savedmodel(folder: Path) -> Loaded:
     loaded = tf.saved_model.load(str(folder))
 
-    def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(images: np.ndarray) -> Poses:
         # `loaded` is named so that it lives as long as its signature.
         found = loaded.signatures["serving_default"](image=tf.constant(images))
-        return found["keypoints"].numpy(), found["confidence"].numpy()
+        return poses_of({name: values.numpy() for name, values in found.items()})
 
     return predict

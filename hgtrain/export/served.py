@@ -7,10 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from hgtrain.poses import Poses
 from hgtrain.predict.predictor import Predictor
+from hgtrain.predict.saved_model import SCORES
 
-Loaded = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Images `(B, H, W, C)` uint8 to keypoints `(B, K, 2)` px and confidence `(B, K)`."""
+Loaded = Callable[[np.ndarray], Poses]
+"""Images `(B, H, W, C)` uint8 to the animals in them."""
 
 
 class Tolerance(NamedTuple):
@@ -56,7 +58,8 @@ class Served(tf.Module):
             [None, *(size or (None, None)), channels], tf.uint8, name="image"
         )
         self.predict = tf.function(
-            lambda image: _named(*predictor.points_and_confidence(image)), [self.image]
+            lambda image: _named(predictor.poses(image), predictor.head.several_animals),
+            [self.image],
         )
         self.confmaps = tf.function(
             lambda image: {"confmaps": predictor.confmaps(image)}, [self.image]
@@ -69,8 +72,15 @@ class Served(tf.Module):
         )
 
 
-def _named(keypoints: tf.Tensor, confidence: tf.Tensor) -> dict[str, tf.Tensor]:
-    return {"keypoints": keypoints, "confidence": confidence}
+def _named(poses: Poses, several_animals: bool) -> dict[str, tf.Tensor]:
+    """Return the outputs of the signature; those of one animal have no axis of animals."""
+    if not several_animals:
+        return {"keypoints": poses.points[:, 0], "confidence": poses.confidence[:, 0]}
+    return {
+        "keypoints": poses.points,
+        "confidence": poses.confidence,
+        SCORES: poses.scores,
+    }
 
 
 def _for_any_number(

@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from hgtrain.export.served import ExportedFile, Loaded, Served, Tolerance
+from hgtrain.poses import Poses
+from hgtrain.predict.saved_model import poses_of
 from hgtrain.tensorflow_setup import quiet_libraries
 
 
@@ -101,8 +103,7 @@ def _load_tflite(path: Path) -> Loaded:
         interpreter.allocate_tensors()
         runner = interpreter.get_signature_runner()
 
-    def predict(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = runner(image=images)
-        return found["keypoints"].copy(), found["confidence"].copy()
+    def predict(images: np.ndarray) -> Poses:
+        return poses_of({name: values.copy() for name, values in runner(image=images).items()})
 
     return predict

@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 import tensorflow as tf
 from keras import KerasTensor
 
+from hgtrain.poses import Poses
+
 Outputs = Mapping[str, tf.Tensor]
 """What one stack gives, `(B, H / stride, W / stride, channels)` float32 each, by name."""
 
@@ -39,6 +41,17 @@ class Head(Protocol):
         """How many keypoints `decode` gives."""
 
     @property
+    def max_instances(self) -> int:
+        """How many animals `decode` gives for an image."""
+
+    @property
+    def several_animals(self) -> bool:
+        """Whether an image may hold several animals.
+
+        Without, what users get of `decode` has no axis of animals.
+        """
+
+    @property
     def outputs(self) -> dict[str, int]:
         """Channels of each output, by name."""
 
@@ -57,8 +70,8 @@ class Head(Protocol):
         """Return what each output is to be.
 
         Args:
-            points: `(B, K, 2)` float32, px of the network's input, NaN where missing.
-            weights: `(B, K)`, 1 where labelled, 0 where not.
+            points: `(B, I, K, 2)` float32, px of the network's input, NaN where missing.
+            weights: `(B, I, K)`, 1 where labelled, 0 where not.
             height: Of the network's input, a multiple of the stride.
             width: The same.
         """
@@ -77,15 +90,15 @@ class Head(Protocol):
     def confmaps(self, outputs: Outputs) -> tf.Tensor:
         """Return the confidence maps `(B, h, w, K)` among the outputs of a stack."""
 
-    def decode(self, outputs: Outputs, refinement: str = "unbiased") -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the points and confidence that the outputs say.
+    def decode(self, outputs: Outputs, refinement: str = "unbiased") -> Poses:
+        """Return the animals that the outputs say, `max_instances` of them in each image.
 
         Args:
             outputs: Of the last stack.
             refinement: A key of `peaks.DECODERS`.
 
         Returns:
-            Points `(B, K, 2)` float32 in px of the network's input, and confidence `(B, K)`.
+            Poses as tensors, points in px of the network's input.
         """
 
 

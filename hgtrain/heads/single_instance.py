@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import tensorflow as tf
 from keras import KerasTensor, initializers, layers
@@ -12,6 +13,7 @@ from hgtrain.heads.confidence_maps import confidence_maps
 from hgtrain.heads.losses import confmap_losses
 from hgtrain.heads.offsets import disc_weights, offset_losses, offset_maps, offsets_at
 from hgtrain.heads.peaks import DECODERS, refinement_radius, unrefined_peaks
+from hgtrain.poses import Poses
 
 # Maps are nearly zero nearly everywhere. From Keras's usual width the first steps only undo the
 # noise of the start, and the network stays at the background for hundreds of steps (60 px instead
@@ -41,6 +43,8 @@ class SingleInstance:
     loss_weight: float = 1.0
     offsets: bool = False
     offsets_loss_weight: float = 1.0
+    max_instances: ClassVar[int] = 1
+    several_animals: ClassVar[bool] = False
 
     @property
     def outputs(self) -> dict[str, int]:
@@ -64,6 +68,7 @@ class SingleInstance:
         self, points: tf.Tensor, weights: tf.Tensor, height: int, width: int
     ) -> dict[str, Target]:
         """Return Gaussians with unit peak, weighted `(B, K)`, and offsets, weighted a cell."""
+        points, weights = points[:, 0], weights[:, 0]
         maps = confidence_maps(points, height, width, self.stride, self.sigma_px)
         targets = {CONFMAPS: Target(maps, weights)}
         if self.offsets:
@@ -86,10 +91,11 @@ class SingleInstance:
         """Return the confidence maps `(B, h, w, K)` among the outputs of a stack."""
         return outputs[CONFMAPS]
 
-    def decode(self, outputs: Outputs, refinement: str = "unbiased") -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the global peak of each map: points `(B, K, 2)` in px, height `(B, K)` in 0..1.
+    def decode(self, outputs: Outputs, refinement: str = "unbiased") -> Poses:
+        """Return the global peak of each map, its height as confidence.
 
-        With offsets the point is the highest cell plus its offset.
+        With offsets the point is the highest cell plus its offset. The animal's score is its mean
+        confidence.
         """
         if self.offsets and refinement == "unbiased":
             cells, values = unrefined_peaks(outputs[CONFMAPS])
@@ -97,7 +103,10 @@ class SingleInstance:
         else:
             radius = refinement_radius(self.sigma_px, self.stride)
             cells, values = DECODERS[refinement](outputs[CONFMAPS], radius)
-        return cells_to_pixels(cells, self.stride), tf.clip_by_value(values, 0.0, 1.0)
+        points = cells_to_pixels(cells, self.stride)
+        confidence = tf.clip_by_value(values, 0.0, 1.0)
+        scores = tf.reduce_mean(confidence, axis=-1)
+        return Poses(points[:, None], confidence[:, None], scores[:, None])
 
 
 def _convolution(channels: int, name: str) -> layers.Layer:

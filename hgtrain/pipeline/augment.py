@@ -51,14 +51,14 @@ def augment_geometry(
 
     Args:
         images: `(B, H, W, C)` uint8.
-        points: `(B, K, 2)` in pixels, NaN where missing.
-        weights: `(B, K)`.
+        points: `(B, I, K, 2)` in pixels, NaN where missing.
+        weights: `(B, I, K)`.
         draws: As `draw` gives them.
         config: Which changes, and how large.
         symmetries: Left/right partners, which a mirrored image swaps.
 
     Returns:
-        Images `(B, H, W, C)` float32 0..255, points `(B, K, 2)` and weights `(B, K)`.
+        Images `(B, H, W, C)` float32 0..255, points `(B, I, K, 2)` and weights `(B, I, K)`.
     """
     height, width = images.shape[1], images.shape[2]
     weights = weights * _inside(points, height, width)
@@ -67,11 +67,15 @@ def augment_geometry(
         [_uniform(draws, name, config.translation_px, 0.0) for name in ("x", "y")], axis=1
     )
     centre = tf.constant([(width - 1) / 2, (height - 1) / 2])
-    points = tf.einsum("bij,bkj->bki", matrix, points - centre) + (centre + shift)[:, None, :]
+    # As one axis: animals and keypoints are moved alike.
+    flat = tf.reshape(points - centre, (-1, points.shape[1] * points.shape[2], 2))
+    moved = tf.einsum("bij,bkj->bki", matrix, flat) + (centre + shift)[:, None, :]
+    points = tf.reshape(moved, tf.shape(points))
     if symmetries:
-        partners = _partners(symmetries, points.shape[1])
-        points = tf.where(mirrored[:, None, None], tf.gather(points, partners, axis=1), points)
-        weights = tf.where(mirrored[:, None], tf.gather(weights, partners, axis=1), weights)
+        partners = _partners(symmetries, points.shape[2])
+        mirrored = mirrored[:, None, None]
+        points = tf.where(mirrored[..., None], tf.gather(points, partners, axis=2), points)
+        weights = tf.where(mirrored, tf.gather(weights, partners, axis=2), weights)
     images = _warp(tf.cast(images, tf.float32), matrix, centre, shift, config.fill)
     return images, points, weights * _inside(points, height, width)
 
@@ -80,7 +84,7 @@ def _inside(points: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Return 0 for points outside the image and 1 for all others, missing ones too.
 
     Returns:
-        `(B, K)` float32.
+        `(B, I, K)` float32.
     """
     x, y = points[..., 0], points[..., 1]
     outside = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)

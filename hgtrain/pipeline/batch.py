@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 LabelsOf = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Gives the labels of frames.
 
-Indices into a side's frames `(n,)` -> points `(n, K, 2)` px of the network's input, and weights
-`(n, K)`.
+Indices into a side's frames `(n,)` -> points `(n, I, K, 2)` px of the network's input, and
+weights `(n, I, K)`.
 """
 
 
@@ -25,8 +25,8 @@ class DeviceCache(NamedTuple):
 
     Attributes:
         frames: Images `(N, H, W, C)` uint8.
-        points: `(N, K, 2)`.
-        weights: `(N, K)`.
+        points: `(N, I, K, 2)`.
+        weights: `(N, I, K)`.
     """
 
     frames: tf.Tensor

@@ -81,7 +81,7 @@ class Feed:
         Returns:
             The element, and the seconds waited for it. The element is indices `(n, B)` int32 and,
             unless the device holds the frames, images `(n, B, H, W, C)` uint8, points
-            `(n, B, K, 2)` and weights `(n, B, K)` float32; n is at least 1.
+            `(n, B, I, K, 2)` and weights `(n, B, I, K)` float32; n is at least 1.
         """
         started = time.monotonic()
         if self.held is not None:

@@ -5,7 +5,6 @@ import tensorflow as tf
 
 from hgtrain.config.schema import Config
 from hgtrain.coords import resized_points
-from hgtrain.data.selection import labels_of_frames
 from hgtrain.data.split import Subset
 from hgtrain.pipeline.batch import BatchSpec, batch_maker
 from hgtrain.pipeline.frame_store import FrameStore
@@ -18,14 +17,14 @@ def augmented_batch(config: Config, side: Subset, count: int) -> tuple[np.ndarra
     Points that weigh nothing or are missing are NaN.
 
     Returns:
-        Images `(n, H, W, C)` uint8 and points `(n, K, 2)` px; n is `count`, or the batch size where
+        Images `(n, H, W, C)` uint8 and points `(n, I, K, 2)` px; n is `count`, or the batch size where
         that is smaller.
     """
     training, data = config.training, config.data
     channels = data.channels or side.dataset.image_shape[2]
     store = FrameStore(side.dataset, side.frames, channels, data.input_scale, cached=False)
     indices = epoch_order(training.seed, 0, len(store), training.batch_size)
-    truth, visibility = labels_of_frames(side.dataset, side.frames[indices])
+    truth, visibility = side.labels(indices)
     labelled = visibility > 0
     points = resized_points(np.where(labelled[..., None], truth, np.nan), data.input_scale).astype(
         np.float32

@@ -90,7 +90,7 @@ def dataset_stats(dataset: PoseDataset, annotated_only: bool) -> DatasetStats:
     """
     frames = select_frames(dataset).frames
     points, visibility = labels_of_frames(dataset, frames)
-    located = np.where((visibility > 0)[..., None], points, np.nan)
+    located = np.where((visibility > 0)[..., None], points, np.nan)[:, 0]
     longest = animal_px(dataset) or float(max(dataset.image_shape[:2])) / 4
     return DatasetStats(
         frames=len(frames),

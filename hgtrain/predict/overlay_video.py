@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from hgtrain.data.media.frame_source import FrameSource
 from hgtrain.data.media.video import reason
 from hgtrain.errors import RunError
-from hgtrain.poses import Found
+from hgtrain.poses import Poses
 from hgtrain.skeleton import Skeleton
 
 DEFAULT_RATE = 10.0
@@ -47,7 +47,7 @@ class OverlayVideo:
         except (av.FFmpegError, OSError, ValueError) as error:
             raise RunError(f"{path} cannot be written as a video: {reason(error)}") from error
 
-    def write(self, source: int, images: np.ndarray, found: Found) -> None:
+    def write(self, source: int, images: np.ndarray, found: Poses) -> None:
         """Add images `(n, H, W, C)` uint8 of a source with what was found in them."""
         import av
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from hgtrain.heads import Head, by_stack
 from hgtrain.model.dynamic_size import any_size
 from hgtrain.pipeline.preprocess import Preprocessing
+from hgtrain.poses import Poses, no_poses
 
 
 class Predictor:
@@ -34,9 +35,7 @@ class Predictor:
         self.preprocessing = preprocessing
         self.batch_size = batch_size
         self._refinement = refinement
-        self._compiled = tf.function(
-            self.points_and_confidence, autograph=False, reduce_retracing=True
-        )
+        self._compiled = tf.function(self.poses, autograph=False, reduce_retracing=True)
 
     def outputs(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return the last stack's outputs `(B, h, w, C)` float32 by name.
@@ -51,24 +50,21 @@ class Predictor:
         """Return the last stack's confidence maps `(B, h, w, K)` of images `(B, H, W, C)` uint8."""
         return self.head.confmaps(self.outputs(images))
 
-    def points_and_confidence(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return points `(B, K, 2)` in px of the images, and confidence `(B, K)` in 0..1.
+    def poses(self, images: tf.Tensor) -> Poses:
+        """Return the animals as tensors, points in px of the images.
 
         Args:
             images: `(B, H, W, C)` uint8.
         """
-        points, confidence = self.head.decode(self.outputs(images), self._refinement)
-        return self.preprocessing.original_points(points), confidence
+        found = self.head.decode(self.outputs(images), self._refinement)
+        return found._replace(points=self.preprocessing.original_points(found.points))
 
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the keypoints of images.
+    def __call__(self, images: np.ndarray) -> Poses:
+        """Return the animals of images as arrays, points in px of the images.
 
         Args:
             images: `(N, H, W, C)` uint8; N may be 0, C is 1 or 3 and converted where the network
                 has another.
-
-        Returns:
-            Keypoints `(N, K, 2)` float32 px, and confidence `(N, K)`.
 
         Raises:
             ValueError: For another dtype or shape.
@@ -78,9 +74,7 @@ class Predictor:
             raise ValueError(
                 f"images must be (N, H, W, 1 or 3) uint8, got {images.shape} {images.dtype}"
             )
-        keypoints = self.head.keypoints
-        points = np.empty((len(images), keypoints, 2), np.float32)
-        confidence = np.empty((len(images), keypoints), np.float32)
+        found = no_poses(self.head.max_instances, self.head.keypoints, len(images))
         for start in range(0, len(images), self.batch_size):
             part = slice(start, start + self.batch_size)
             batch = images[part]
@@ -91,6 +85,6 @@ class Predictor:
                 if missing
                 else batch
             )
-            at, values = self._compiled(tf.constant(filled))
-            points[part], confidence[part] = at[: len(batch)], values[: len(batch)]
-        return points, confidence
+            for kept, values in zip(found, self._compiled(tf.constant(filled)), strict=True):
+                kept[part] = values[: len(batch)]
+        return found

@@ -1,5 +1,6 @@
 """An exported SavedModel as a predictor; TensorFlow alone is enough to load one."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,12 @@ import numpy as np
 
 from hgtrain import files
 from hgtrain.errors import RunError
+from hgtrain.poses import Poses
 from hgtrain.skeleton import Skeleton
 
 MODEL_FILE, METADATA = "saved_model.pb", "metadata.json"
 SIGNATURE = "serving_default"
-OUTPUTS = {"keypoints", "confidence"}
+OUTPUTS, SCORES = {"keypoints", "confidence"}, "instance_score"
 
 
 class SavedModelPredictor:
@@ -37,20 +39,23 @@ class SavedModelPredictor:
         self._signature, self.channels = _checked_signature(self._loaded, folder)
         self._constant = tf.constant
 
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return the keypoints of images `(N, H, W, C)` uint8.
-
-        Returns:
-            Keypoints `(N, K, 2)` px and confidence `(N, K)`. For several animals `(N, I, K, 2)`,
-            `(N, I, K)` and their scores `(N, I)`.
-        """
+    def __call__(self, images: np.ndarray) -> Poses:
+        """Return the animals of images `(N, H, W, C)` uint8, points in their px."""
         found = self._signature(image=self._constant(images))
-        names = [
-            "keypoints",
-            "confidence",
-            *(["instance_score"] if "instance_score" in found else []),
-        ]
-        return tuple(found[name].numpy() for name in names)
+        return poses_of({name: values.numpy() for name, values in found.items()})
+
+
+def poses_of(outputs: Mapping[str, np.ndarray]) -> Poses:
+    """Return the animals that the outputs of an exported model are.
+
+    Args:
+        outputs: By name; those for one animal have no axis of animals, and its score is its mean
+            confidence.
+    """
+    points, confidence = outputs["keypoints"], outputs["confidence"]
+    if SCORES in outputs:
+        return Poses(points, confidence, outputs[SCORES])
+    return Poses(points[:, None], confidence[:, None], confidence.mean(-1)[:, None])
 
 
 def is_export(folder: Path) -> bool:

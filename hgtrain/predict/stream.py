@@ -12,7 +12,7 @@ import numpy as np
 from hgtrain.data.media.frame_source import FrameSource
 from hgtrain.errors import DatasetError
 from hgtrain.log import Reporter
-from hgtrain.poses import Found
+from hgtrain.poses import Poses
 from hgtrain.predict.inputs import batches
 from hgtrain.predict.writers import PredictionFile
 
@@ -26,15 +26,11 @@ All that memory holds of a video.
 
 
 class Model(Protocol):
-    """What predicts.
-
-    From images `(n, H, W, C)` uint8 to points `(n, [I,] K, 2)` px, confidence and, for several
-    animals, scores.
-    """
+    """What predicts the animals of images `(n, H, W, C)` uint8, points in their px."""
 
     batch_size: int
 
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
+    def __call__(self, images: np.ndarray) -> Poses:
         """Return the predictions of a batch."""
         ...
 
@@ -42,7 +38,7 @@ class Model(Protocol):
 class Sink(Protocol):
     """Takes the images of a batch with what was found in them; in one thread, in order."""
 
-    def __call__(self, source: int, first: int, images: np.ndarray, found: Found) -> None:
+    def __call__(self, source: int, first: int, images: np.ndarray, found: Poses) -> None:
         """Take a batch."""
         ...
 
@@ -80,20 +76,14 @@ def predict_all(model: Model, sources: Sequence[FrameSource], sink: Sink) -> lis
     return problems
 
 
-def find(model: Model, images: np.ndarray) -> Found:
-    """Return the predictions of up to a batch of images `(n, H, W, C)`, with an axis for animals.
-
-    Where the head is for one animal, its score is its mean confidence.
-    """
+def find(model: Model, images: np.ndarray) -> Poses:
+    """Return the predictions of up to a batch of images `(n, H, W, C)`."""
     # Filled up: another shape would be another compilation.
     missing = model.batch_size - len(images)
     filled = (
         np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing > 0 else images
     )
-    points, confidence, *scores = (array[: len(images)] for array in model(filled))
-    if points.ndim == 3:
-        return Found(points[:, None], confidence[:, None], confidence.mean(-1)[:, None])
-    return Found(points, confidence, scores[0])
+    return Poses(*(values[: len(images)] for values in model(filled)))
 
 
 def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
@@ -130,11 +120,11 @@ def background(sink: Sink) -> Iterator[Callable[..., None]]:
 
 
 def file_sink(
-    file: PredictionFile, draw: Callable[[int, np.ndarray, Found], None] | None = None
+    file: PredictionFile, draw: Callable[[int, np.ndarray, Poses], None] | None = None
 ) -> Sink:
     """Return the sink that writes into a file and, where there is one, into an overlay video."""
 
-    def sink(source: int, first: int, images: np.ndarray, found: Found) -> None:
+    def sink(source: int, first: int, images: np.ndarray, found: Poses) -> None:
         file.write(source, first, found)
         if draw is not None:
             draw(source, images, found)

@@ -26,7 +26,7 @@ import numpy as np
 from hgtrain.data.convert.sleap_io import import_sleap_io, to_foreign_skeleton, to_foreign_video
 from hgtrain.data.media.frame_source import FrameSource
 from hgtrain.errors import RunError
-from hgtrain.poses import Found
+from hgtrain.poses import Poses
 from hgtrain.skeleton import Skeleton
 
 FORMAT, VERSION = "hgtrain-predictions", 1
@@ -54,7 +54,7 @@ class PredictionFile(ABC):
         except OSError as error:
             raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
 
-    def write(self, source: int, first: int, found: Found) -> None:
+    def write(self, source: int, first: int, found: Poses) -> None:
         """Add the predictions of the frames `first`, `first + 1`, ... of a source."""
         self._write(source, first, found)
         self.frames += len(found.points)
@@ -71,7 +71,7 @@ class PredictionFile(ABC):
     def _open(self) -> None: ...
 
     @abstractmethod
-    def _write(self, source: int, first: int, found: Found) -> None: ...
+    def _write(self, source: int, first: int, found: Poses) -> None: ...
 
     @abstractmethod
     def _close(self, complete: bool) -> None: ...
@@ -103,7 +103,7 @@ class Hdf5File(PredictionFile):
         for name in ("edges", "symmetries"):
             file.attrs[name] = np.array(getattr(self._skeleton, name), np.int64).reshape(-1, 2)
 
-    def _write(self, source: int, first: int, found: Found) -> None:
+    def _write(self, source: int, first: int, found: Poses) -> None:
         places = [self._sources[source].place(first + i) for i in range(len(found.points))]
         columns = {
             "points": found.points,
@@ -152,7 +152,7 @@ class CsvFile(PredictionFile):
         ]
         self._table.writerow(["source", "frame", "instance", "score", *columns])
 
-    def _write(self, source: int, first: int, found: Found) -> None:
+    def _write(self, source: int, first: int, found: Poses) -> None:
         for i, (points, confidence, scores) in enumerate(zip(*found, strict=True)):
             place = self._sources[source].place(first + i)
             for instance in np.flatnonzero(np.isfinite(points).any((-1, -2))):
@@ -196,7 +196,7 @@ class SlpFile(PredictionFile):
                 name, (0,), dtype, maxshape=(None,), chunks=(4 * ROWS_AT_ONCE,), compression="gzip"
             )
 
-    def _write(self, source: int, first: int, found: Found) -> None:
+    def _write(self, source: int, first: int, found: Poses) -> None:
         keypoints = found.points.shape[2]
         present = np.isfinite(found.points).all(-1)
         frame_of, instance_of = np.nonzero(present.any(-1))

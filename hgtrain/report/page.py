@@ -11,11 +11,10 @@ from hgtrain import files
 from hgtrain.config.load import dump_config
 from hgtrain.config.schema import Config
 from hgtrain.data.dataset import PoseDataset
-from hgtrain.data.selection import labels_of_frames
 from hgtrain.data.split import Split, Subset
 from hgtrain.evaluate.keypoint_errors import Errors, keypoint_errors
-from hgtrain.evaluate.predictions import Predictions
 from hgtrain.log import format_seconds
+from hgtrain.poses import Poses
 from hgtrain.report import plots
 from hgtrain.report.tiles import Tile, compared_tile, whole_tile
 from hgtrain.rundir import layout
@@ -28,20 +27,19 @@ SPARKLINE_BINS = 16
 
 
 class RunResults(NamedTuple):
-    """What a page shows of a run; `predictions` are of the validation frames."""
+    """What a page shows of a run; `found` is what it finds in the validation frames."""
 
     folder: Path
     config: Config
     split: Split
-    predictions: Predictions
+    found: Poses
     evaluation: dict[str, Any]
 
     @property
     def errors(self) -> Errors:
         """Return the errors of the validation frames."""
-        return keypoint_errors(
-            *labels_of_frames(self.side.dataset, self.side.frames), self.predictions.points
-        )
+        truth, visibility = self.side.labels()
+        return keypoint_errors(truth[:, 0], visibility[:, 0], self.found.points[:, 0])
 
     @property
     def side(self) -> Subset:
@@ -90,7 +88,7 @@ def run_page(results: RunResults) -> dict[str, Any]:
     """Return what the template of a run's page needs."""
     errors, dataset = results.errors, results.side.dataset
     history = results.history
-    truth, _ = labels_of_frames(dataset, results.side.frames)
+    truth = results.side.labels()[0][:, 0]
     order = _worst_first(errors)
     grid = np.unique(
         np.linspace(0, len(truth) - 1, min(GRID_FRAMES, len(truth))).round().astype(int)
@@ -231,9 +229,9 @@ def _frame_tile(results: RunResults, errors: Errors, truth: np.ndarray, row: int
             "worst_px": float(distance[worst]),
             "worst_name": names[worst],
         }
-        caption["confidence"] = float(results.predictions.confidence[row].mean())
+        caption["confidence"] = float(results.found.confidence[row].mean())
     labelled = np.where(errors.labelled[row][:, None], truth[row], np.nan)
-    return compared_tile(image, labelled, results.predictions.points[row], caption)
+    return compared_tile(image, labelled, results.found.points[row, 0], caption)
 
 
 def _short_location(location: str) -> str:
@@ -247,7 +245,7 @@ def augmented_tiles(config: Config, split: Split, count: int) -> list[Tile]:
     from hgtrain.pipeline.preview import augmented_batch
 
     images, points = augmented_batch(config, split.train, count)
-    return [whole_tile(image, at) for image, at in zip(images, points, strict=True)]
+    return [whole_tile(image, at[0]) for image, at in zip(images, points, strict=True)]
 
 
 def flat_rows(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -98,9 +98,13 @@ class Run(NamedTuple):
             images: `(N, H, W, C)` uint8.
 
         Returns:
-            Keypoints `(N, K, 2)` float32 in pixels of `images`, and confidence `(N, K)`.
+            Keypoints `(N, K, 2)` float32 in pixels of `images`, and confidence `(N, K)`; where an
+            image may hold several animals `(N, I, K, 2)` and `(N, I, K)`, NaN where there is none.
         """
-        return self.predictor(images)
+        found = self.predictor(images)
+        if self.predictor.head.several_animals:
+            return found.points, found.confidence
+        return found.points[:, 0], found.confidence[:, 0]
 
 
 def load_run(path: str | Path, refinement: str = "unbiased") -> Run:

@@ -11,7 +11,6 @@ import numpy as np
 
 from hgtrain.config.schema import Config
 from hgtrain.data.media.drawing import overlay
-from hgtrain.data.selection import labels_of_frames
 from hgtrain.data.split import Subset
 from hgtrain.log import Reporter, say
 from hgtrain.pipeline.cache import available_memory, waiting_note
@@ -140,8 +139,8 @@ class TrainingObserver:
         frames_shown = slice(OVERLAYS)
         frames = self._side.frames[frames_shown]
         images = self._side.dataset.read_images(frames)
-        truth, _ = labels_of_frames(self._side.dataset, frames)
-        predicted = self._trainer.validation_points[frames_shown]
+        truth, _ = self._side.labels(frames_shown)
+        predicted = self._trainer.validation_poses.points[frames_shown]
         return np.stack(
             [overlay(*of_frame) for of_frame in zip(images, truth, predicted, strict=True)]
         )

@@ -15,6 +15,7 @@ from hgtrain.pipeline.feed import Feed
 from hgtrain.pipeline.frame_store import FrameStore
 from hgtrain.pipeline.preprocess import preprocessing_of
 from hgtrain.pipeline.reader_processes import reader_count
+from hgtrain.poses import no_poses
 from hgtrain.rundir.layout import CHECKPOINTS
 from hgtrain.train.checkpoint import Checkpoints
 from hgtrain.train.distributed.devices import Compute
@@ -34,6 +35,7 @@ class Trainer:
     Attributes:
         cache: Where frames are kept: device, ram, none.
         frames_bytes: What they take there, both sides.
+        validation_poses: What the last validation found, of no frames before the first.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Trainer:
         self._validation = Validation(
             self.networks.eval_network, head, before, stores[1], labels[1], training.batch_size
         )
-        self.validation_points = np.empty((0, len(dataset.keypoint_names), 2), np.float32)
+        self.validation_poses = no_poses(head.max_instances, head.keypoints)
         self.workers = compute.workers
         self._checkpoints = None
         if self.workers.is_chief:
@@ -112,7 +114,7 @@ class Trainer:
         """Return `val_loss`, `val_error_px` and `val_confidence` of the network that is judged."""
         row: dict[str, Any] = {}
         if self.workers.is_chief:
-            row, self.validation_points = self._validation()
+            row, self.validation_poses = self._validation()
         return self.workers.from_chief(row)
 
     def save_best(self) -> None:

@@ -8,20 +8,20 @@ import numpy as np
 import tensorflow as tf
 
 from hgtrain.coords import resized_points
-from hgtrain.data.selection import labels_of_frames
 from hgtrain.data.split import Subset
 from hgtrain.heads import Head, by_stack
 from hgtrain.log import progress
 from hgtrain.pipeline.frame_store import FrameStore, prefetched
 from hgtrain.pipeline.preprocess import Preprocessing, pad
+from hgtrain.poses import Poses, joined
 
 
 class Labels(NamedTuple):
     """Labels of one side.
 
     Attributes:
-        points: `(N, K, 2)` in px of the network's input, NaN where missing.
-        weights: `(N, K)`, 1 where labelled.
+        points: `(N, I, K, 2)` in px of the network's input, NaN where missing.
+        weights: `(N, I, K)`, 1 where labelled.
         truth: Points in px of the dataset's images.
     """
 
@@ -31,8 +31,8 @@ class Labels(NamedTuple):
 
 
 def subset_labels(side: Subset, input_scale: float, indices: np.ndarray) -> Labels:
-    """Return the labels of some of a side's frames, for a head for one animal."""
-    points, visibility = labels_of_frames(side.dataset, side.frames[indices])
+    """Return the labels of some of a side's frames."""
+    points, visibility = side.labels(indices)
     labelled = visibility > 0
     truth = np.where(labelled[..., None], points, np.nan).astype(np.float32)
     return Labels(
@@ -60,11 +60,10 @@ class Validation:
         self._batch_size = min(batch_size, len(store))
         self._compiled = tf.function(self._batch, autograph=False)
 
-    def __call__(self) -> tuple[dict[str, Any], np.ndarray]:
-        """Return the row of metrics, and the points `(N, K, 2)` in px of the dataset's images."""
+    def __call__(self) -> tuple[dict[str, Any], Poses]:
+        """Return the row of metrics, and the animals, points in px of the dataset's images."""
         losses: list[np.ndarray] = []
-        points: list[np.ndarray] = []
-        confidence: list[np.ndarray] = []
+        found: list[Poses] = []
         errors: list[np.ndarray] = []
         starts = range(0, len(self._store), self._batch_size)
         # The last batch starts over with the first frames: another shape would be another
@@ -78,15 +77,17 @@ class Validation:
             batch = self._compiled(
                 tf.constant(images), tf.constant(labels.points), tf.constant(labels.weights)
             )
-            for parts, part in zip((losses, points, confidence), batch, strict=True):
-                parts.append(part.numpy()[: len(self._store) - start])
-            errors.append(np.linalg.norm(points[-1] - labels.truth[: len(points[-1])], axis=-1))
-        predicted, error = np.concatenate(points), np.concatenate(errors)
+            of_batch, *poses = (part.numpy()[: len(self._store) - start] for part in batch)
+            losses.append(of_batch)
+            found.append(Poses(*poses))
+            truth = labels.truth[: len(of_batch)]
+            errors.append(np.linalg.norm(found[-1].points - truth, axis=-1))
+        predicted, error = joined(found), np.concatenate(errors)
         located = np.isfinite(error)
         row = {
             "val_loss": float(np.concatenate(losses).mean(dtype=np.float64)),
             "val_error_px": float(error[located].mean(dtype=np.float64)) if located.any() else None,
-            "val_confidence": float(np.concatenate(confidence)[located].mean(dtype=np.float64))
+            "val_confidence": float(predicted.confidence[located].mean(dtype=np.float64))
             if located.any()
             else None,
         }
@@ -99,5 +100,5 @@ class Validation:
         stacks = by_stack(self._head, tf.nest.flatten(self._network(padded, training=False)))
         targets = self._head.targets(points, weights, padded.shape[1], padded.shape[2])
         losses = tf.add_n([self._head.losses(outputs, targets) for outputs in stacks])
-        decoded, confidence = self._head.decode(stacks[-1])
-        return losses, self._preprocessing.original_points(decoded), confidence
+        points, confidence, scores = self._head.decode(stacks[-1])
+        return losses, self._preprocessing.original_points(points), confidence, scores

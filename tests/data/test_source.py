@@ -280,8 +280,8 @@ def test_frames_with_exactly_one_labelled_animal_are_selected(animals):
 
 def test_the_labels_are_of_the_labelled_animal(animals):
     points, visibility = labels_of_frames(animals, np.array([3]))
-    assert points.tolist() == [[[4, 5], [6, 7]]]
-    assert visibility.tolist() == [[0, 2]]
+    assert points.tolist() == [[[[4, 5], [6, 7]]]]
+    assert visibility.tolist() == [[[0, 2]]]
 
 
 def test_nothing_selected_says_what_the_frames_hold(tmp_path):

@@ -3,11 +3,8 @@ import pytest
 
 from hgtrain.data.split import Subset
 from hgtrain.errors import DatasetError
-from hgtrain.evaluate.predictions import (
-    Predictions,
-    evaluate_side,
-    predict_side,
-)
+from hgtrain.evaluate.predictions import evaluate_side, predict_side
+from hgtrain.poses import Poses
 from hgtrain.skeleton import check_same_keypoints
 
 
@@ -28,15 +25,16 @@ class Dataset:
 
 def brightness(images):
     at = images.mean((1, 2, 3), dtype=np.float32)
-    return np.stack([at, at + 3], -1)[:, None], np.full((len(images), 1), 0.5, np.float32)
+    points = np.stack([at, at + 3], -1)[:, None, None]
+    return Poses(points, np.full(points.shape[:3], 0.5), np.full(points.shape[:2], 0.5))
 
 
 def test_every_frame_of_a_side_is_predicted_in_its_order():
     frames = np.arange(3, 80)
-    found = predict_side(brightness, Subset(Dataset(100), frames))
-    np.testing.assert_array_equal(found.points[:, 0, 0], frames)
-    assert found.confidence.shape == (77, 1)
-    assert found.images_per_s > 0
+    found, images_per_s = predict_side(brightness, Subset(Dataset(100), frames))
+    np.testing.assert_array_equal(found.points[:, 0, 0, 0], frames)
+    assert (found.confidence.shape, found.scores.shape) == ((77, 1, 1), (77, 1))
+    assert images_per_s > 0
 
 
 def test_progress_passes_over_the_blocks():
@@ -52,7 +50,7 @@ def test_progress_passes_over_the_blocks():
 def test_errors_are_those_of_the_sides_frames():
     groups = np.array(["a"] * 50 + ["b"] * 50)
     side = Subset(Dataset(100, groups), np.array([10, 60, 61]))
-    evaluation = evaluate_side(predict_side(brightness, side), side)
+    evaluation = evaluate_side(*predict_side(brightness, side), side)
     assert evaluation["frames"] == 3
     assert evaluation["error_px"]["mean"] == 3.0
     assert [(group["name"], group["frames"]) for group in evaluation["per_group"]] == [
@@ -63,8 +61,8 @@ def test_errors_are_those_of_the_sides_frames():
 
 def test_the_speed_is_kept():
     side = Subset(Dataset(2), np.arange(2))
-    points, confidence = brightness(side.dataset.read_images([0, 1]))
-    assert evaluate_side(Predictions(points, confidence, 12.5), side)["images_per_s"] == 12.5
+    found = brightness(side.dataset.read_images([0, 1]))
+    assert evaluate_side(found, 12.5, side)["images_per_s"] == 12.5
 
 
 def test_the_same_keypoints_in_the_same_order_are_accepted():

@@ -26,6 +26,7 @@ from hgtrain.export.export import export
 from hgtrain.export.readme import check_lines
 from hgtrain.export.served import ExportedFile, Tolerance
 from hgtrain.pipeline.preprocess import Preprocessing
+from hgtrain.poses import Poses
 from hgtrain.predict.predictor import Predictor
 from hgtrain.predict.saved_model import SavedModelPredictor
 
@@ -63,7 +64,7 @@ def predictor() -> Predictor:
 @pytest.fixture(scope="module")
 def sample() -> Sample:
     images, points = (np.stack(parts) for parts in list(zip(*make_frames(20), strict=True))[:2])
-    return Sample(images, points, images[:5])
+    return Sample(images, points[:, None], images[:5])
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +89,10 @@ def test_a_savedmodel_predicts_the_same_at_any_batch_and_size(
     predictor: Predictor, sample: Sample, savedmodel: Path, batch: int, size: tuple[int, int]
 ) -> None:
     images = fitted(sample.images[:batch], size)
-    points, confidence = SavedModelPredictor(savedmodel)(images)
-    expected_points, expected_confidence = predictor(images)
-    np.testing.assert_allclose(points, expected_points, atol=0.01)
-    np.testing.assert_allclose(confidence, expected_confidence, atol=1e-4)
+    found, expected = SavedModelPredictor(savedmodel)(images), predictor(images)
+    np.testing.assert_allclose(found.points, expected.points, atol=0.01)
+    np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-4)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
 
 
 def test_the_maps_have_a_signature(predictor: Predictor, sample: Sample, savedmodel: Path) -> None:
@@ -176,8 +177,8 @@ def test_tflite_predicts_at_the_size_it_was_given(
     predictor: Predictor, sample: Sample, tflite: Path
 ) -> None:
     images = fitted(sample.images[:3], (40, 24))
-    points, _ = hgtrain.export.tflite._load_tflite(tflite / "model_float32.tflite")(images)
-    np.testing.assert_allclose(points, predictor(images)[0], atol=0.02)
+    found = hgtrain.export.tflite._load_tflite(tflite / "model_float32.tflite")(images)
+    np.testing.assert_allclose(found.points, predictor(images).points, atol=0.02)
 
 
 def test_the_readme_of_tflite_says_that_its_runtime_needs_a_frame(tflite: Path) -> None:
@@ -245,8 +246,10 @@ def test_no_images_give_no_points(
     for file in hgtrain.export.formats.FORMATS[format_name].write(
         served, tmp_path, fitted(sample.images[:2], (32, 40))
     ):
-        points, confidence = file.load(tmp_path / file.name)(np.zeros((0, 32, 40, 1), np.uint8))
-        assert (points.shape, confidence.shape) == ((0, len(NAMES), 2), (0, len(NAMES)))
+        found = file.load(tmp_path / file.name)(np.zeros((0, 32, 40, 1), np.uint8))
+        keypoints = len(NAMES)
+        shapes = [(0, 1, keypoints, 2), (0, 1, keypoints), (0, 1)]
+        assert [values.shape for values in found] == shapes
 
 
 @pytest.fixture(scope="module")
@@ -292,9 +295,9 @@ def test_onnx_without_its_packages_says_what_to_install(
 class Elsewhere(Predictor):
     """Says another place than its graph."""
 
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        points, confidence = super().__call__(images)
-        return points + np.float32(0.3), confidence
+    def __call__(self, images: np.ndarray) -> Poses:
+        found = super().__call__(images)
+        return found._replace(points=found.points + np.float32(0.3))
 
 
 def test_a_model_that_predicts_something_else_is_not_exported(
@@ -322,15 +325,15 @@ def loaded_as(monkeypatch: pytest.MonkeyPatch, predict) -> None:
     ("change", "message"),
     [
         (
-            lambda points, confidence: (points, confidence + 0.01),
+            lambda found: found._replace(confidence=found.confidence + 0.01),
             r"confidence by 0.01 \(at most 0.0001\) on 20 frames",
         ),
         (
-            lambda points, confidence: (points[:, :2], confidence[:, :2]),
+            lambda found: found._replace(points=found.points[:, :, :2]),
             r"positions differ by up to inf px",
         ),
         (
-            lambda points, confidence: (points * np.nan, confidence),
+            lambda found: found._replace(points=found.points * np.nan),
             r"positions differ by up to inf px",
         ),
     ],
@@ -343,7 +346,7 @@ def test_confidence_shapes_and_numbers_count_too(
     change,
     message: str,
 ) -> None:
-    loaded_as(monkeypatch, lambda images: change(*predictor(images)))
+    loaded_as(monkeypatch, lambda images: change(predictor(images)))
     with pytest.raises(RunError, match=message):
         export(predictor, sample, tmp_path / "out", "savedmodel", None, METADATA)
     assert list(tmp_path.iterdir()) == []
@@ -356,13 +359,13 @@ def test_two_equally_high_peaks_may_be_told_apart_by_rounding(
     # Cell i of the maps is at the middle of pixels 2i to 2i + 2.
     image[9, 9] = image[25, 25] = 200
     monkeypatch.setattr("hgtrain.export.check.OTHER_SIZE_PX", (0, 0))
-    sample = Sample(image[None], np.full((1, 3, 2), 8, np.float32), image[None])
+    sample = Sample(image[None], np.full((1, 1, 3, 2), 8, np.float32), image[None])
 
-    def mirrored(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        points, confidence = predictor(images)
-        return np.float32(32) - points, confidence
+    def mirrored(images: np.ndarray) -> Poses:
+        found = predictor(images)
+        return found._replace(points=np.float32(32) - found.points)
 
-    np.testing.assert_allclose(predictor(sample.images)[0], 8, atol=0.01)
+    np.testing.assert_allclose(predictor(sample.images).points, 8, atol=0.01)
     loaded_as(monkeypatch, mirrored)
     (check,) = export(predictor, sample, tmp_path / "out", "savedmodel", None, METADATA)
     # Three keypoints, compared twice.
@@ -374,7 +377,9 @@ def test_a_loss_that_was_asked_for_must_still_be_numbers(
     predictor: Predictor, sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = ExportedFile(
-        "a.int8", lambda path: lambda images: (predictor(images)[0] * np.nan, images), None
+        "a.int8",
+        lambda path: lambda images: Poses(predictor(images).points * np.nan, images, images),
+        None,
     )
     written = hgtrain.export.formats.Format(
         lambda served, folder, calibration: [file], needs_size=False

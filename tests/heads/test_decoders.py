@@ -72,5 +72,5 @@ def test_an_empty_map_has_its_peak_in_the_first_cell_whatever_the_refinement():
 
 
 def test_decode_uses_the_refinement_it_is_told():
-    points, _ = SingleInstance(1, 4, 5.0).decode({"confmaps": tf.constant(peak_map())}, "local")
-    np.testing.assert_allclose(points[0, 0], (13.0, 7.0))
+    found = SingleInstance(1, 4, 5.0).decode({"confmaps": tf.constant(peak_map())}, "local")
+    np.testing.assert_allclose(found.points[0, 0, 0], (13.0, 7.0))

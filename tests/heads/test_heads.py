@@ -27,7 +27,10 @@ BACKBONES = {
 }
 KEYPOINTS, HEIGHT, WIDTH, NAN = 4, 48, 64, float("nan")
 # Anywhere, in a corner, at the opposite one, missing.
-POINTS = [[[20.3, 30.7], [0.0, 0.0], [63.0, 47.0], [NAN, NAN]], [[5.5, 40.1], [33.3, 11.9]] * 2]
+POINTS = [
+    [[[20.3, 30.7], [0.0, 0.0], [63.0, 47.0], [NAN, NAN]]],
+    [[[5.5, 40.1], [33.3, 11.9], [5.5, 40.1], [33.3, 11.9]]],
+]
 
 
 @pytest.fixture(params=BACKBONES.values(), ids=BACKBONES, scope="module")
@@ -47,7 +50,7 @@ def network(model: ModelConfig) -> keras.Model:
 
 
 def targets_of(model: ModelConfig) -> dict:
-    weights = tf.constant([[1.0] * KEYPOINTS, [1.0, 0.0, 1.0, 1.0]])
+    weights = tf.constant([[[1.0] * KEYPOINTS], [[1.0, 0.0, 1.0, 1.0]]])
     return head_of(model, KEYPOINTS).targets(tf.constant(POINTS), weights, HEIGHT, WIDTH)
 
 
@@ -74,11 +77,12 @@ def test_decoding_what_is_to_be_learnt_gives_the_points(model: ModelConfig) -> N
         name: tf.where(tf.math.is_nan(target.values), 0.0, target.values)
         for name, target in targets.items()
     }
-    points, confidence = head_of(model, KEYPOINTS).decode(perfect)
+    points, confidence, scores = head_of(model, KEYPOINTS).decode(perfect)
     located = np.isfinite(POINTS).all(-1)
     limit = 0.01 * model.backbone.output_stride if model.head.offsets else 0.1
     np.testing.assert_allclose(points.numpy()[located], np.array(POINTS)[located], atol=limit)
     assert confidence.numpy()[~located].tolist() == [0.0]
+    assert (scores.numpy() > 0.5).all()
 
 
 def test_what_is_to_be_learnt_costs_nothing(model: ModelConfig) -> None:
@@ -106,9 +110,9 @@ def test_every_variable_has_a_finite_gradient_that_is_not_zero(
 
 
 def test_a_keypoint_that_is_not_labelled_teaches_nothing(model: ModelConfig) -> None:
-    head, weights = head_of(model, KEYPOINTS), tf.constant([[1.0, 0.0, 1.0, 1.0]])
-    one, other = np.full((2, 1, KEYPOINTS, 2), 20.0, np.float32)
-    other[0, 1] = NAN
+    head, weights = head_of(model, KEYPOINTS), tf.constant([[[1.0, 0.0, 1.0, 1.0]]])
+    one, other = np.full((2, 1, 1, KEYPOINTS, 2), 20.0, np.float32)
+    other[0, 0, 1] = NAN
     targets = [head.targets(tf.constant(at), weights, HEIGHT, WIDTH) for at in (one, other)]
     outputs = {
         name: tf.random.stateless_uniform(target.values.shape, (0, 1))
@@ -129,13 +133,13 @@ def test_a_network_that_was_saved_predicts_the_same(model: ModelConfig, tmp_path
         for network in (best, keras.models.load_model(tmp_path / "best.keras"))
     ]
     np.testing.assert_array_equal(found[0][0], found[1][0])
-    assert found[0][0].shape == (3, KEYPOINTS, 2)
+    assert found[0][0].shape == (3, 1, KEYPOINTS, 2)
     assert np.isfinite(found[0][0]).all()
 
 
 def test_in_a_compiled_graph_of_any_size_all_is_the_same(model: ModelConfig) -> None:
     head = head_of(model, KEYPOINTS)
-    weights = tf.ones((2, KEYPOINTS))
+    weights = tf.ones((2, 1, KEYPOINTS))
 
     @tf.function(
         input_signature=[tf.TensorSpec((None, None, None, 1)), *[tf.TensorSpec((), tf.int32)] * 2]
@@ -148,7 +152,7 @@ def test_in_a_compiled_graph_of_any_size_all_is_the_same(model: ModelConfig) -> 
         }
         return head.decode(outputs), head.losses(outputs, targets)
 
-    (points, confidence), losses = compiled(tf.ones((2, 1, 1, 1)), HEIGHT, WIDTH)
+    (points, confidence, _), losses = compiled(tf.ones((2, 1, 1, 1)), HEIGHT, WIDTH)
     perfect = {
         name: tf.where(tf.math.is_nan(target.values), 0.0, target.values)
         for name, target in targets_of(model).items()

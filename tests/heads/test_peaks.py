@@ -121,18 +121,19 @@ def test_an_empty_batch_gives_no_points() -> None:
 def test_decoded_points_are_pixels_of_the_original_image() -> None:
     maps = np.zeros((1, 5, 5, 1), np.float32)
     maps[0, 2, 3, 0] = 0.7
-    decoded, confidence = SingleInstance(1, 4, 5.0).decode({"confmaps": tf.constant(maps)})
-    points = Preprocessing(1, 0.5, 16).original_points(decoded)
+    decoded = SingleInstance(1, 4, 5.0).decode({"confmaps": tf.constant(maps)})
+    points = Preprocessing(1, 0.5, 16).original_points(decoded.points)
     # Cell (3, 2) is pixel (12, 8) of the resized image: (12 + 0.5) / 0.5 - 0.5 = 24.5, (8 + 0.5) /
     # 0.5 - 0.5 = 16.5.
-    np.testing.assert_allclose(points[0, 0], [24.5, 16.5])
-    np.testing.assert_allclose(confidence, [[0.7]])
+    np.testing.assert_allclose(points[0, 0, 0], [24.5, 16.5])
+    np.testing.assert_allclose(decoded.confidence, [[[0.7]]])
+    np.testing.assert_allclose(decoded.scores, [[0.7]])
 
 
 @pytest.mark.parametrize(("value", "confidence"), [(1.4, 1.0), (-0.2, 0.0)])
 def test_confidence_is_between_zero_and_one(value: float, confidence: float) -> None:
-    _, found = SingleInstance(1, 4, 5.0).decode({"confmaps": tf.fill((1, 4, 4, 1), value)})
-    assert float(found[0, 0]) == confidence
+    found = SingleInstance(1, 4, 5.0).decode({"confmaps": tf.fill((1, 4, 4, 1), value)})
+    assert float(found.confidence[0, 0, 0]) == confidence
 
 
 @pytest.mark.parametrize(

@@ -34,11 +34,11 @@ def moved(
     symmetries=(),
     weights=None,
 ):
-    points = tf.constant([points], tf.float32)
-    weights = tf.ones(points.shape[:2]) if weights is None else tf.constant([weights], tf.float32)
+    points = tf.constant([[points]], tf.float32)
+    weights = tf.ones(points.shape[:3]) if weights is None else tf.constant([[weights]], tf.float32)
     images = tf.zeros((1, *size, 1), tf.uint8)
     _, points, weights = augment_geometry(images, points, weights, draws, config, symmetries)
-    return points.numpy()[0], weights.numpy()[0]
+    return points.numpy()[0, 0], weights.numpy()[0, 0]
 
 
 # Where a drawn dot lands
@@ -63,8 +63,8 @@ def assert_dots_land_on_points(
     points = np.array([[x * (width - 1), y * (height - 1)] for x, y in at])
     images = dots(points, height, width, 2.0)[None]
     warped, moved_points, weights = augment_geometry(
-        tf.constant(images), tf.constant(points[None], tf.float32), tf.ones((1, 3)), tf.constant([draws], tf.float32),
-        config, PAIR,
+        tf.constant(images), tf.constant(points[None, None], tf.float32), tf.ones((1, 1, 3)),
+        tf.constant([draws], tf.float32), config, PAIR,
     )  # fmt: skip
     assert warped.shape == images.shape
     size = np.array([width, height])
@@ -74,11 +74,11 @@ def assert_dots_land_on_points(
     margin_px = 12
     checked = False
     for k, channel in enumerate([1, 0, 2] if mirrored else [0, 1, 2]):
-        point = moved_points.numpy()[0, k]
+        point = moved_points.numpy()[0, 0, k]
         if ((point > margin_px) & (point < size - 1 - margin_px)).all():
             found = centroid_near(warped.numpy()[0, :, :, channel], point, 10)
             np.testing.assert_allclose(found, point, atol=0.1)
-            assert weights[0, k] == 1
+            assert weights[0, 0, k] == 1
             checked = True
     assume(checked)
 
@@ -133,20 +133,20 @@ def test_augmented_points_lie_where_drawn_dots_land(operations: dict, fill: str)
 
 def test_nothing_turned_on_changes_nothing() -> None:
     images = np.random.default_rng(0).integers(0, 256, (1, 32, 48, 3), np.uint8)
-    points = [[[3.25, 4.5], [NAN, NAN]]]
+    points = [[[[3.25, 4.5], [NAN, NAN]]]]
     warped, moved_points, weights = augment_geometry(
-        tf.constant(images), tf.constant(points), tf.ones((1, 2)), draws_of(), only(), PAIR
+        tf.constant(images), tf.constant(points), tf.ones((1, 1, 2)), draws_of(), only(), PAIR
     )
     np.testing.assert_allclose(warped, images, atol=1e-3)
     np.testing.assert_allclose(moved_points, points)
-    np.testing.assert_array_equal(weights, [[1, 1]])
+    np.testing.assert_array_equal(weights, [[[1, 1]]])
 
 
 def test_reflect_fills_with_the_mirrored_image() -> None:
     ramp = np.tile(np.arange(16, dtype=np.uint8) * 10, (16, 1))[None, :, :, None]
     config = only(translation_px=(4, 4), fill="reflect")
     warped, _, _ = augment_geometry(
-        tf.constant(ramp), tf.zeros((1, 1, 2)), tf.ones((1, 1)), draws_of(), config, ()
+        tf.constant(ramp), tf.zeros((1, 1, 1, 2)), tf.ones((1, 1, 1)), draws_of(), config, ()
     )
     np.testing.assert_allclose(warped[0, 8, :, 0], [30, 20, 10, 0, *range(0, 120, 10)], atol=1e-3)
 

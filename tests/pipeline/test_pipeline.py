@@ -263,7 +263,7 @@ def test_a_closed_feed_leaves_no_thread() -> None:
 
 def recipe_of(augmentation: AugmentationConfig, batch_size: int = BATCH) -> BatchSpec:
     def targets(points: tf.Tensor, weights: tf.Tensor, height: int, width: int) -> tuple:
-        return confidence_maps(points, height, width, 4, 5.0), weights
+        return confidence_maps(points[:, 0], height, width, 4, 5.0), weights[:, 0]
 
     return BatchSpec(augmentation, ((0, 1),), 16, targets, SEED, batch_size)
 
@@ -277,7 +277,7 @@ NOTHING = AugmentationConfig(
 
 
 def labels() -> tuple[np.ndarray, np.ndarray]:
-    """Three keypoints: anywhere; absent in odd frames; not labelled in every third."""
+    """An animal of three keypoints: anywhere; absent in odd frames; not labelled in every third."""
     points = (
         np.random.default_rng(1)
         .uniform(0, [WIDTH - 1, HEIGHT - 1], (FRAMES, 3, 2))
@@ -287,7 +287,7 @@ def labels() -> tuple[np.ndarray, np.ndarray]:
     points[1::2, 1] = NAN
     weights[::3, 2] = 0
     points[::6, 2] = NAN
-    return points, weights
+    return points[:, None], weights[:, None]
 
 
 def batch_of(
@@ -330,9 +330,9 @@ def test_without_augmentation_a_batch_is_the_padded_frames_and_their_labels() ->
     expected[:, :HEIGHT, :WIDTH] = Images().images[indices]
     np.testing.assert_allclose(images, expected, atol=1e-3)
     points, all_weights = labels()
-    np.testing.assert_array_equal(weights, all_weights[indices])
+    np.testing.assert_array_equal(weights, all_weights[indices, 0])
     np.testing.assert_allclose(
-        maps, confidence_maps(tf.constant(points[indices]), 32, 32, 4, 5.0), atol=1e-4
+        maps, confidence_maps(tf.constant(points[indices, 0]), 32, 32, 4, 5.0), atol=1e-4
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 from videos import write_video
 
 from hgtrain.errors import RunError
-from hgtrain.poses import Found
+from hgtrain.poses import Poses
 from hgtrain.predict.inputs import open_frames
 from hgtrain.predict.overlay_video import OverlayVideo
 from hgtrain.skeleton import Skeleton
@@ -16,7 +16,7 @@ def film(tmp_path):
 
 
 def found(x, y, confidence=1.0):
-    return Found(
+    return Poses(
         np.array([[[[x, y]]]], np.float32), np.full((1, 1, 1), confidence), np.ones((1, 1))
     )
 

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from hgtrain.errors import DatasetError
+from hgtrain.poses import Poses
+from hgtrain.predict.saved_model import poses_of
 from hgtrain.predict.stream import ahead, background, find, predict_all
 
 
@@ -19,9 +21,8 @@ class Brightness:
     def __call__(self, images):
         self.shapes.append(images.shape)
         value = images.mean((1, 2, 3), dtype=np.float32)
-        return np.repeat(value[:, None, None], 2, axis=2), np.full(
-            (len(images), 1), 0.5, np.float32
-        )
+        points = np.repeat(value[:, None, None, None], 2, axis=3)
+        return Poses(points, np.full(points.shape[:3], 0.5), np.full(points.shape[:2], 0.5))
 
 
 class Listed:
@@ -75,9 +76,14 @@ def test_a_source_without_frames_is_a_problem_and_the_next_follows():
 
 
 def test_one_animal_gets_an_axis_and_its_mean_confidence_as_score():
-    found = find(Brightness(), np.full((2, 2, 2, 1), 7, np.uint8))
-    assert found.points.shape == (2, 1, 1, 2)
-    assert found.scores.tolist() == [[0.5], [0.5]]
+    outputs = {
+        "keypoints": np.full((3, 2, 2), 7.0),
+        "confidence": np.tile([0.25, 0.75], (3, 1)),
+    }
+    found = poses_of(outputs)
+    assert found.points.tolist() == [[[[7, 7], [7, 7]]]] * 3
+    assert found.confidence.tolist() == [[[0.25, 0.75]]] * 3
+    assert found.scores.tolist() == [[0.5]] * 3
 
 
 def test_several_animals_keep_their_scores():
@@ -86,7 +92,8 @@ def test_several_animals_keep_their_scores():
 
         def __call__(self, images):
             n = len(images)
-            return np.zeros((n, 3, 4, 2)), np.zeros((n, 3, 4)), np.tile([0.9, 0.8, np.nan], (n, 1))
+            scores = np.tile([0.9, 0.8, np.nan], (n, 1))
+            return Poses(np.zeros((n, 3, 4, 2)), np.zeros((n, 3, 4)), scores)
 
     found = find(Several(), np.zeros((1, 2, 2, 1), np.uint8))
     assert found.points.shape == (1, 3, 4, 2)

@@ -52,17 +52,19 @@ def test_any_number_of_images_is_predicted_each_for_itself(
     predictor: Predictor, count: int
 ) -> None:
     at = places(count, 41, 50)
-    points, confidence = predictor(dots(at, 41, 50))
-    assert points.shape == (count, 2, 2)
-    assert points.dtype == confidence.dtype == np.float32
+    points, confidence, scores = predictor(dots(at, 41, 50))
+    assert points.shape == (count, 1, 2, 2)
+    assert points.dtype == confidence.dtype == scores.dtype == np.float32
+    np.testing.assert_allclose(scores, confidence.mean(-1), atol=1e-6)
+    points, confidence = points[:, 0], confidence[:, 0]
     np.testing.assert_allclose(points[:, 0], at, atol=0.2)
     np.testing.assert_allclose(confidence[:, 0], 0.98, atol=0.05)
     np.testing.assert_allclose(confidence[:, 1], confidence[:, 0] / 10, rtol=1e-4)
 
 
 def test_no_images_give_no_points(predictor: Predictor) -> None:
-    points, confidence = predictor(np.zeros((0, 41, 50, 1), np.uint8))
-    assert (points.shape, confidence.shape) == ((0, 2, 2), (0, 2))
+    found = predictor(np.zeros((0, 41, 50, 1), np.uint8))
+    assert [values.shape for values in found] == [(0, 1, 2, 2), (0, 1, 2), (0, 1)]
 
 
 @pytest.mark.parametrize("size", [(24, 64), (41, 50), (63, 33)])
@@ -70,21 +72,21 @@ def test_images_of_any_size_are_predicted_in_their_own_pixels(
     predictor: Predictor, size: tuple[int, int]
 ) -> None:
     at = places(3, *size)
-    np.testing.assert_allclose(predictor(dots(at, *size))[0][:, 0], at, atol=0.2)
+    np.testing.assert_allclose(predictor(dots(at, *size)).points[:, 0, 0], at, atol=0.2)
 
 
 @pytest.mark.parametrize("input_scale", [0.5, 1.5, 0.75])
 def test_points_are_of_the_image_before_it_is_resized(input_scale: float) -> None:
     at = places(3, 45, 61)
-    points, _ = predictor_of(input_scale=input_scale)(dots(at, 45, 61))
-    np.testing.assert_allclose(points[:, 0], at, atol=0.25)
+    points = predictor_of(input_scale=input_scale)(dots(at, 45, 61)).points
+    np.testing.assert_allclose(points[:, 0, 0], at, atol=0.25)
 
 
 @pytest.mark.parametrize(("network", "images"), [(1, 3), (3, 1), (3, 3)])
 def test_channels_are_converted_to_those_of_the_network(network: int, images: int) -> None:
     at = places(2, 40, 48)
-    points, _ = predictor_of(channels=network)(dots(at, 40, 48, images))
-    np.testing.assert_allclose(points[:, 0], at, atol=0.2)
+    points = predictor_of(channels=network)(dots(at, 40, 48, images)).points
+    np.testing.assert_allclose(points[:, 0, 0], at, atol=0.2)
 
 
 def test_a_batch_that_is_not_full_gives_the_same_as_a_full_one(predictor: Predictor) -> None:
@@ -96,7 +98,9 @@ def test_a_batch_that_is_not_full_gives_the_same_as_a_full_one(predictor: Predic
 
 def test_images_need_not_lie_in_one_piece(predictor: Predictor) -> None:
     images = dots(places(3, 40, 48), 40, 48)
-    np.testing.assert_allclose(predictor(images[::-1])[0], predictor(images)[0][::-1], atol=1e-4)
+    np.testing.assert_allclose(
+        predictor(images[::-1]).points, predictor(images).points[::-1], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,4 +153,4 @@ def test_bilinear_upsampling_gives_what_keras_gives_at_each_size() -> None:
         images = dots(places(2, *size), *size)
         compiled = tf.function(predictor.confmaps, [tf.TensorSpec((None, None, None, 1), tf.uint8)])
         np.testing.assert_allclose(compiled(images), model(images.astype(np.float32)), rtol=1e-5)
-        assert np.isfinite(predictor(images)[0]).all()
+        assert np.isfinite(predictor(images).points).all()

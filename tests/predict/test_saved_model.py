@@ -16,6 +16,7 @@ from hgtrain.export.export import export
 from hgtrain.export.readme import check_lines
 from hgtrain.export.served import ExportedFile, Tolerance
 from hgtrain.pipeline.preprocess import Preprocessing
+from hgtrain.poses import Poses
 from hgtrain.predict.predictor import Predictor
 from hgtrain.predict.saved_model import SavedModelPredictor, is_export
 
@@ -86,7 +87,7 @@ def predictor() -> Predictor:
 @pytest.fixture(scope="module")
 def sample() -> Sample:
     images, points = (np.stack(parts) for parts in list(zip(*make_frames(20), strict=True))[:2])
-    return Sample(images, points, images[:5])
+    return Sample(images, points[:, None], images[:5])
 
 
 def lite_files(monkeypatch: pytest.MonkeyPatch, predict) -> None:
@@ -112,7 +113,10 @@ def test_a_file_that_fails_its_check_goes_and_the_others_stay(
 ) -> None:
     lite_files(
         monkeypatch,
-        {"a.lite": lambda images: (predictor(images)[0] * np.nan, images), "b.lite": predictor},
+        {
+            "a.lite": lambda images: Poses(predictor(images).points * np.nan, images, images),
+            "b.lite": predictor,
+        },
     )
     failed, passed = export(predictor, sample, tmp_path / "out", "tflite", None, METADATA)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -154,10 +158,10 @@ def test_most_positions_must_be_near_by_the_stride_and_none_too_far(
     monkeypatch.setattr("hgtrain.export.check._are_ties", lambda *arguments: np.zeros(3, bool))
     monkeypatch.setattr("hgtrain.export.check.BATCHES", (20,))
 
-    def moved(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        points, confidence = scaled(images)
-        points.reshape(-1, 2)[:of_60, 0] += np.float32(off_px)
-        return points, confidence
+    def moved(images: np.ndarray) -> Poses:
+        found = scaled(images)
+        found.points.reshape(-1, 2)[:of_60, 0] += np.float32(off_px)
+        return found
 
     lite_files(monkeypatch, {"a.lite": moved, "b.lite": scaled})
     check, _ = export(scaled, sample, tmp_path / "out", "tflite", None, METADATA)

@@ -8,7 +8,7 @@ from PIL import Image
 from videos import write_video
 
 from hgtrain.errors import RunError
-from hgtrain.poses import Found
+from hgtrain.poses import Poses
 from hgtrain.predict.inputs import open_frames
 from hgtrain.predict.writers import CsvFile, Hdf5File, SlpFile, file_type
 from hgtrain.skeleton import Skeleton
@@ -23,7 +23,7 @@ def found(frames, animals=1, start=0):
         )
         / 4
     )
-    return Found(points, points[..., 0] / 100, points[..., 0, 0] / 100)
+    return Poses(points, points[..., 0] / 100, points[..., 0, 0] / 100)
 
 
 @pytest.fixture

@@ -300,7 +300,7 @@ def _swap_problems(dataset: PoseDataset) -> Iterator[Problem]:
     except DatasetError:
         return
     points, visibility = labels_of_frames(dataset, frames)
-    points = np.where((visibility != NOT_LABELLED)[..., None], points, np.nan)
+    points = np.where((visibility != NOT_LABELLED)[..., None], points, np.nan)[:, 0]
     for left, right in dataset.symmetries:
         swapped = frames[swapped_pairs(points, left, right)]
         if len(swapped):

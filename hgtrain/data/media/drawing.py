@@ -13,8 +13,8 @@ def overlay(
 
     Args:
         image: `(H, W, C)` uint8, C 1 or 3.
-        truth: `(K, 2)` px; NaN is not drawn.
-        predicted: `(K, 2)` px; NaN is not drawn.
+        truth: `(..., 2)` px; NaN is not drawn.
+        predicted: `(..., 2)` px; NaN is not drawn.
         zoom: Factor by which the picture is larger than the image.
 
     Returns:
