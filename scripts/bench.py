@@ -301,11 +301,11 @@ def row_h(bench: Bench) -> Iterator[Row]:
     from hgtrain.planning.summary import summarize
 
     training = bench.training()
-    image = summarize(InputSpec(training.config, (SIZE, SIZE, 1), KEYPOINTS, None), Device("", 1))[
-        "flops_per_image"
-    ]
+    config = training.config
+    described = InputSpec(config.data, config.model, config.training, (SIZE, SIZE, 1), KEYPOINTS)
+    image = summarize(described, Device("", 1))["flops_per_image"]
     # Forward once; backward twice as much, for the gradients of inputs and of weights.
-    step_flops = 3 * image * training.config.training.images_per_step
+    step_flops = 3 * image * config.training.images_per_step
     left, right = tf.random.normal((MATRIX, MATRIX)), tf.random.normal((MATRIX, MATRIX))
     product = tf.function(tf.matmul)
     repeats = max(1, round(step_flops * bench.scale.steps / (2 * MATRIX**3)))

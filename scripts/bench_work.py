@@ -52,7 +52,6 @@ class Training:
         from hgtrain.data.split import make_split
         from hgtrain.train import plan
         from hgtrain.train.distributed.devices import set_up
-        from hgtrain.train.trainer import Trainer
 
         validation = folder / "validation.h5"
         options = (
@@ -64,16 +63,10 @@ class Training:
         self.config = load_config(CONFIG, options)
         self._data = [open_all([file]), open_all([validation])]
         split = make_split(*self._data, None, None, 0)
-        compute = set_up(self.config.training)
-        frames = len(split.train.frames)
-        size = (frames + len(split.validation.frames)) * SIZE * SIZE
-        cache = fit.resolve_cache(self.config, size)
-        steps = plan.steps_per_epoch(self.config, frames)
-        checkpoints = Path(tempfile.mkdtemp(dir=folder))
-        self.trainer = Trainer(
-            self.config, split, compute, checkpoints, steps, cache, lambda starts: starts
-        )
-        self.compute, self._done, self._steps_per_epoch = compute, 0, steps
+        self.compute, self._done = set_up(self.config.training), 0
+        self._steps_per_epoch = plan.steps_per_epoch(self.config.training, len(split.train.frames))
+        run_dir = Path(tempfile.mkdtemp(dir=folder))
+        self.trainer = fit._trainer(self.config, split, self.compute, run_dir)
 
     def run(self, steps: int) -> None:
         """Train as the loop does, a call for each half second or so."""
@@ -99,9 +92,9 @@ def bare_step(training: Training, size: int = SIZE) -> Callable[[int], None]:
     from hgtrain.heads import make_head
     from hgtrain.train.networks import Networks, build_steps
 
-    config = training.config
-    head = make_head(config.model.head, KEYPOINTS, config.model.backbone.output_stride)
-    networks = Networks(config, training.compute, 1, head)
+    config, backbone = training.config, training.config.model.backbone
+    head = make_head(config.model.head, KEYPOINTS, backbone.output_stride)
+    networks = Networks(backbone, config.training, training.compute, 1, head)
     batch = config.training.images_per_step
     images = tf.random.uniform((batch, size, size, 1), 0, 255)
     points = tf.random.uniform((batch, 1, KEYPOINTS, 2), 0, size)

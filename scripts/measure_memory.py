@@ -65,33 +65,29 @@ def measure(name: str) -> tuple[int, int]:
     # As fit does, before any module imports TensorFlow itself: afterwards it cannot be told to give
     # memory back.
     import_tensorflow(options.get("recompute", False))
-    from hgtrain.config.schema import (
-        BackboneConfig,
-        Config,
-        DataConfig,
-        ModelConfig,
-        TrainingConfig,
-    )
+    from hgtrain.config.schema import BackboneConfig, DataConfig, ModelConfig, TrainingConfig
     from hgtrain.planning.input_spec import InputSpec
     from hgtrain.planning.memory import Device
-    from hgtrain.planning.summary import InputSize, summarize
+    from hgtrain.planning.summary import summarize
     from hgtrain.train.benchmark import StepBenchmark
     from hgtrain.train.distributed.devices import set_up
 
-    config = Config(
-        data=DataConfig(train="none.h5"),
-        model=ModelConfig(backbone=BackboneConfig(**backbone)),
-        training=TrainingConfig(batch_size=batch_size, device="cpu", **options),
+    described = InputSpec(
+        DataConfig(train="none.h5"),
+        ModelConfig(backbone=BackboneConfig(**backbone)),
+        TrainingConfig(batch_size=batch_size, device="cpu", **options),
+        (size, size, 1),
+        KEYPOINTS,
     )
-    compute = set_up(config.training)
+    compute = set_up(described.training)
     before = resident("VmRSS")
-    trial = StepBenchmark(config, InputSize(size, size, 1), KEYPOINTS, compute)
+    trial = StepBenchmark(described, compute)
     # As after a validation, from which on there is a copy of the best weights.
     trial.networks.keep_best()
     for _ in range(3):
         trial.run()
     measured = resident("VmHWM") - before
-    summary = summarize(InputSpec(config, (size, size, 1), KEYPOINTS, None), Device("CPU", 2**33))
+    summary = summarize(described, Device("CPU", 2**33))
     return summary["memory"]["total"], measured
 
 

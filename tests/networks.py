@@ -1,13 +1,24 @@
-"""Networks and predictors as `fit` puts them together, from a `model` section."""
+"""Networks, predictors and what they are built for, as `fit` puts them together from a config."""
 
 import keras
 
-from hgtrain.config.schema import ModelConfig
+from hgtrain.config.schema import Config, ModelConfig
 from hgtrain.heads import Head, make_head
 from hgtrain.heads.single_instance import SingleInstance
 from hgtrain.model.network import build_network
 from hgtrain.pipeline.preprocess import Preprocessing
+from hgtrain.planning.input_spec import InputSpec
 from hgtrain.predict.predictor import Predictor
+
+
+def spec_of(
+    config: Config,
+    image_shape: tuple[int, int, int],
+    keypoints: int,
+    animal_px: float | None = None,
+) -> InputSpec:
+    sections = (config.data, config.model, config.training)
+    return InputSpec(*sections, image_shape, keypoints, animal_px)
 
 
 def head_of(model: ModelConfig, keypoints: int) -> Head:

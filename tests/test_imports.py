@@ -104,6 +104,9 @@ WITHOUT_TENSORFLOW = [
 ]
 """Importing these does not import TensorFlow, by whatever way."""
 
+TAKE_A_CONFIG = ("config", "commands", "rundir", "planning.suggest")
+"""Packages and modules whose functions may take a whole config; others get sections of it."""
+
 
 class Import(NamedTuple):
     """A module as it is called when imported, and whether it is where the importing module is imported."""
@@ -274,6 +277,49 @@ def test_a_head_is_named_in_its_own_rooms_alone():
         if word in path.read_text()
     }
     assert found == {}
+
+
+def takers_of_a_config(tree: ast.Module) -> Iterator[str]:
+    """Yield the parameters and the fields of classes whose type has `Config` in it."""
+    for node in ast.walk(tree):
+        typed: list[ast.arg | ast.AnnAssign] = []
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args
+            typed += [*given.posonlyargs, *given.args, *given.kwonlyargs]
+            typed += filter(None, (given.vararg, given.kwarg))
+        elif isinstance(node, ast.ClassDef):
+            typed += [field for field in node.body if isinstance(field, ast.AnnAssign)]
+        for one in typed:
+            if one.annotation and re.search(r"\bConfig\b", ast.unparse(one.annotation)):
+                yield f"{one.lineno}: {ast.unparse(one)}"
+
+
+@by_module
+def test_a_whole_config_is_taken_in_its_own_rooms_alone(module):
+    may = any(f"{module}.".startswith(f"{room}.") for room in TAKE_A_CONFIG)
+    assert may or list(takers_of_a_config(tree_of(module))) == []
+
+
+@pytest.mark.parametrize(
+    "taker",
+    [
+        "def f(config: Config): ...",
+        "def f(config: 'Config | None'): ...",
+        "def f(*, config: schema.Config): ...",
+        "def f(*configs: Config): ...",
+        "async def f(estimate: Callable[[Config], int]): ...",
+        "def f():\n    def g(configs: Sequence['Config']): ...",
+        "class A:\n    def f(self, config: Config): ...",
+        "class A(NamedTuple):\n    config: Config",
+    ],
+)
+def test_who_takes_a_whole_config_is_found(taker):
+    assert len(list(takers_of_a_config(ast.parse(taker)))) == 1
+
+
+def test_who_takes_a_section_or_makes_a_config_is_no_taker_of_one():
+    source = "def f(training: TrainingConfig) -> Config:\n    config: Config = load()"
+    assert list(takers_of_a_config(ast.parse(source))) == []
 
 
 def test_a_run_s_records_have_one_owner():

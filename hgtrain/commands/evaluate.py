@@ -31,7 +31,7 @@ def evaluate(folder: Path, files: Sequence[str], refinement: str) -> dict[str, A
             side = split.validation
             found = predict_side(run.predictor, side, blocks_progress("predicting"))
             return evaluate_side(*found, side)
-    with open_with_notes(run.config, files) as dataset:
+    with open_with_notes(files, run.config.data.annotated_only) as dataset:
         names = run.skeleton.keypoint_names
         check_same_keypoints(dataset.keypoint_names, names, dataset.path, f"the run {folder}")
         selected = select_frames(dataset)

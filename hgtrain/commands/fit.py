@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hgtrain import files
-from hgtrain.config.schema import Config
+from hgtrain.config.schema import Config, TrainingConfig
 from hgtrain.coords import padded_length, resized_length
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.open_split import open_split
@@ -22,9 +22,9 @@ from hgtrain.data.split import Split, files_of, split_from_json
 from hgtrain.errors import RunError
 from hgtrain.log import blocks_progress, say
 from hgtrain.pipeline.cache import chunk_note, resolve_cache
-from hgtrain.planning.input_spec import check_as_described
+from hgtrain.planning.input_spec import InputSpec, check_as_described
 from hgtrain.planning.memory import device_here
-from hgtrain.planning.out_of_memory import estimate_for, out_of_memory_text
+from hgtrain.planning.out_of_memory import out_of_memory_text
 from hgtrain.rundir import layout
 from hgtrain.rundir.load import load_predictor
 from hgtrain.rundir.provenance import what_must_agree
@@ -38,7 +38,7 @@ from hgtrain.train.failures import FileWatch, frames_of_step, os_errors_as_run_e
 from hgtrain.train.initial_weights import InitialWeights, read_initial_weights
 from hgtrain.train.loop import InterruptedRunError, NotFiniteError, Plan, State, train
 from hgtrain.train.observer import NullObserver, TrainingObserver
-from hgtrain.train.plan import make_plan, steps_per_epoch
+from hgtrain.train.plan import make_plan
 
 if TYPE_CHECKING:
     from hgtrain.train.distributed.devices import Compute
@@ -73,16 +73,21 @@ def fit(
     elif resume:
         say(f"{folder} holds no run to continue: a new one starts")
     # Read before the data, whose caching takes longer; a checkpoint has its own weights.
-    has_checkpoint = any((folder / layout.CHECKPOINTS).glob("*.index"))
-    initial = read_initial_weights(config) if is_chief and not has_checkpoint else None
-    with open_split(config) as split:
-        check_as_described(config, split.train.dataset)
+    initial = None
+    if is_chief and not any((folder / layout.CHECKPOINTS).glob("*.index")):
+        initial = read_initial_weights(config.training, config.where)
+    with open_split(config.data, config.where) as split:
+        dataset = split.train.dataset
+        check_as_described(config.data, dataset, config.where)
+        described = InputSpec(
+            config.data,
+            config.model,
+            config.training,
+            dataset.image_shape,
+            len(dataset.keypoint_names),
+        )
         if is_resumed:
-            split = split_from_json(
-                read_split(folder),
-                split.train.dataset,
-                split.validation.dataset,
-            )
+            split = split_from_json(read_split(folder), dataset, split.validation.dataset)
         is_default = not (run_dir or config.output.run_dir)
         with (
             layout.lock_run_dir(folder, resume, is_default)
@@ -99,20 +104,16 @@ def fit(
                 # With it all have looked at the folder: only after it is something written that
                 # others see.
                 rendezvous(cluster, what_must_agree(config, split))
-            dataset = split.train.dataset
-            compute = resolve_xla(
-                config,
-                set_up(config.training, cluster),
-                folder,
-                dataset.image_shape,
-                len(dataset.keypoint_names),
+            compute = resolve_xla(described, set_up(config.training, cluster), folder)
+            evaluation = _train_and_evaluate(
+                config, described, folder, split, compute, initial, stop
             )
-            evaluation = _train_and_evaluate(config, folder, split, compute, initial, stop)
     return folder, evaluation
 
 
 def _train_and_evaluate(
     config: Config,
+    described: InputSpec,
     folder: Path,
     split: Split,
     compute: "Compute",
@@ -122,7 +123,10 @@ def _train_and_evaluate(
     """Return the evaluation of the best model, None but for the chief; faults end in a sentence."""
     watch, is_chief = FileWatch(files_of(split)), compute.workers.is_chief
     with (
-        os_errors_as_run_error(folder, lambda: _out_of_memory(config, split)),
+        os_errors_as_run_error(
+            folder,
+            lambda: out_of_memory_text(described, device_here(described.training.device)),
+        ),
         compute.workers.loss_named(f"go on with: {resume_command(folder)}"),
         print_resume_command_on_stop(folder, "stopped"),
     ):
@@ -139,12 +143,6 @@ def _train_and_evaluate(
             mark_finished(folder)
         compute.workers.wait()
     return evaluation
-
-
-def _out_of_memory(config: Config, split: Split) -> str:
-    dataset = split.train.dataset
-    estimate = estimate_for(dataset.image_shape, len(dataset.keypoint_names))
-    return out_of_memory_text(config, device_here(config.training.device), estimate)
 
 
 @contextmanager
@@ -209,23 +207,32 @@ def _size_notes(config: Config, dataset: PoseDataset) -> Iterator[str]:
 
 
 def _trainer(config: Config, split: Split, compute: "Compute", folder: Path) -> "Trainer":
+    from hgtrain.heads import make_head
+    from hgtrain.pipeline.frame_store import store_split
+    from hgtrain.pipeline.preprocess import preprocessing_of
+    from hgtrain.train.networks import Networks
     from hgtrain.train.trainer import Trainer
 
-    frames = len(split.train.frames) + len(split.validation.frames)
-    cache = resolve_cache(config, frames * int(np.prod(split.train.dataset.image_shape)))
+    dataset, count = split.train.dataset, len(split.train.frames) + len(split.validation.frames)
+    cache = resolve_cache(config.data.cache, count * int(np.prod(dataset.image_shape)))
     # Both sides may be one dataset.
     for note in filter(
         None, {chunk_note(side.dataset, cache) for side in (split.train, split.validation)}
     ):
         say(note)
+    backbone, training = config.model.backbone, config.training
+    head = make_head(config.model.head, len(dataset.keypoint_names), backbone.output_stride)
+    preprocessing = preprocessing_of(config.data, backbone.max_stride, dataset.image_shape)
+    frames = store_split(split, preprocessing, cache, blocks_progress("reading images"))
+    networks = Networks(backbone, training, compute, preprocessing.channels, head)
     return Trainer(
-        config,
-        split,
+        networks,
+        frames,
+        config.augmentation,
+        training,
         compute,
         folder,
-        steps_per_epoch(config, len(split.train.frames)),
-        cache,
-        blocks_progress("reading images"),
+        config.checkpoint.keep,
     )
 
 
@@ -238,12 +245,13 @@ def _train(
     watch: FileWatch,
 ) -> None:
     """Run the loop from where the run stands to its end."""
-    plan = make_plan(config, len(split.train.frames))
+    plan = make_plan(config.training, config.checkpoint, len(split.train.frames))
     saved = trainer.restore()
     state = saved or State()
+    total = plan.epochs * plan.steps_per_epoch
     if saved:
-        say(f"resuming at step {state.step} of {plan.epochs * plan.steps_per_epoch}")
-    with closing(_record(config, folder, trainer, split, plan, state, watch)) as record:
+        say(f"resuming at step {state.step} of {total}")
+    with closing(_record(config, folder, trainer, state, total, watch)) as record:
         try:
             with stop.postponed():
                 train(plan, state, trainer, record, trainer.workers.deciding(stop))
@@ -253,30 +261,37 @@ def _train(
             with print_resume_command_on_stop(folder, f"stopped at step {state.step}"):
                 stop.leave()
         except NotFiniteError as error:
-            raise RunError(_not_finite(config, split, error, plan)) from error
+            raise RunError(_not_finite(config.training, split, error, plan)) from error
 
 
 def _record(
     config: Config,
     folder: Path,
     trainer: "Trainer",
-    split: Split,
-    plan: Plan,
     state: State,
+    total_steps: int,
     watch: FileWatch,
 ) -> TrainingObserver | NullObserver:
     if not trainer.workers.is_chief:
         return NullObserver(watch.check)
     layout.write_rows(folder / layout.METRICS, state.history)
-    return TrainingObserver(config, folder, trainer, split.validation, plan, state, watch.check)
+    return TrainingObserver(
+        trainer,
+        folder,
+        range(state.step, total_steps),
+        config.training,
+        config.model.head,
+        config.output.tensorboard,
+        watch.check,
+    )
 
 
-def _not_finite(config: Config, split: Split, error: NotFiniteError, plan: Plan) -> str:
-    training = config.training
+def _not_finite(training: TrainingConfig, split: Split, error: NotFiniteError, plan: Plan) -> str:
     where = "in the validation"
     if not error.in_validation:
         where = (
-            f"of the frames {frames_of_step(config, split.train, error.step, plan.steps_per_epoch)}"
+            "of the frames "
+            f"{frames_of_step(training, split.train, error.step, plan.steps_per_epoch)}"
         )
     skip = (
         ""
@@ -297,6 +312,7 @@ def _evaluate_best(config: Config, folder: Path, split: Split) -> dict[str, Any]
     It writes evaluation.json and report.html.
     """
     from hgtrain.evaluate.predictions import evaluate_side, predict_side
+    from hgtrain.pipeline.preview import augmented_batch
     from hgtrain.report.page import RunResults, write_report
 
     dataset = split.train.dataset
@@ -305,5 +321,8 @@ def _evaluate_best(config: Config, folder: Path, split: Split) -> dict[str, Any]
     found, images_per_s = predict_side(predictor, side, blocks_progress("reading images"))
     evaluation = evaluate_side(found, images_per_s, side)
     files.write_json(folder / layout.EVALUATION, evaluation)
-    write_report(RunResults(folder, config, split, found, evaluation))
+    augmented = augmented_batch(
+        split.train, predictor.preprocessing, config.augmentation, config.training
+    )
+    write_report(RunResults(folder, config.model_dump(), split, found, evaluation, augmented))
     return evaluation

@@ -64,7 +64,8 @@ def _fitting(
 
     for size in suggest.SIZES[kind]:
         config = suggest.as_config(choice, size)
-        demand = demand_of(InputSpec(config, looked.image_shape, looked.keypoints, None))
+        sections = (config.data, config.model, config.training)
+        demand = demand_of(InputSpec(*sections, looked.image_shape, looked.keypoints))
         for batch_size in suggest.BATCH_SIZES:
             if training_memory(demand, batch_size)["total"] <= device.memory_bytes / 2:
                 return size, min(batch_size, looked.frames)

@@ -37,10 +37,19 @@ def _results(folder: Path, opened: ExitStack) -> "RunResults":
     """Return a run with its predictions made again; its datasets stay open as long as `opened`."""
     run = load_run(folder)
     from hgtrain.evaluate.predictions import evaluate_side, predict_side
+    from hgtrain.pipeline.preview import augmented_batch
     from hgtrain.report.page import RunResults
 
     split = opened.enter_context(reopened_split(run))
-    side = split.validation
+    side, config = split.validation, run.config
     found, images_per_s = predict_side(run.predictor, side, blocks_progress("predicting"))
-    evaluation = evaluate_side(found, images_per_s, side)
-    return RunResults(folder, run.config, split, found, evaluation)
+    return RunResults(
+        folder,
+        config.model_dump(),
+        split,
+        found,
+        evaluate_side(found, images_per_s, side),
+        augmented_batch(
+            split.train, run.predictor.preprocessing, config.augmentation, config.training
+        ),
+    )

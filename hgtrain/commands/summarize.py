@@ -25,24 +25,20 @@ def summarize(path: Path, overrides: Sequence[str], is_measured: bool) -> dict[s
             keypoints there are.
     """
     described = describe(path, overrides)
-    device = device_here(described.config.training.device)
+    device = device_here(described.training.device)
     from hgtrain.tensorflow_setup import import_tensorflow
     from hgtrain.train.distributed.devices import set_up
 
     import_tensorflow()
-    from hgtrain.planning.summary import input_size, summarize
+    from hgtrain.planning.summary import summarize
 
     summary = summarize(described, device)
     if is_measured:
         from hgtrain.train.benchmark import StepBenchmark
 
         say("measuring the speed of a training step")
-        config = described.config
-        size = input_size(config, described.image_shape)
-        compute = resolve_xla(
-            config, set_up(config.training), path, described.image_shape, described.keypoints
-        )
-        trial = StepBenchmark(config, size, described.keypoints, compute)
-        speed = trial.steps_per_s(MEASURED_SECONDS)
-        summary |= {"steps_per_s": speed, "images_per_s": speed * config.training.images_per_step}
+        training = described.training
+        compute = resolve_xla(described, set_up(training), path)
+        speed = StepBenchmark(described, compute).steps_per_s(MEASURED_SECONDS)
+        summary |= {"steps_per_s": speed, "images_per_s": speed * training.images_per_step}
     return summary

@@ -136,9 +136,19 @@ def dump_config(config: Config) -> str:
     `output.run_dir` is always null, so that a run repeated from its own config gets a directory of
     its own.
     """
-    values = config.model_dump()
-    values["output"]["run_dir"] = None
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    return dump_values(config.model_dump())
+
+
+def dump_values(values: Mapping[str, Any]) -> str:
+    """Return what `dump_config` gives of a config, from its sections with their keys and values."""
+    output = values["output"] | {"run_dir": None}
+    return yaml.dump(
+        {**values, "output": output},
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        width=1000,
+    )
 
 
 def config_json_schema() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The config of a training run: every key, its default, its limits, and what must fit together."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from hgtrain.config import fields
 from hgtrain.config.yaml import KeyPath
+
+Where = Callable[[str], str]
+"""Gives where a dotted key was given, as `Config.where` does."""
 
 
 class Section(BaseModel):

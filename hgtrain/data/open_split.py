@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
-from hgtrain.config.schema import Config
+from hgtrain.config.schema import DataConfig, Where
 from hgtrain.data.builtin_datasets import BUILTIN, draw_missing
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.sandbox.open import open_all
@@ -14,25 +14,30 @@ from hgtrain.log import say
 
 
 @contextmanager
-def open_split(config: Config) -> Iterator[Split]:
-    """Open the datasets of a config and split them; closed when the block ends."""
-    data, others = config.data, config.data.validation_files
+def open_split(data: DataConfig, where: Where) -> Iterator[Split]:
+    """Open the datasets of a `data` section and split them; closed when the block ends.
+
+    Raises:
+        HgtrainError: One of them is missing or cannot be used; the message has the place of the
+            key that names it.
+    """
+    others = data.validation_files
     # All of them first: drawing or opening the one may take longer than seeing that the other is
     # missing.
-    _check_files_exist(config, "data.train", data.train_files)
-    _check_files_exist(config, "data.validation", others or ())
+    _check_files_exist("data.train", data.train_files, where)
+    _check_files_exist("data.validation", others or (), where)
     with (
-        _open_files(config, "data.train", data.train_files) as train,
+        _open_files("data.train", data.train_files, data.annotated_only, where) as train,
         nullcontext()
         if others is None
-        else _open_files(config, "data.validation", others) as validation,
+        else _open_files("data.validation", others, data.annotated_only, where) as validation,
     ):
         yield make_split(
             train, validation, data.validation_fraction, data.group_by, data.split_seed
         )
 
 
-def _check_files_exist(config: Config, key: str, files: Sequence[str]) -> None:
+def _check_files_exist(key: str, files: Sequence[str], where: Where) -> None:
     for file in files:
         if file.startswith(BUILTIN):
             continue
@@ -43,15 +48,17 @@ def _check_files_exist(config: Config, key: str, files: Sequence[str]) -> None:
                 "there is no file" if isinstance(error, FileNotFoundError) else f"{error.strerror}:"
             )
             raise ConfigError(
-                f"{config.where(key)}: {key}: {problem} {file}{_nearest_file(file)}"
+                f"{where(key)}: {key}: {problem} {file}{_nearest_file(file)}"
             ) from error
 
 
-def _open_files(config: Config, key: str, files: Sequence[str]) -> closing[PoseDataset]:
+def _open_files(
+    key: str, files: Sequence[str], annotated_only: bool, where: Where
+) -> closing[PoseDataset]:
     try:
-        return open_training_data(files, config.data.annotated_only)
+        return open_training_data(files, annotated_only)
     except DatasetError as error:
-        raise DatasetError(f"{config.where(key)}: {key}: {error}") from error
+        raise DatasetError(f"{where(key)}: {key}: {error}") from error
 
 
 def open_training_data(files: Sequence[str], annotated_only: bool) -> closing[PoseDataset]:
@@ -77,9 +84,9 @@ def _nearest_file(file: str) -> str:
 
 
 @contextmanager
-def open_with_notes(config: Config, files: Sequence[str]) -> Iterator[PoseDataset]:
-    """Open files as a run opened its own, and say what is worth knowing of them."""
-    with open_training_data(files, config.data.annotated_only) as dataset:
+def open_with_notes(files: Sequence[str], annotated_only: bool) -> Iterator[PoseDataset]:
+    """Open files as one dataset, and say what is worth knowing of them."""
+    with open_training_data(files, annotated_only) as dataset:
         for note in dataset.notes:
             say(note)
         yield dataset

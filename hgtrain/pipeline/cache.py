@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-from hgtrain.config.schema import Config
 from hgtrain.data.dataset import PoseDataset
 
 GIB = 2**30
@@ -19,13 +18,13 @@ LONG_WAIT = 0.05
 SEVERAL_A_CHUNK = 4
 
 
-def resolve_cache(config: Config, size_bytes: int) -> str:
-    """Return where frames of this size in total are kept.
+def resolve_cache(wanted: str, size_bytes: int) -> str:
+    """Return where frames of this size in total are kept: device, ram or none.
 
-    That is the configured place, or else the first one they fit in.
+    That is the place that is wanted, or, for auto, the first one they fit in.
     """
-    if config.data.cache != "auto":
-        return config.data.cache
+    if wanted != "auto":
+        return wanted
     pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return (
         "device"

@@ -3,12 +3,14 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from hgtrain.data.dataset import PoseDataset
-from hgtrain.pipeline.preprocess import resize, to_channels
+from hgtrain.data.split import Split
+from hgtrain.pipeline.preprocess import Preprocessing, resize, to_channels
 from hgtrain.pipeline.reader_processes import ReaderPool, Request
 
 READ_AT_ONCE = 32
@@ -78,6 +80,59 @@ class FrameStore:
             return images
         with tf.device("CPU"):
             return resize(to_channels(tf.constant(images), self._channels), self._scale).numpy()
+
+
+class StoredSplit(NamedTuple):
+    """A split with its frames as the network takes them, for training.
+
+    Attributes:
+        split: Which frames are trained and which validated on.
+        preprocessing: What was made of them.
+        train: The frames to train on.
+        validation: The frames to validate on.
+        cache: Where they are kept: device, ram, none.
+    """
+
+    split: Split
+    preprocessing: Preprocessing
+    train: FrameStore
+    validation: FrameStore
+    cache: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Return what the frames of both sides take."""
+        return sum(
+            len(store) * int(np.prod(store.shape)) for store in (self.train, self.validation)
+        )
+
+
+def store_split(
+    split: Split,
+    preprocessing: Preprocessing,
+    cache: str,
+    progress: Callable[[range], Iterable[int]] = lambda starts: starts,
+) -> StoredSplit:
+    """Return a split whose frames are read, where they are kept, or read when needed.
+
+    Args:
+        split: Which frames.
+        preprocessing: What is made of them.
+        cache: Where they are kept: device, ram, none.
+        progress: Shows how far the reading is.
+    """
+    train, validation = (
+        FrameStore(
+            side.dataset,
+            side.frames,
+            preprocessing.channels,
+            preprocessing.input_scale,
+            cache != "none",
+            progress,
+        )
+        for side in (split.train, split.validation)
+    )
+    return StoredSplit(split, preprocessing, train, validation, cache)
 
 
 def prefetched(store: FrameStore, batches: Sequence[np.ndarray]) -> Iterator[np.ndarray]:

@@ -3,36 +3,41 @@
 import numpy as np
 import tensorflow as tf
 
-from hgtrain.config.schema import Config
+from hgtrain.config.schema import AugmentationConfig, TrainingConfig
 from hgtrain.coords import resized_points
 from hgtrain.data.split import Subset
 from hgtrain.pipeline.batch import BatchSpec, batch_maker
 from hgtrain.pipeline.frame_store import FrameStore
 from hgtrain.pipeline.order import epoch_order
+from hgtrain.pipeline.preprocess import Preprocessing
+
+SHOWN = 8
 
 
-def augmented_batch(config: Config, side: Subset, count: int) -> tuple[np.ndarray, np.ndarray]:
+def augmented_batch(
+    side: Subset,
+    preprocessing: Preprocessing,
+    augmentation: AugmentationConfig,
+    training: TrainingConfig,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the first images of the first training step, and their points.
 
     Points that weigh nothing or are missing are NaN.
 
     Returns:
-        Images `(n, H, W, C)` uint8 and points `(n, I, K, 2)` px; n is `count`, or the batch size where
-        that is smaller.
+        Images `(n, H, W, C)` uint8 and points `(n, I, K, 2)` px; n is 8, or the batch size where that
+        is smaller.
     """
-    training, data = config.training, config.data
-    channels = data.channels or side.dataset.image_shape[2]
-    store = FrameStore(side.dataset, side.frames, channels, data.input_scale, cached=False)
+    scale = preprocessing.input_scale
+    store = FrameStore(side.dataset, side.frames, preprocessing.channels, scale, cached=False)
     indices = epoch_order(training.seed, 0, len(store), training.batch_size)
     truth, visibility = side.labels(indices)
     labelled = visibility > 0
-    points = resized_points(np.where(labelled[..., None], truth, np.nan), data.input_scale).astype(
-        np.float32
-    )
+    points = resized_points(np.where(labelled[..., None], truth, np.nan), scale).astype(np.float32)
     spec = BatchSpec(
-        config.augmentation,
+        augmentation,
         side.dataset.symmetries,
-        config.model.backbone.max_stride,
+        preprocessing.multiple,
         # In the place of targets: the points themselves.
         lambda at, weights, height, width: (at, weights),
         training.seed,
@@ -44,4 +49,4 @@ def augmented_batch(config: Config, side: Subset, count: int) -> tuple[np.ndarra
     )
     images, (at, weights) = make(element, tf.constant(0, tf.int64), tf.constant(0), 1)
     shown = np.where(weights.numpy()[..., None] > 0, at.numpy(), np.nan)
-    return np.clip(images.numpy().round(), 0, 255).astype(np.uint8)[:count], shown[:count]
+    return np.clip(images.numpy().round(), 0, 255).astype(np.uint8)[:SHOWN], shown[:SHOWN]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hgtrain.config.load import load_config
-from hgtrain.config.schema import Config
+from hgtrain.config.schema import DataConfig, ModelConfig, TrainingConfig, Where
 from hgtrain.data.builtin_datasets import BUILTIN
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.open_split import open_training_data
@@ -23,20 +23,24 @@ LARGE_ANIMAL_PERCENTILE = 95
 
 
 class InputSpec(NamedTuple):
-    """What a config is for.
+    """What a network is built for, and by which sections of a config.
 
     Attributes:
-        config: The config.
+        data: How images reach the network.
+        model: The network.
+        training: How it is trained.
         image_shape: `(H, W, C)` of the dataset's images.
         keypoints: How many.
         animal_px: Longer side of the labelled keypoints' bounding box in pixels of the dataset's
             images, the 95th percentile over the frames; None without the dataset.
     """
 
-    config: Config
+    data: DataConfig
+    model: ModelConfig
+    training: TrainingConfig
     image_shape: tuple[int, int, int]
     keypoints: int
-    animal_px: float | None
+    animal_px: float | None = None
 
 
 def describe(path: Path, overrides: Sequence[str] = ()) -> InputSpec:
@@ -56,17 +60,18 @@ def describe(path: Path, overrides: Sequence[str] = ()) -> InputSpec:
         if not (path / layout.CONFIG).is_file():
             raise RunError(f"{path} is no run directory: it has no {layout.CONFIG}")
         config = load_config(path / layout.CONFIG, overrides)
+        data, sections = config.data, (config.data, config.model, config.training)
         split = read_split(path)
         height, width, channels = map(int, split["image_shape"])
-        animal = _animal_in_files(config) if _has_files(config) else None
-        return InputSpec(config, (height, width, channels), len(split["keypoint_names"]), animal)
+        animal = _animal_in_files(data) if _has_files(data) else None
+        return InputSpec(*sections, (height, width, channels), len(split["keypoint_names"]), animal)
     config = load_config(path, overrides)
-    data = config.data
-    if _has_files(config):
+    data, sections = config.data, (config.data, config.model, config.training)
+    if _has_files(data):
         with open_training_data(data.train_files, data.annotated_only) as dataset:
-            check_as_described(config, dataset)
+            check_as_described(data, dataset, config.where)
             return InputSpec(
-                config, dataset.image_shape, len(dataset.keypoint_names), animal_px(dataset)
+                *sections, dataset.image_shape, len(dataset.keypoint_names), animal_px(dataset)
             )
     if data.image_shape is None or data.keypoints is None:
         missing = next(file for file in data.train_files if not _is_there(file))
@@ -75,10 +80,10 @@ def describe(path: Path, overrides: Sequence[str] = ()) -> InputSpec:
             "data.image_shape "
             "([height, width, channels]) and data.keypoints must be set"
         )
-    return InputSpec(config, data.image_shape, data.keypoints, None)
+    return InputSpec(*sections, data.image_shape, data.keypoints)
 
 
-def check_as_described(config: Config, dataset: PoseDataset) -> None:
+def check_as_described(data: DataConfig, dataset: PoseDataset, where: Where) -> None:
     """Raise DatasetError unless the dataset is as the config describes it.
 
     That is what `data.image_shape` and `data.keypoints` say, where they are set.
@@ -88,12 +93,12 @@ def check_as_described(config: Config, dataset: PoseDataset) -> None:
         "data.keypoints": len(dataset.keypoint_names),
     }
     for key, said in (
-        ("data.image_shape", config.data.image_shape),
-        ("data.keypoints", config.data.keypoints),
+        ("data.image_shape", data.image_shape),
+        ("data.keypoints", data.keypoints),
     ):
         if said is not None and said != found[key]:
             raise DatasetError(
-                f"{config.where(key)}: {key} is {said}, but {dataset.path} has {found[key]}: set "
+                f"{where(key)}: {key} is {said}, but {dataset.path} has {found[key]}: set "
                 "it to null"
             )
 
@@ -114,9 +119,9 @@ def animal_px(dataset: PoseDataset) -> float | None:
     return float(np.percentile(sides.max(-1), LARGE_ANIMAL_PERCENTILE))
 
 
-def _animal_in_files(config: Config) -> float | None:
+def _animal_in_files(data: DataConfig) -> float | None:
     try:
-        with open_training_data(config.data.train_files, config.data.annotated_only) as dataset:
+        with open_training_data(data.train_files, data.annotated_only) as dataset:
             return animal_px(dataset)
     except DatasetError:
         # The run says all that is needed; a file that has changed since only takes the animals'
@@ -124,8 +129,8 @@ def _animal_in_files(config: Config) -> float | None:
         return None
 
 
-def _has_files(config: Config) -> bool:
-    return all(map(_is_there, config.data.train_files))
+def _has_files(data: DataConfig) -> bool:
+    return all(map(_is_there, data.train_files))
 
 
 def _is_there(file: str) -> bool:

@@ -1,34 +1,50 @@
 """What to change in a config when the device's memory is not enough."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-from hgtrain.config.schema import Config
+from hgtrain.config.schema import Section
+from hgtrain.planning.input_spec import InputSpec
 from hgtrain.planning.memory import USABLE_PART, Device, training_memory
 
 OOM_TARGET_FRACTION = 0.75
 """What an edit must bring the estimate down to, because what was estimated did not fit."""
 GIB = 2**30
 
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def estimated_memory(described: InputSpec) -> dict[str, int]:
+    """Return the bytes that training takes, as `training_memory` gives them, found on the CPU."""
+    import tensorflow as tf
+
+    from hgtrain.planning.summary import demand_of
+
+    with tf.device("CPU"):
+        demand = demand_of(described)
+    return training_memory(demand, described.training.batch_size)
+
 
 def out_of_memory_text(
-    config: Config, device: Device, estimate: Callable[[Config], dict[str, int]]
+    described: InputSpec,
+    device: Device,
+    estimate: Callable[[InputSpec], dict[str, int]] = estimated_memory,
 ) -> str:
     """Return what to say when training does not fit.
 
     It has the estimate, and up to three edits that would fit.
 
     Args:
-        config: Of the training.
+        described: What was trained.
         device: The one whose memory is too small.
-        estimate: Config -> what `training_memory` gives.
+        estimate: What gives the bytes.
     """
-    total = estimate(config)["total"]
+    total = estimate(described)["total"]
     goal = min(USABLE_PART * device.memory_bytes, OOM_TARGET_FRACTION * total)
     fitting = []
-    for key, values in _edits(config).items():
+    for key, values in _edits(described).items():
         for value in values:
-            needed = estimate(_edited(config, key, value))["total"]
+            needed = estimate(_edited(described, key, value))["total"]
             if needed <= goal:
                 fitting.append(f"--set {key}={str(value).lower()} ({_gib(needed)})")
                 break
@@ -36,56 +52,34 @@ def out_of_memory_text(
     return (
         f"out of memory on {device.name}, which has {_gib(device.memory_bytes)}: training at "
         "training.batch_size "
-        f"{config.training.batch_size} takes an estimated {_gib(total)}. A new run fits with "
+        f"{described.training.batch_size} takes an estimated {_gib(total)}. A new run fits with "
         f"{edits}"
     )
 
 
-def estimate_for(
-    image_shape: tuple[int, int, int], keypoints: int
-) -> Callable[[Config], dict[str, int]]:
-    """Return the function that estimates, on the CPU, the memory of a config's training.
-
-    Args:
-        image_shape: `(H, W, C)` of the dataset's images.
-        keypoints: How many the dataset has.
-    """
-
-    def estimate(config: Config) -> dict[str, int]:
-        import tensorflow as tf
-
-        from hgtrain.planning.input_spec import InputSpec
-        from hgtrain.planning.summary import demand_of
-
-        with tf.device("CPU"):
-            demand = demand_of(InputSpec(config, image_shape, keypoints, None))
-        return training_memory(demand, config.training.batch_size)
-
-    return estimate
-
-
-def _edits(config: Config) -> dict[str, list[Any]]:
+def _edits(described: InputSpec) -> dict[str, list[Any]]:
     """Return what can be lowered, and to what, the mildest first."""
-    training, backbone = config.training, config.model.backbone
+    training, backbone = described.training, described.model.backbone
     return {
         "training.batch_size": [
             training.batch_size // part for part in (2, 4, 8, 16, 32) if training.batch_size >= part
         ],
         "training.recompute": [] if training.recompute else [True],
         "training.precision": ["mixed_bfloat16"] if training.precision == "float32" else [],
-        "data.input_scale": [config.data.input_scale * factor for factor in (0.75, 0.5, 0.25)],
+        "data.input_scale": [described.data.input_scale * factor for factor in (0.75, 0.5, 0.25)],
         "model.backbone.stacks": list(range(backbone.stacks - 1, 0, -1)),
     }
 
 
-def _edited(config: Config, key: str, value: Any) -> Config:
-    *sections, name = key.split(".")
-    inner: Any = config
-    path = [inner := getattr(inner, section) for section in sections]
-    changed = path[-1].model_copy(update={name: value})
-    for section, outer in zip(reversed(sections), reversed([config, *path[:-1]]), strict=True):
-        changed = outer.model_copy(update={section: changed})
-    return changed
+def _edited(described: InputSpec, key: str, value: Any) -> InputSpec:
+    section, *keys = key.split(".")
+    return described._replace(**{section: _changed(getattr(described, section), keys, value)})
+
+
+def _changed(section: AnySection, keys: Sequence[str], value: Any) -> AnySection:
+    key, *below = keys
+    new = _changed(getattr(section, key), below, value) if below else value
+    return section.model_copy(update={key: new})
 
 
 def _gib(size: int) -> str:

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-from hgtrain.config.schema import Config
 from hgtrain.coords import padded_length, resized_length
 from hgtrain.heads import make_head
 from hgtrain.model.network import build_network
@@ -20,14 +19,14 @@ class InputSize(NamedTuple):
     channels: int
 
 
-def input_size(config: Config, image_shape: tuple[int, int, int]) -> InputSize:
-    """Return the size of the network's input for images `(H, W, C)`."""
-    multiple = config.model.backbone.max_stride
+def input_size(described: InputSpec) -> InputSize:
+    """Return the size of the network's input."""
+    data, multiple = described.data, described.model.backbone.max_stride
     height, width = (
-        padded_length(resized_length(side, config.data.input_scale), multiple)
-        for side in image_shape[:2]
+        padded_length(resized_length(side, data.input_scale), multiple)
+        for side in described.image_shape[:2]
     )
-    return InputSize(height, width, config.data.channels or image_shape[2])
+    return InputSize(height, width, data.channels or described.image_shape[2])
 
 
 def summarize(described: InputSpec, device: Device) -> dict[str, Any]:
@@ -38,32 +37,31 @@ def summarize(described: InputSpec, device: Device) -> dict[str, Any]:
     activation, pooling, upsampling and skip additions, which work cell by cell, are not counted.
     Receptive fields are in px of the network's input, animals in px of the same.
     """
-    config, size = described.config, input_size(described.config, described.image_shape)
+    backbone, training = described.model.backbone, described.training
     demand = demand_of(described)
     layers = demand.layers
     heads = [layer for layer in layers if layer.name.endswith("Head")]
-    scale = config.data.input_scale
+    scale = described.data.input_scale
     return {
         "params": sum(layer.params for layer in layers),
         "trainable_params": sum(layer.trainable_params for layer in layers),
         "layers": [layer._asdict() for layer in layers],
         "outputs": [layer.output_shape for layer in heads],
         "image_shape": described.image_shape,
-        "input_shape": size,
+        "input_shape": input_size(described),
         "keypoints": described.keypoints,
-        "stem_stride": config.model.backbone.stem_stride,
-        "max_stride": config.model.backbone.max_stride,
-        "output_stride": config.model.backbone.output_stride,
+        "stem_stride": backbone.stem_stride,
+        "max_stride": backbone.max_stride,
+        "output_stride": backbone.output_stride,
         # Outputs of one stack see the same.
         "receptive_field_px": [
-            layer.receptive_field_px
-            for layer in heads[:: len(heads) // config.model.backbone.stacks]
+            layer.receptive_field_px for layer in heads[:: len(heads) // backbone.stacks]
         ],
         "animal_px": None if described.animal_px is None else described.animal_px * scale,
         "flops_per_image": 2 * sum(layer.macs for layer in layers),
-        "batch_size": config.training.batch_size,
-        "precision": config.training.precision,
-        "memory": training_memory(demand, config.training.batch_size),
+        "batch_size": training.batch_size,
+        "precision": training.precision,
+        "memory": training_memory(demand, training.batch_size),
         "device": {
             "name": device.name,
             "memory": device.memory_bytes,
@@ -77,12 +75,11 @@ def demand_of(described: InputSpec) -> Demand:
 
     Its network's layers are among it.
     """
-    config, size = described.config, input_size(described.config, described.image_shape)
-    backbone = config.model.backbone
-    head = make_head(config.model.head, described.keypoints, backbone.output_stride)
+    size, backbone = input_size(described), described.model.backbone
+    head = make_head(described.model.head, described.keypoints, backbone.output_stride)
     network = build_network(backbone, head.layers, size.channels)
     layers = layer_facts(network, size.height, size.width)
-    training = config.training
+    training = described.training
     blocks = [block_of(layer.name) for layer in layers] if training.recompute else []
     accumulates = training.accumulate_steps > 1
     return Demand(

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from hgtrain import files
-from hgtrain.config.schema import Config
 from hgtrain.errors import RunError
 from hgtrain.log import format_seconds
 from hgtrain.report import plots
@@ -110,9 +109,9 @@ def comparison_keypoints(runs: Sequence[RunResults]) -> list[Row]:
     return [_row(name, [table.get(name) for table in tables], min) for name in names]
 
 
-def config_differences(configs: Sequence[Config]) -> list[tuple[str, list[str]]]:
+def config_differences(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     """Return the keys that are not the same in all configs, with their values."""
-    flat = [dict(flat_rows(config.model_dump())) for config in configs]
+    flat = [dict(flat_rows(config)) for config in configs]
     keys = dict.fromkeys(key for one in flat for key in one)
     rows = [(key, [one.get(key, NOTHING) for one in flat]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hgtrain import files
-from hgtrain.config.load import dump_config
-from hgtrain.config.schema import Config
+from hgtrain.config.load import dump_values
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.split import Split, Subset
 from hgtrain.evaluate.keypoint_errors import Errors, keypoint_errors
@@ -22,18 +21,29 @@ from hgtrain.rundir.records import read_provenance
 
 REPORT = "report.html"
 NOTHING = "-"
-GRID_FRAMES, WORST_FRAMES, AUGMENTED = 12, 20, 8
+GRID_FRAMES, WORST_FRAMES = 12, 20
 SPARKLINE_BINS = 16
 
 
 class RunResults(NamedTuple):
-    """What a page shows of a run; `found` is what it finds in the validation frames."""
+    """What a page shows of a run.
+
+    Attributes:
+        folder: The run directory.
+        config: The sections of its config, with their keys and values.
+        split: The frames of each side.
+        found: What the model finds in the validation frames.
+        evaluation: As evaluation.json has it.
+        augmented: Images of the first training step, and their points, as `augmented_batch` gives
+            them.
+    """
 
     folder: Path
-    config: Config
+    config: dict[str, Any]
     split: Split
     found: Poses
     evaluation: dict[str, Any]
+    augmented: tuple[np.ndarray, np.ndarray]
 
     @property
     def errors(self) -> Errors:
@@ -108,8 +118,8 @@ def run_page(results: RunResults) -> dict[str, Any]:
         "tiles": shown,
         "grid": grid.tolist(),
         "worst": order[:WORST_FRAMES].tolist(),
-        "augmented": augmented_tiles(results.config, results.split, AUGMENTED),
-        "config": dump_config(results.config),
+        "augmented": augmented_tiles(*results.augmented),
+        "config": dump_values(results.config),
         "provenance": flat_rows(read_provenance(results.folder)),
     }
 
@@ -240,11 +250,8 @@ def _short_location(location: str) -> str:
     return Path(file).name + colon + inside
 
 
-def augmented_tiles(config: Config, split: Split, count: int) -> list[Tile]:
+def augmented_tiles(images: np.ndarray, points: np.ndarray) -> list[Tile]:
     """Return images of the first training step as the network saw them, with their keypoints."""
-    from hgtrain.pipeline.preview import augmented_batch
-
-    images, points = augmented_batch(config, split.train, count)
     return [whole_tile(image, at[0]) for image, at in zip(images, points, strict=True)]
 
 

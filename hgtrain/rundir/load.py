@@ -162,7 +162,7 @@ def reopened_split(run: Run) -> Iterator[Split]:
         )
     own = data.validation_files
     with (
-        open_with_notes(run.config, data.train_files) as train,
-        nullcontext() if own is None else open_with_notes(run.config, own) as validation,
+        open_with_notes(data.train_files, data.annotated_only) as train,
+        nullcontext() if own is None else open_with_notes(own, data.annotated_only) as validation,
     ):
         yield split_from_json(document, train, validation)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from hgtrain.config.load import dump_config, load_config
-from hgtrain.config.schema import Config
+from hgtrain.config.schema import Config, DataConfig
 from hgtrain.data.sandbox.open import open_all
 from hgtrain.data.sandbox.probe import probe_hdf5
 from hgtrain.data.split import make_split, split_to_json
@@ -64,7 +64,7 @@ def import_sleap(
         load_sleap_weights(network, model / WEIGHTS_FILE)
         with atomic_path(beside / layout.BEST) as path:
             network.save(path)
-        split, image_shape = _split(config, sleap.skeleton, notes)
+        split, image_shape = _split(config.data, sleap.skeleton, notes)
         image_shape = image_shape or _image_shape(sleap, size, channels, config.data.input_scale)
         write_split(beside, split, sleap.skeleton, image_shape)
         write_provenance(beside, _provenance(model, sleap), config.training.seed)
@@ -159,13 +159,13 @@ def _write_config(folder: Path, sleap: SleapModel, files: dict[str, Any], channe
 
 
 def _split(
-    config: Config, skeleton: Skeleton, notes: list[str]
+    data: DataConfig, skeleton: Skeleton, notes: list[str]
 ) -> tuple[dict[str, Any], tuple[int, int, int] | None]:
     """Return the split as split.json holds it, and the images' shape.
 
     They are empty and None without the labels' images.
     """
-    files = (config.data.train_files, config.data.validation_files)
+    files = (data.train_files, data.validation_files)
     if not all(Path(file).exists() for group in files for file in group or ()):
         return {}, None
     with ExitStack() as stack:
@@ -180,9 +180,7 @@ def _split(
         check_same_keypoints(
             train.keypoint_names, skeleton.keypoint_names, train.path, "the SLEAP model"
         )
-        split = make_split(
-            train, validation, config.data.validation_fraction, None, config.data.split_seed
-        )
+        split = make_split(train, validation, data.validation_fraction, None, data.split_seed)
         notes.extend(split.notes)
         return split_to_json(split), train.image_shape
 

@@ -6,9 +6,9 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from hgtrain.config.schema import Config
 from hgtrain.heads import Target, make_head
-from hgtrain.planning.summary import InputSize
+from hgtrain.planning.input_spec import InputSpec
+from hgtrain.planning.summary import input_size
 from hgtrain.train.distributed.devices import Compute
 from hgtrain.train.networks import Networks, build_steps
 from hgtrain.train.step import Batch
@@ -19,10 +19,12 @@ STEPS_AT_ONCE = 2
 class StepBenchmark:
     """The networks, optimizer and compiled step of `fit`, fed with images drawn on the device."""
 
-    def __init__(self, config: Config, size: InputSize, keypoints: int, compute: Compute) -> None:
-        head = make_head(config.model.head, keypoints, config.model.backbone.output_stride)
-        self.networks = Networks(config, compute, size.channels, head)
-        images_per_step = config.training.images_per_step
+    def __init__(self, described: InputSpec, compute: Compute) -> None:
+        backbone, training = described.model.backbone, described.training
+        size = input_size(described)
+        head = make_head(described.model.head, described.keypoints, backbone.output_stride)
+        self.networks = Networks(backbone, training, compute, size.channels, head)
+        images_per_step = training.images_per_step
 
         def make_batch(element: tf.Tensor, step: tf.Tensor, part: tf.Tensor, parts: int) -> Batch:
             count = images_per_step // parts
@@ -33,8 +35,8 @@ class StepBenchmark:
                 for name, channels in head.outputs.items()
             }
 
-        loss = partial(head.losses, hard_keypoint_mining=config.training.hard_keypoint_mining)
-        self._steps = build_steps(config.training, compute, self.networks, make_batch, loss)
+        loss = partial(head.losses, hard_keypoint_mining=training.hard_keypoint_mining)
+        self._steps = build_steps(training, compute, self.networks, make_batch, loss)
         self._done = 0
 
     def run(self) -> None:

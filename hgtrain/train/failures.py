@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hgtrain.config.schema import Config
+from hgtrain.config.schema import TrainingConfig
 from hgtrain.data.split import Subset
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.log import say
@@ -109,13 +109,13 @@ def _stat(path: str) -> _Stat | None:
     return _Stat(stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
-def frames_of_step(config: Config, side: Subset, step: int, steps_per_epoch: int) -> str:
+def frames_of_step(training: TrainingConfig, side: Subset, step: int, steps_per_epoch: int) -> str:
     """Return where the frames of a step's batch lie, as a message lists them."""
     from hgtrain.pipeline.order import epoch_order
 
     epoch, position = divmod(step, steps_per_epoch)
-    batch = config.training.images_per_step
-    order = epoch_order(config.training.seed, epoch, len(side.frames), batch, position * batch)
+    batch = training.images_per_step
+    order = epoch_order(training.seed, epoch, len(side.frames), batch, position * batch)
     chosen = np.unique(side.frames[order])
     named = ", ".join(side.dataset.location(int(frame)) for frame in chosen[:FRAMES_NAMED])
     return named + (f" and {len(chosen) - FRAMES_NAMED} more" if len(chosen) > FRAMES_NAMED else "")

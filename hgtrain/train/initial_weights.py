@@ -22,7 +22,7 @@ from hgtrain.rundir.records import read_split
 if TYPE_CHECKING:
     import keras
 
-    from hgtrain.config.schema import Config
+    from hgtrain.config.schema import TrainingConfig, Where
 
 KEY = "training.initial_weights"
 WEIGHTS_IN_ARCHIVE = "model.weights.h5"
@@ -64,17 +64,17 @@ class TransferReport(NamedTuple):
         return f"initial weights from {path}: {'; '.join(parts)}"
 
 
-def read_initial_weights(config: "Config") -> InitialWeights | None:
+def read_initial_weights(training: "TrainingConfig", where: "Where") -> InitialWeights | None:
     """Return the weights that `training.initial_weights` names; None where it is null.
 
     Raises:
         RunError: There is no such run or file, or it cannot be used; the message has the place of
             the key.
     """
-    if config.training.initial_weights is None:
+    if training.initial_weights is None:
         return None
-    given = Path(config.training.initial_weights)
-    where = f"{config.where(KEY)}: {KEY}"
+    given = Path(training.initial_weights)
+    place = f"{where(KEY)}: {KEY}"
     path, names = given, None
     if given.is_dir():
         path = given / layout.BEST
@@ -82,14 +82,14 @@ def read_initial_weights(config: "Config") -> InitialWeights | None:
             names = tuple(map(str, read_split(given).get("keypoint_names", ()))) or None
     if not path.is_file():
         raise RunError(
-            f"{where}: there is no file {path}, expected a run directory or a .keras file"
+            f"{place}: there is no file {path}, expected a run directory or a .keras file"
         )
     try:
         # First in another process: the HDF5 library may loop or crash.
         Sandbox(__name__, [str(path)]).answer()
         return InitialWeights(path, read_keras_arrays(path), names)
     except (DatasetError, RunError) as error:
-        raise RunError(f"{where}: {error}") from error
+        raise RunError(f"{place}: {error}") from error
 
 
 def read_keras_arrays(path: Path) -> dict[str, list[np.ndarray]]:

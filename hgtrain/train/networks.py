@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hgtrain.config.schema import Config, TrainingConfig
+from hgtrain.config.schema import BackboneConfig, TrainingConfig
 from hgtrain.errors import RunError
 from hgtrain.files import atomic_path
 from hgtrain.heads import Head, by_stack
@@ -24,8 +24,14 @@ from hgtrain.train.step import Batch, StepComponents, Steps, WeightAverage
 class Networks:
     """The trained network, its moving average where there is one, and the optimizer."""
 
-    def __init__(self, config: Config, compute: Compute, channels: int, head: Head) -> None:
-        training, backbone = config.training, config.model.backbone
+    def __init__(
+        self,
+        backbone: BackboneConfig,
+        training: TrainingConfig,
+        compute: Compute,
+        channels: int,
+        head: Head,
+    ) -> None:
         self.head = head
 
         def build(precision: str, all_stacks: bool = True) -> keras.Model:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hgtrain.config.schema import Config
+from hgtrain.config.schema import HeadConfig, TrainingConfig
 from hgtrain.data.media.drawing import overlay
-from hgtrain.data.split import Subset
 from hgtrain.log import Reporter, say
 from hgtrain.pipeline.cache import available_memory, waiting_note
 from hgtrain.rundir import layout
-from hgtrain.train.loop import Plan, State
+from hgtrain.train.loop import State
 
 if TYPE_CHECKING:
     from hgtrain.train.trainer import Trainer
@@ -53,27 +52,33 @@ class NullObserver:
 class TrainingObserver:
     """Shows and writes down what happens in a run.
 
-    Progress, metrics.jsonl, TensorBoard, and a word when maps stay flat. What it gets as
-    `check_data` is called after every call for steps and raises when the data are not what they
-    were.
+    Progress, metrics.jsonl, TensorBoard, and a word when maps stay flat.
+
+    Args:
+        trainer: What is watched.
+        folder: The run directory.
+        steps: Those that are still to do.
+        training: Its learning rate is named where maps stay flat.
+        head: So is its sigma.
+        tensorboard: Whether TensorBoard logs are written.
+        check_data: Called after every call for steps; raises when the data are not what they were.
     """
 
     def __init__(
         self,
-        config: Config,
-        folder: Path,
         trainer: "Trainer",
-        side: Subset,
-        plan: Plan,
-        state: State,
+        folder: Path,
+        steps: range,
+        training: TrainingConfig,
+        head: HeadConfig,
+        tensorboard: bool,
         check_data: Callable[[], None] = lambda: None,
     ) -> None:
         self._check_data = check_data
-        self._folder, self._trainer, self._side = folder, trainer, side
-        self._config = config
-        total = plan.epochs * plan.steps_per_epoch
-        self._reporter = Reporter(total, "training", "steps", done=state.step, delay_s=0)
-        self._events = EventFile(folder / layout.TENSORBOARD) if config.output.tensorboard else None
+        self._folder, self._trainer = folder, trainer
+        self._training, self._head = training, head
+        self._reporter = Reporter(steps.stop, "training", "steps", done=steps.start, delay_s=0)
+        self._events = EventFile(folder / layout.TENSORBOARD) if tensorboard else None
         self._error = ""
         self._has_warned_of_waiting = False
 
@@ -115,31 +120,29 @@ class TrainingObserver:
         )
 
     def _warn_if_flat(self, step: int, confidence: float) -> None:
-        training = self._config.training
         if confidence < FLAT_CONFIDENCE and step >= FLAT_AFTER_STEPS:
             say(
                 f"the confidence maps are still flat after {step} steps (mean peak "
                 f"{confidence:.3f}, "
                 f"expected above {FLAT_CONFIDENCE}): raise training.learning_rate (now "
-                f"{training.learning_rate}) or "
-                f"model.head.sigma_px (now {self._config.model.head.sigma_px})"
+                f"{self._training.learning_rate}) or "
+                f"model.head.sigma_px (now {self._head.sigma_px})"
             )
 
     def _warn_if_waiting(self, fraction: float | None) -> None:
         if self._has_warned_of_waiting or fraction is None:
             return
-        note = waiting_note(
-            fraction, self._trainer.cache, self._trainer.frames_bytes, available_memory()
-        )
+        frames = self._trainer.frames
+        note = waiting_note(fraction, frames.cache, frames.size_bytes, available_memory())
         if note is not None:
             say(note)
             self._has_warned_of_waiting = True
 
     def _overlays(self) -> np.ndarray:
-        frames_shown = slice(OVERLAYS)
-        frames = self._side.frames[frames_shown]
-        images = self._side.dataset.read_images(frames)
-        truth, _ = self._side.labels(frames_shown)
+        frames_shown, side = slice(OVERLAYS), self._trainer.frames.split.validation
+        frames = side.frames[frames_shown]
+        images = side.dataset.read_images(frames)
+        truth, _ = side.labels(frames_shown)
         predicted = self._trainer.validation_poses.points[frames_shown]
         return np.stack(
             [overlay(*of_frame) for of_frame in zip(images, truth, predicted, strict=True)]

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from hgtrain.config.schema import Config
+from hgtrain.config.schema import CheckpointConfig, TrainingConfig
 from hgtrain.train.loop import Plan
 
 
@@ -52,17 +52,14 @@ def default_warmup_steps(total_steps: int) -> int:
     return min(200, total_steps // 20)
 
 
-def steps_per_epoch(config: Config, frames: int) -> int:
+def steps_per_epoch(training: TrainingConfig, frames: int) -> int:
     """Return the steps of an epoch: as configured, else one pass over the frames, at least 200."""
-    return config.training.steps_per_epoch or max(
-        200, -(-frames // config.training.images_per_step)
-    )
+    return training.steps_per_epoch or max(200, -(-frames // training.images_per_step))
 
 
-def make_plan(config: Config, frames: int) -> Plan:
-    """Return what the loop is to do for a config and a number of training frames."""
-    training = config.training
-    steps = steps_per_epoch(config, frames)
+def make_plan(training: TrainingConfig, checkpoint: CheckpointConfig, frames: int) -> Plan:
+    """Return what the loop is to do for a number of training frames."""
+    steps = steps_per_epoch(training, frames)
     total = training.epochs * steps
     warmup = default_warmup_steps(total) if training.warmup_steps is None else training.warmup_steps
     schedule = Schedule(
@@ -72,7 +69,7 @@ def make_plan(config: Config, frames: int) -> Plan:
         epochs=training.epochs,
         steps_per_epoch=steps,
         batch_size=training.images_per_step,
-        checkpoint_steps=config.checkpoint.every_steps or steps,
+        checkpoint_steps=checkpoint.every_steps or steps,
         learning_rate=schedule.learning_rate,
         early_stopping_epochs=training.early_stopping_epochs,
         plateau_patience_epochs=training.plateau_patience_epochs

@@ -1,19 +1,15 @@
-"""Everything of a `fit` that knows TensorFlow, put together from a config; the loop drives it."""
+"""Everything of a `fit` that knows TensorFlow, put together; the loop drives it."""
 
-from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hgtrain.config.schema import Config
-from hgtrain.data.split import Split
-from hgtrain.heads import make_head
+from hgtrain.config.schema import AugmentationConfig, TrainingConfig
 from hgtrain.pipeline.batch import BatchSpec, batch_maker
 from hgtrain.pipeline.feed import Feed
-from hgtrain.pipeline.frame_store import FrameStore
-from hgtrain.pipeline.preprocess import preprocessing_of
+from hgtrain.pipeline.frame_store import StoredSplit
 from hgtrain.pipeline.reader_processes import reader_count
 from hgtrain.poses import no_poses
 from hgtrain.rundir.layout import CHECKPOINTS
@@ -23,55 +19,55 @@ from hgtrain.train.failures import stacks_shown_when_stalled
 from hgtrain.train.initial_weights import InitialWeights, TransferReport
 from hgtrain.train.loop import State
 from hgtrain.train.networks import Networks, build_steps
+from hgtrain.train.plan import steps_per_epoch
 from hgtrain.train.validation import Validation, subset_labels
 
 
 class Trainer:
-    """Fulfils `train.loop.Inner` for a config, a split and the devices.
+    """Fulfils `train.loop.Inner` for networks, a split and the devices.
 
     Of several processes that train together only the chief validates, reads and writes; the others
     get what it has.
 
     Attributes:
-        cache: Where frames are kept: device, ram, none.
-        frames_bytes: What they take there, both sides.
+        networks: What is trained.
+        frames: What it is trained and validated on.
         validation_poses: What the last validation found, of no frames before the first.
+        workers: The processes that train together.
     """
 
     def __init__(
         self,
-        config: Config,
-        split: Split,
+        networks: Networks,
+        frames: StoredSplit,
+        augmentation: AugmentationConfig,
+        training: TrainingConfig,
         compute: Compute,
         folder: Path,
-        steps_per_epoch: int,
-        cache: str,
-        progress: Callable[[range], Iterable[int]],
+        keep_checkpoints: int,
     ) -> None:
-        training, dataset = config.training, split.train.dataset
-        backbone = config.model.backbone
-        head = make_head(config.model.head, len(dataset.keypoint_names), backbone.output_stride)
-        before = preprocessing_of(config.data, backbone.max_stride, dataset.image_shape)
-        scale = before.input_scale
-        stores = [
-            FrameStore(side.dataset, side.frames, before.channels, scale, cache != "none", progress)
+        self.networks, self.frames = networks, frames
+        self._folder = folder
+        head, before, split = networks.head, frames.preprocessing, frames.split
+        dataset = split.train.dataset
+        self._keypoint_names = dataset.keypoint_names
+        labels = [
+            partial(subset_labels, side, before.input_scale)
             for side in (split.train, split.validation)
         ]
-        frames_bytes = sum(len(store) * int(np.prod(store.shape)) for store in stores)
-        self.cache, self.frames_bytes = cache, frames_bytes
-        self.networks = Networks(config, compute, before.channels, head)
-        self._folder = folder
-        self._keypoint_names = dataset.keypoint_names
-        labels = [partial(subset_labels, side, scale) for side in (split.train, split.validation)]
         self._feed = Feed(
-            stores[0],
+            frames.train,
             lambda indices: labels[0](indices)[:2],
-            (training.seed, training.images_per_step, steps_per_epoch),
-            cache == "device",
-            reader_count() if cache == "none" else 0,
+            (
+                training.seed,
+                training.images_per_step,
+                steps_per_epoch(training, len(split.train.frames)),
+            ),
+            frames.cache == "device",
+            reader_count() if frames.cache == "none" else 0,
         )
         spec = BatchSpec(
-            config.augmentation,
+            augmentation,
             dataset.symmetries,
             before.multiple,
             head.targets,
@@ -80,16 +76,16 @@ class Trainer:
         )
         make_batch = batch_maker(spec, self._feed.held)
         loss = partial(head.losses, hard_keypoint_mining=training.hard_keypoint_mining)
-        self._steps = build_steps(config.training, compute, self.networks, make_batch, loss)
+        self._steps = build_steps(training, compute, networks, make_batch, loss)
         self._validation = Validation(
-            self.networks.eval_network, head, before, stores[1], labels[1], training.batch_size
+            networks.eval_network, head, before, frames.validation, labels[1], training.batch_size
         )
         self.validation_poses = no_poses(head.max_instances, head.keypoints)
         self.workers = compute.workers
         self._checkpoints = None
         if self.workers.is_chief:
             self._checkpoints = Checkpoints(
-                folder / CHECKPOINTS, config.checkpoint.keep, self.networks.saved_variables
+                folder / CHECKPOINTS, keep_checkpoints, networks.saved_variables
             )
 
     def steps(self, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:

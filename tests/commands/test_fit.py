@@ -47,16 +47,32 @@ def configured(config_file, *overrides):
     return load_config(config_file, overrides)
 
 
+def plan_of(config):
+    return plan_module.make_plan(config.training, config.checkpoint, frames=9)
+
+
+def observer(config, folder, trainer):
+    plan = plan_of(config)
+    return TrainingObserver(
+        trainer,
+        folder,
+        range(plan.epochs * plan.steps_per_epoch),
+        config.training,
+        config.model.head,
+        config.output.tensorboard,
+    )
+
+
 @pytest.mark.parametrize(
     ("frames", "steps"), [(1, 200), (1600, 200), (1601, 201), (80_000, 10_000)]
 )
 def test_an_epoch_is_one_pass_and_at_least_200_steps(config_file, frames, steps):
     config = configured(config_file, "training.steps_per_epoch=null", "training.batch_size=8")
-    assert plan_module.steps_per_epoch(config, frames) == steps
+    assert plan_module.steps_per_epoch(config.training, frames) == steps
 
 
 def test_an_epoch_has_the_steps_that_are_configured(config_file):
-    assert plan_module.steps_per_epoch(configured(config_file), 10_000) == 4
+    assert plan_module.steps_per_epoch(configured(config_file).training, 10_000) == 4
 
 
 @pytest.mark.parametrize(
@@ -64,34 +80,31 @@ def test_an_epoch_has_the_steps_that_are_configured(config_file):
 )
 def test_frames_are_kept_in_the_first_place_they_fit_in(config_file, monkeypatch, size, cache):
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2**22, "SC_PAGE_SIZE": 2**12}.__getitem__)
-    assert fit_module.resolve_cache(configured(config_file), size) == cache
+    assert fit_module.resolve_cache(configured(config_file).data.cache, size) == cache
 
 
 @pytest.mark.parametrize("cache", ["device", "ram", "none"])
 def test_frames_are_kept_where_it_is_configured(config_file, cache):
-    assert fit_module.resolve_cache(configured(config_file, f"data.cache={cache}"), 2**50) == cache
+    wanted = configured(config_file, f"data.cache={cache}").data.cache
+    assert fit_module.resolve_cache(wanted, 2**50) == cache
 
 
 def test_the_plan_is_what_the_config_says(config_file):
-    plan = plan_module.make_plan(configured(config_file, "training.early_stopping_epochs=7"), 9)
+    plan = plan_of(configured(config_file, "training.early_stopping_epochs=7"))
     assert (plan.epochs, plan.steps_per_epoch, plan.batch_size) == (2, 4, 4)
     assert (plan.checkpoint_steps, plan.early_stopping_epochs) == (4, 7)
     assert (plan.learning_rate(0, 1.0), plan.learning_rate(1, 1.0)) == pytest.approx((1e-3, 2e-3))
 
 
 def test_checkpoints_come_at_the_configured_interval(config_file):
-    assert (
-        plan_module.make_plan(
-            configured(config_file, "checkpoint.every_steps=3"), 9
-        ).checkpoint_steps
-        == 3
-    )
+    plan = plan_of(configured(config_file, "checkpoint.every_steps=3"))
+    assert plan.checkpoint_steps == 3
 
 
 def test_only_the_schedule_plateau_has_plateaus(config_file):
     keys = ("training.plateau_patience_epochs=3", "training.plateau_factor=0.25")
-    assert plan_module.make_plan(configured(config_file, *keys), 9).plateau_patience_epochs is None
-    plan = plan_module.make_plan(configured(config_file, *keys, "training.schedule=plateau"), 9)
+    assert plan_of(configured(config_file, *keys)).plateau_patience_epochs is None
+    plan = plan_of(configured(config_file, *keys, "training.schedule=plateau"))
     assert (plan.plateau_patience_epochs, plan.plateau_factor) == (3, 0.25)
     assert plan.learning_rate(5, 0.25) == pytest.approx(5e-4)
 
@@ -102,7 +115,7 @@ def test_five_percent_of_the_steps_warm_up(config_file):
         "training.steps_per_epoch=20",
         "training.schedule=constant",
     )
-    plan = plan_module.make_plan(configured(config_file, *keys), 9)
+    plan = plan_of(configured(config_file, *keys))
     # 2 of 40 steps.
     assert [plan.learning_rate(step, 1.0) for step in range(3)] == pytest.approx(
         [2e-3 / 3, 4e-3 / 3, 2e-3]
@@ -111,14 +124,7 @@ def test_five_percent_of_the_steps_warm_up(config_file):
 
 def test_flat_maps_are_warned_of(config_file, tmp_path, capsys):
     config = configured(config_file, "output.tensorboard=false")
-    record = TrainingObserver(
-        config,
-        tmp_path,
-        SimpleNamespace(),
-        SimpleNamespace(),
-        plan_module.make_plan(config, 9),
-        State(),
-    )
+    record = observer(config, tmp_path, SimpleNamespace())
     row = {
         "step": 200,
         "epoch": 1,
@@ -141,10 +147,8 @@ def test_flat_maps_are_warned_of(config_file, tmp_path, capsys):
 
 def test_waiting_for_frames_is_warned_of_once(config_file, tmp_path, capsys):
     config = configured(config_file, "output.tensorboard=false")
-    trainer = SimpleNamespace(cache="none", frames_bytes=2**20)
-    record = TrainingObserver(
-        config, tmp_path, trainer, SimpleNamespace(), plan_module.make_plan(config, 9), State()
-    )
+    trainer = SimpleNamespace(frames=SimpleNamespace(cache="none", size_bytes=2**20))
+    record = observer(config, tmp_path, trainer)
     row = {"step": 4, "epoch": 1, "loss": 1.0, "val_loss": 1.0, "val_error_px": None}
     for fraction, said in ((None, 0), (0.05, 0), (0.2, 1), (0.3, 0)):
         record.epoch_ended(State(), row | {"data_wait_fraction": fraction}, {})

@@ -122,17 +122,19 @@ from hgtrain.train.distributed.devices import set_up
 import_tensorflow(True)
 import hashlib
 import numpy as np, tensorflow as tf
-from hgtrain.config.schema import Config
-from hgtrain.planning.summary import InputSize
+from hgtrain.config.schema import DataConfig, ModelConfig, TrainingConfig
+from hgtrain.planning.input_spec import InputSpec
 from hgtrain.train.benchmark import StepBenchmark
 backbone = dict(stem_stride=1, output_stride=1, max_stride=8, stem_filters=4, filters=4, filter_increase=2, stacks=2)
-config = Config.model_validate(dict(
-    data=dict(train="none.h5"),
-    model=dict(backbone=backbone | dict(interp_method="bilinear")),
-    training=dict(batch_size=3, accumulate_steps=2, recompute=True, deterministic=True, device="cpu", optimizer="sgd",
-                  precision="mixed_bfloat16"),
-))
-trial = StepBenchmark(config, InputSize(24, 24, 1), 3, set_up(config.training))
+described = InputSpec(
+    DataConfig(train="none.h5"),
+    ModelConfig.model_validate(dict(backbone=backbone | dict(interp_method="bilinear"))),
+    TrainingConfig(batch_size=3, accumulate_steps=2, recompute=True, deterministic=True, device="cpu",
+                   optimizer="sgd", precision="mixed_bfloat16"),
+    (24, 24, 1),
+    3,
+)
+trial = StepBenchmark(described, set_up(described.training))
 trial.run()
 print(hashlib.md5(b"".join(v.numpy().tobytes() for v in trial.networks.trained.variables)).hexdigest())
 """

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from networks import spec_of
 from tiny_run import NAMES, fit, make_frames
 
 from hgtrain.cli import commands
@@ -15,7 +16,6 @@ from hgtrain.data.formats.hgtrain_writer import write_dataset
 from hgtrain.data.open import open_dataset
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.planning import suggest
-from hgtrain.planning.input_spec import InputSpec
 from hgtrain.planning.memory import Device, training_memory
 from hgtrain.planning.suggest import (
     LARGE,
@@ -240,9 +240,7 @@ def test_a_folder_that_is_not_there_is_refused(flies: Path, tmp_path: Path) -> N
 
 def bytes_for(looked: DatasetStats, size: suggest.Size, batch_size: int) -> int:
     config = suggest.as_config(choose(looked, "GPU"), size)
-    return training_memory(demand_of(InputSpec(config, looked.image_shape, 19, None)), batch_size)[
-        "total"
-    ]
+    return training_memory(demand_of(spec_of(config, looked.image_shape, 19)), batch_size)["total"]
 
 
 @pytest.mark.parametrize("memory_bytes", [3 * GIB, GIB, GIB // 2, GIB // 3])

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
-from networks import whole_network
+from networks import spec_of, whole_network
 
 from hgtrain.cli import commands
 from hgtrain.config.schema import BackboneConfig, Config, DataConfig, ModelConfig, TrainingConfig
 from hgtrain.data.formats.hgtrain_writer import write_dataset
 from hgtrain.data.open import open_dataset
 from hgtrain.errors import ConfigError, DatasetError, HgtrainError, RunError
-from hgtrain.planning.input_spec import InputSpec, animal_px, describe
+from hgtrain.planning.input_spec import animal_px, describe
 from hgtrain.planning.memory import MIB, Demand, Device, device_here, largest_batch, training_memory
 from hgtrain.planning.receptive_field import LayerFacts
 from hgtrain.planning.summary import input_size, summarize
@@ -50,7 +50,7 @@ def backbone_of(args: dict) -> dict:
 def summary_of(
     backbone: dict, image_shape: tuple[int, int, int], keypoints: int = 2, **sections: dict
 ) -> dict:
-    return summarize(InputSpec(config_of(backbone, **sections), image_shape, keypoints, None), CPU)
+    return summarize(spec_of(config_of(backbone, **sections), image_shape, keypoints), CPU)
 
 
 @pytest.mark.parametrize("index", range(7))
@@ -268,7 +268,7 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_input_is_resized_then_padded() -> None:
     config = config_of({**TINY, "max_stride": 32}, data={"input_scale": 0.5, "channels": 3})
     # 50 and 75 px, up to multiples of 32.
-    assert input_size(config, (100, 150, 1)) == (64, 96, 3)
+    assert input_size(spec_of(config, (100, 150, 1), 2)) == (64, 96, 3)
 
 
 @pytest.fixture
@@ -294,12 +294,12 @@ def write_config(folder: Path, text: str = "") -> Path:
 
 def test_a_config_is_described_by_its_dataset(dataset_file: Path) -> None:
     described = describe(write_config(dataset_file.parent))
-    assert described[1:] == ((32, 32, 1), 2, pytest.approx(19.5))
+    assert described[3:] == ((32, 32, 1), 2, pytest.approx(19.5))
 
 
 def test_a_config_without_its_dataset_is_described_by_its_keys(tmp_path: Path) -> None:
     described = describe(write_config(tmp_path, "  image_shape: [48, 64, 3]\n  keypoints: 7\n"))
-    assert described[1:] == ((48, 64, 3), 7, None)
+    assert described[3:] == ((48, 64, 3), 7, None)
 
 
 def test_a_config_with_neither_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_run_is_described_by_itself_when_its_dataset_is_gone(tmp_path: Path) -
     (tmp_path / "config.yaml").write_text("data: {train: gone.h5}\n")
     split = {"image_shape": [24, 32, 1], "keypoint_names": ["a", "b", "c"]}
     (tmp_path / "split.json").write_text(json.dumps(split))
-    assert describe(tmp_path)[1:] == ((24, 32, 1), 3, None)
+    assert describe(tmp_path)[3:] == ((24, 32, 1), 3, None)
 
 
 # The table
@@ -349,7 +349,7 @@ def test_a_run_is_described_by_itself_when_its_dataset_is_gone(tmp_path: Path) -
 
 def test_the_table_groups_layers_and_says_when_the_field_is_too_small() -> None:
     config = config_of({**TINY, "max_stride": 8, "stacks": 2})
-    text = summary_text(summarize(InputSpec(config, (64, 64, 1), 2, 120.0), CPU))
+    text = summary_text(summarize(spec_of(config, (64, 64, 1), 2, 120.0), CPU))
     lines = [line.split() for line in text.splitlines()]
     assert [line[0] for line in lines if len(line) == 1] == ["stem:", "stack0:", "stack1:", "head:"]
     assert [

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 import tensorflow as tf
 from faulty import failing, full_disk
+from networks import spec_of
 from test_parity import assert_same, fit
 from tiny_run import write_data
 
@@ -112,13 +113,17 @@ def test_another_failure_of_tensorflow_is_a_defect():
 # Too little memory
 
 
-def estimate(config):
-    return {"total": config.training.batch_size * int(GIB * config.data.input_scale**2)}
+def described(config_file, *overrides):
+    return spec_of(load_config(config_file, overrides), (32, 32, 1), 3)
+
+
+def estimate(described):
+    return {"total": described.training.batch_size * int(GIB * described.data.input_scale**2)}
 
 
 def test_out_of_memory_is_told_with_the_estimate_and_edits_that_fit(config_file):
-    config = load_config(config_file, ["training.batch_size=16"])
-    assert out_of_memory_text(config, Device("H200", 10 * GIB), estimate) == (
+    trained = described(config_file, "training.batch_size=16")
+    assert out_of_memory_text(trained, Device("H200", 10 * GIB), estimate) == (
         "out of memory on H200, which has 10.00 GiB: training at training.batch_size 16 takes an "
         "estimated 16.00 GiB. "
         "A new run fits with --set training.batch_size=8 (8.00 GiB), or --set "
@@ -127,20 +132,19 @@ def test_out_of_memory_is_told_with_the_estimate_and_edits_that_fit(config_file)
 
 
 def test_at_most_three_edits_are_offered(config_file):
-    config = load_config(config_file, ["training.batch_size=16"])
+    trained = described(config_file, "training.batch_size=16")
 
-    def three(config):
-        part = config.training.batch_size * config.data.input_scale * config.model.backbone.stacks
-        return {
-            "total": int(GIB * part * (0.5 if config.training.precision == "mixed_bfloat16" else 1))
-        }
+    def three(changed):
+        training, stacks = changed.training, changed.model.backbone.stacks
+        part = training.batch_size * changed.data.input_scale * stacks
+        return {"total": int(GIB * part * (0.5 if training.precision == "mixed_bfloat16" else 1))}
 
-    assert out_of_memory_text(config, Device("H200", 99 * GIB), three).count("--set") == 3
+    assert out_of_memory_text(trained, Device("H200", 99 * GIB), three).count("--set") == 3
 
 
 def test_where_nothing_fits_a_smaller_network_is_asked_for(config_file):
     text = out_of_memory_text(
-        load_config(config_file), Device("H200", 10), lambda config: {"total": 1000}
+        described(config_file), Device("H200", 10), lambda changed: {"total": 1000}
     )
     assert text.endswith("A new run fits with a smaller network")
 

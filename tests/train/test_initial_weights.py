@@ -81,7 +81,7 @@ def test_a_file_that_hdf5_reads_without_end_is_refused(
         RunError,
         match=r"training.initial_weights: .*/best.keras: the HDF5 library does not come to an",
     ):
-        read_initial_weights(config)
+        read_initial_weights(config.training, config.where)
 
 
 def test_a_head_for_another_number_of_keypoints_starts_anew(
@@ -118,22 +118,23 @@ def test_layers_of_another_size_start_anew_and_are_named(saved: tuple[keras.Mode
     )
 
 
-def config_at(folder: Path, value: object):
+def weights_at(folder: Path, value: object):
     (folder / "a.yaml").write_text(
         f"data: {{train: a.h5}}\ntraining:\n  initial_weights: {value}\n"
     )
-    return load_config(folder / "a.yaml")
+    config = load_config(folder / "a.yaml")
+    return read_initial_weights(config.training, config.where)
 
 
 def test_no_key_means_no_weights(tmp_path: Path) -> None:
-    assert read_initial_weights(config_at(tmp_path, "null")) is None
+    assert weights_at(tmp_path, "null") is None
 
 
 def test_a_path_is_relative_to_the_config(tmp_path: Path, saved: tuple[keras.Model, Path]) -> None:
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "best.keras").write_bytes(saved[1].read_bytes())
     (tmp_path / "old" / "split.json").write_text('{"keypoint_names": ["x", "y", "z"]}')
-    weights = read_initial_weights(config_at(tmp_path, "old"))
+    weights = weights_at(tmp_path, "old")
     assert weights.path == tmp_path / "old" / "best.keras"
     assert weights.keypoint_names == ("x", "y", "z")
 
@@ -143,7 +144,7 @@ def test_a_missing_file_is_refused_with_the_line(tmp_path: Path) -> None:
         RunError,
         match=r"a.yaml:3: training.initial_weights: there is no file .*gone.keras, expected",
     ):
-        read_initial_weights(config_at(tmp_path, "gone.keras"))
+        weights_at(tmp_path, "gone.keras")
 
 
 def archive(path: Path, change) -> Path:
@@ -176,7 +177,7 @@ def linked(file: h5py.File) -> None:
 def test_weights_that_cannot_be_used_are_refused(tmp_path: Path, change, message: str) -> None:
     path = archive(tmp_path / "b.keras", change)
     with pytest.raises(RunError, match=rf"a.yaml:3: training.initial_weights: .*{message}"):
-        read_initial_weights(config_at(tmp_path, path))
+        weights_at(tmp_path, path)
 
 
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:

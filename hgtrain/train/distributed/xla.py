@@ -10,10 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hgtrain.config.schema import Config
 from hgtrain.errors import RunError
 from hgtrain.files import cache_folder, read_json, write_json
 from hgtrain.log import say
+from hgtrain.planning.input_spec import InputSpec
 from hgtrain.rundir.records import read_provenance
 
 if TYPE_CHECKING:
@@ -23,35 +23,27 @@ MEASURED_S = 1.0
 """Of each way, after it is compiled."""
 
 
-def resolve_xla(
-    config: Config,
-    compute: "Compute",
-    folder: Path,
-    image_shape: tuple[int, int, int],
-    keypoints: int,
-) -> "Compute":
+def resolve_xla(described: InputSpec, compute: "Compute", folder: Path) -> "Compute":
     """Return `compute` with what is open about XLA decided.
 
     Args:
-        config: Of the run.
+        described: What is trained.
         compute: What was resolved.
         folder: The run directory; a run that is resumed goes on as it began, or it would not be the
             same run.
-        image_shape: `(H, W, C)` of the dataset's images.
-        keypoints: How many the dataset has.
     """
     if compute.jit is not None:
         return compute
     began = read_provenance(folder)
     if began.get("device") == compute.device:
         return compute._replace(jit=began["xla"] == "on", xla_reason="as the run began")
-    known = cache_folder() / f"xla-{_key(config, compute, image_shape, keypoints)}.json"
+    known = cache_folder() / f"xla-{_key(described, compute)}.json"
     with suppress(RunError, KeyError):
         advantage = float(read_json(known)["advantage"])
         return compute._replace(
             jit=advantage > 1, xla_reason=f"measured before, {advantage:.2f} times as fast"
         )
-    advantage = _measured(config, compute, image_shape, keypoints)
+    advantage = _measured(described, compute)
     # Where nothing can be kept, it is measured again the next time.
     with suppress(OSError):
         known.parent.mkdir(parents=True, exist_ok=True)
@@ -61,24 +53,21 @@ def resolve_xla(
     )
 
 
-def _key(
-    config: Config, compute: "Compute", image_shape: tuple[int, int, int], keypoints: int
-) -> str:
-    training = config.training
+def _key(described: InputSpec, compute: "Compute") -> str:
+    data, training = described.data, described.training
     what: list[object] = [
         compute.device,
         metadata.version("tensorflow"),
-        config.model.model_dump(),
+        described.model.model_dump(),
         training.optimizer,
     ]
     what += [training.precision, training.batch_size, training.accumulate_steps, training.recompute]
-    what += [config.data.input_scale, config.data.channels, list(map(int, image_shape)), keypoints]
+    shape = list(map(int, described.image_shape))
+    what += [data.input_scale, data.channels, shape, described.keypoints]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
-def _measured(
-    config: Config, compute: "Compute", image_shape: tuple[int, int, int], keypoints: int
-) -> float:
+def _measured(described: InputSpec, compute: "Compute") -> float:
     """Return how many times as fast the step is with XLA.
 
     It is 0 where XLA cannot compile the step or has too little memory.
@@ -86,16 +75,12 @@ def _measured(
     import keras
     import tensorflow as tf
 
-    from hgtrain.planning.summary import input_size
     from hgtrain.train.benchmark import StepBenchmark
 
     say("measuring once whether XLA makes the step faster, which takes a minute or two")
-    size = input_size(config, image_shape)
     try:
         plain, compiled = (
-            StepBenchmark(config, size, keypoints, compute._replace(jit=jit)).steps_per_s(
-                MEASURED_S
-            )
+            StepBenchmark(described, compute._replace(jit=jit)).steps_per_s(MEASURED_S)
             for jit in (False, True)
         )
         return compiled / plain
@@ -103,4 +88,4 @@ def _measured(
         return 0.0
     finally:
         # The weights of the run must not depend on whether something was measured.
-        keras.utils.set_random_seed(config.training.seed)
+        keras.utils.set_random_seed(described.training.seed)

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hgtrain.config.schema import BackboneConfig, Config, DataConfig, ModelConfig, TrainingConfig
+from hgtrain.config.schema import BackboneConfig, DataConfig, ModelConfig, TrainingConfig
+from hgtrain.planning.input_spec import InputSpec
 from hgtrain.train.distributed import xla as xla_module
 from hgtrain.train.distributed.devices import Compute, set_up
 from hgtrain.train.distributed.xla import resolve_xla
 
-SHAPE, KEYPOINTS = (16, 16, 1), 2
 BACKBONE = BackboneConfig(
     stem_stride=4,
     output_stride=4,
@@ -23,28 +23,27 @@ BACKBONE = BackboneConfig(
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch):
+def described(tmp_path, monkeypatch):
     monkeypatch.setenv("HGTRAIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(xla_module, "MEASURED_S", 0.1)
     training = TrainingConfig(batch_size=2, device="cpu")
-    return Config(
-        data=DataConfig(train="a.h5"), model=ModelConfig(backbone=BACKBONE), training=training
-    )
+    data, model = DataConfig(train="a.h5"), ModelConfig(backbone=BACKBONE)
+    return InputSpec(data, model, training, (16, 16, 1), keypoints=2)
 
 
 @pytest.fixture
-def undecided(config) -> Compute:
-    return set_up(config.training)._replace(jit=None, device="some GPU")
+def undecided(described) -> Compute:
+    return set_up(described.training)._replace(jit=None, device="some GPU")
 
 
-def test_what_is_decided_stays(config, tmp_path):
-    compute = set_up(config.training)
-    assert resolve_xla(config, compute, tmp_path, SHAPE, KEYPOINTS) is compute
+def test_what_is_decided_stays(described, tmp_path):
+    compute = set_up(described.training)
+    assert resolve_xla(described, compute, tmp_path) is compute
 
 
 @pytest.mark.slow
-def test_the_faster_way_is_measured_once(config, undecided, tmp_path, monkeypatch):
-    first = resolve_xla(config, undecided, tmp_path, SHAPE, KEYPOINTS)
+def test_the_faster_way_is_measured_once(described, undecided, tmp_path, monkeypatch):
+    first = resolve_xla(described, undecided, tmp_path)
     (kept,) = (tmp_path / "cache").iterdir()
     advantage = json.loads(kept.read_text())["advantage"]
     assert advantage > 0
@@ -53,40 +52,41 @@ def test_the_faster_way_is_measured_once(config, undecided, tmp_path, monkeypatc
         f"measured, {advantage:.2f} times as fast",
     )
     monkeypatch.setattr(xla_module, "_measured", None)
-    second = resolve_xla(config, undecided, tmp_path, SHAPE, KEYPOINTS)
+    second = resolve_xla(described, undecided, tmp_path)
     assert (second.jit, second.xla_reason) == (
         first.jit,
         f"measured before, {advantage:.2f} times as fast",
     )
 
 
-def test_another_network_is_measured_anew(config, undecided, tmp_path, monkeypatch):
+def test_another_network_is_measured_anew(described, undecided, tmp_path, monkeypatch):
     monkeypatch.setattr(xla_module, "_measured", lambda *arguments: 2.0)
-    assert resolve_xla(config, undecided, tmp_path, SHAPE, KEYPOINTS).jit
+    assert resolve_xla(described, undecided, tmp_path).jit
     monkeypatch.setattr(xla_module, "_measured", lambda *arguments: 0.5)
-    assert resolve_xla(config, undecided, tmp_path, SHAPE, KEYPOINTS).jit
-    assert not resolve_xla(config, undecided, tmp_path, (32, 32, 1), KEYPOINTS).jit
+    assert resolve_xla(described, undecided, tmp_path).jit
+    larger = described._replace(image_shape=(32, 32, 1))
+    assert not resolve_xla(larger, undecided, tmp_path).jit
 
 
 @pytest.mark.parametrize("xla", ["on", "off"])
-def test_a_resumed_run_goes_on_as_it_began(config, undecided, tmp_path, monkeypatch, xla):
+def test_a_resumed_run_goes_on_as_it_began(described, undecided, tmp_path, monkeypatch, xla):
     monkeypatch.setattr(xla_module, "_measured", None)
     (tmp_path / "provenance.json").write_text(json.dumps({"device": "some GPU", "xla": xla}))
-    compute = resolve_xla(config, undecided, tmp_path, SHAPE, KEYPOINTS)
+    compute = resolve_xla(described, undecided, tmp_path)
     assert (compute.jit, compute.xla_reason) == (xla == "on", "as the run began")
 
 
-def test_what_xla_cannot_compile_is_done_without(config, undecided, tmp_path, monkeypatch):
+def test_what_xla_cannot_compile_is_done_without(described, undecided, tmp_path, monkeypatch):
     class Refused:
         def __init__(self, *arguments):
             raise tf.errors.UnimplementedError(None, None, "no kernel")
 
     monkeypatch.setattr("hgtrain.train.benchmark.StepBenchmark", Refused)
-    compute = resolve_xla(config, undecided, tmp_path, SHAPE, KEYPOINTS)
+    compute = resolve_xla(described, undecided, tmp_path)
     assert (compute.jit, compute.xla_reason) == (False, "measured, 0.00 times as fast")
 
 
-def test_weights_do_not_depend_on_measuring(config, undecided, tmp_path, monkeypatch):
+def test_weights_do_not_depend_on_measuring(described, undecided, tmp_path, monkeypatch):
     class Trial:
         def __init__(self, *arguments):
             keras.random.uniform((3,))
@@ -95,8 +95,8 @@ def test_weights_do_not_depend_on_measuring(config, undecided, tmp_path, monkeyp
             return 1.0
 
     monkeypatch.setattr("hgtrain.train.benchmark.StepBenchmark", Trial)
-    set_up(config.training)
+    set_up(described.training)
     expected = keras.initializers.GlorotUniform()((3, 3))
-    set_up(config.training)
-    resolve_xla(config, undecided, tmp_path, SHAPE, KEYPOINTS)
+    set_up(described.training)
+    resolve_xla(described, undecided, tmp_path)
     np.testing.assert_array_equal(keras.initializers.GlorotUniform()((3, 3)), expected)
