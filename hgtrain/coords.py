@@ -6,7 +6,8 @@ arrays, tensors and numbers alike; NaN stays NaN.
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +38,28 @@ def resized_length(length: int, scale: float) -> int:
 def padded_length(length: int, multiple: int) -> int:
     """Return the smallest multiple of `multiple` that is not below `length`."""
     return -(-length // multiple) * multiple
+
+
+class Crop(NamedTuple):
+    """The square around each animal that a network sees instead of the whole image.
+
+    Attributes:
+        size_px: Its side, in px of the network's input.
+        jitter: Standard deviation of the crop's place in training, a fraction of the side: where
+            the crop is cut later, its centre is as wrong as what found it.
+        centroids: Gives the middle `(..., 2)` px of animals with points `(..., K, 2)`, as tensors.
+    """
+
+    size_px: int
+    jitter: float
+    centroids: Callable[[Any], Any]
+
+    def corners(self, centroids: Any) -> Any:
+        """Return the top left pixel `(..., 2)` of crops around these places, not rounded.
+
+        Pixel i of the crop is pixel `corner + i` of the image.
+        """
+        return centroids - (self.size_px - 1) / 2
 
 
 def cells_to_pixels(cells: Any, stride: int) -> Any:

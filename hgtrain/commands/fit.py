@@ -36,11 +36,12 @@ from hgtrain.train.distributed.rendezvous import rendezvous
 from hgtrain.train.distributed.xla import resolve_xla
 from hgtrain.train.failures import FileWatch, frames_of_step, os_errors_as_run_error
 from hgtrain.train.initial_weights import InitialWeights, read_initial_weights
-from hgtrain.train.loop import InterruptedRunError, NotFiniteError, Plan, State, train
+from hgtrain.train.loop import InterruptedRunError, NotFiniteError, State, train
 from hgtrain.train.observer import NullObserver, TrainingObserver
 from hgtrain.train.plan import make_plan
 
 if TYPE_CHECKING:
+    from hgtrain.pipeline.frame_store import StoredSplit
     from hgtrain.train.distributed.devices import Compute
     from hgtrain.train.trainer import Trainer
 
@@ -135,7 +136,7 @@ def _train_and_evaluate(
         with closing(_trainer(config, split, compute, folder)) as trainer:
             if initial is not None:
                 say(trainer.start_from(initial).sentence(initial.path))
-            _train(config, folder, trainer, split, stop, watch)
+            _train(config, folder, trainer, stop, watch)
         with print_resume_command_on_stop(folder, "stopped before the evaluation was done"):
             watch.check()
             evaluation = _evaluate_best(config, folder, split) if is_chief else None
@@ -223,7 +224,7 @@ def _trainer(config: Config, split: Split, compute: "Compute", folder: Path) -> 
     backbone, training = config.model.backbone, config.training
     head = make_head(config.model.head, len(dataset.keypoint_names), backbone.output_stride)
     preprocessing = preprocessing_of(config.data, backbone.max_stride, dataset.image_shape)
-    frames = store_split(split, preprocessing, cache, blocks_progress("reading images"))
+    frames = store_split(split, preprocessing, cache, head.crop, blocks_progress("reading images"))
     networks = Networks(backbone, training, compute, preprocessing.channels, head)
     return Trainer(
         networks,
@@ -240,12 +241,12 @@ def _train(
     config: Config,
     folder: Path,
     trainer: "Trainer",
-    split: Split,
     stop: StopRequest,
     watch: FileWatch,
 ) -> None:
     """Run the loop from where the run stands to its end."""
-    plan = make_plan(config.training, config.checkpoint, len(split.train.frames))
+    samples = trainer.frames.train_samples
+    plan = make_plan(config.training, config.checkpoint, len(samples))
     saved = trainer.restore()
     state = saved or State()
     total = plan.epochs * plan.steps_per_epoch
@@ -261,7 +262,7 @@ def _train(
             with print_resume_command_on_stop(folder, f"stopped at step {state.step}"):
                 stop.leave()
         except NotFiniteError as error:
-            raise RunError(_not_finite(config.training, split, error, plan)) from error
+            raise RunError(_not_finite(config.training, trainer.frames, error)) from error
 
 
 def _record(
@@ -286,13 +287,10 @@ def _record(
     )
 
 
-def _not_finite(training: TrainingConfig, split: Split, error: NotFiniteError, plan: Plan) -> str:
+def _not_finite(training: TrainingConfig, frames: "StoredSplit", error: NotFiniteError) -> str:
     where = "in the validation"
     if not error.in_validation:
-        where = (
-            "of the frames "
-            f"{frames_of_step(training, split.train, error.step, plan.steps_per_epoch)}"
-        )
+        where = f"of the frames {frames_of_step(training, frames, error.step)}"
     skip = (
         ""
         if training.on_nonfinite == "skip" or error.in_validation
@@ -322,7 +320,11 @@ def _evaluate_best(config: Config, folder: Path, split: Split) -> dict[str, Any]
     evaluation = evaluate_side(found, images_per_s, side)
     files.write_json(folder / layout.EVALUATION, evaluation)
     augmented = augmented_batch(
-        split.train, predictor.preprocessing, config.augmentation, config.training
+        split.train,
+        predictor.preprocessing,
+        config.augmentation,
+        config.training,
+        predictor.head.crop,
     )
     write_report(RunResults(folder, config.model_dump(), split, found, evaluation, augmented))
     return evaluation

@@ -50,6 +50,10 @@ def _results(folder: Path, opened: ExitStack) -> "RunResults":
         found,
         evaluate_side(found, images_per_s, side),
         augmented_batch(
-            split.train, run.predictor.preprocessing, config.augmentation, config.training
+            split.train,
+            run.predictor.preprocessing,
+            config.augmentation,
+            config.training,
+            run.predictor.head.crop,
         ),
     )

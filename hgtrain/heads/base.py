@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import tensorflow as tf
 from keras import KerasTensor
 
+from hgtrain.coords import Crop
 from hgtrain.poses import Poses
 
 Outputs = Mapping[str, tf.Tensor]
@@ -50,6 +51,10 @@ class Head(Protocol):
 
         Without, what users get of `decode` has no axis of animals.
         """
+
+    @property
+    def crop(self) -> Crop | None:
+        """What the network sees of an image; None for all of it."""
 
     @property
     def outputs(self) -> dict[str, int]:

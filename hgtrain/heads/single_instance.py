@@ -45,6 +45,7 @@ class SingleInstance:
     offsets_loss_weight: float = 1.0
     max_instances: ClassVar[int] = 1
     several_animals: ClassVar[bool] = False
+    crop: ClassVar[None] = None
 
     @property
     def outputs(self) -> dict[str, int]:

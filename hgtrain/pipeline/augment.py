@@ -4,9 +4,12 @@ One fused affine changes images and points, then the intensity is changed. Every
 0..1 handed in, so a batch is a function of (seed, step) whatever the number of devices.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
+
+from hgtrain.coords import Crop
 
 if TYPE_CHECKING:
     from hgtrain.config.schema import AugmentationConfig
@@ -35,6 +38,13 @@ def draw(seed: int, step: tf.Tensor, batch_size: int) -> tf.Tensor:
     return tf.random.stateless_uniform((batch_size, len(DRAWS)), seeds)
 
 
+def draw_jitter(seed: int, step: tf.Tensor, batch_size: int, crop: Crop) -> tf.Tensor:
+    """Return how far the crops of a step lie beside their animals, `(batch_size, 2)` px."""
+    # Not a column of `draw`, whose numbers for whole images would be others with it.
+    seeds = tf.stack([tf.constant(~seed, tf.int64), tf.cast(step, tf.int64)])
+    return crop.jitter * crop.size_px * tf.random.stateless_normal((batch_size, 2), seeds)
+
+
 def augment_geometry(
     images: tf.Tensor,
     points: tf.Tensor,
@@ -42,8 +52,9 @@ def augment_geometry(
     draws: tf.Tensor,
     config: "AugmentationConfig",
     symmetries: tuple[tuple[int, int], ...],
+    cropping: tuple[Crop, tf.Tensor] | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Flip images and points and put them through an affine.
+    """Flip images and points and put them through an affine, which may end in a crop.
 
     A keypoint that lies outside its image before or after weighs nothing; one that is marked absent
     (NaN with a weight) keeps its weight. Rotation, scale and flip are about the centre of the
@@ -56,9 +67,13 @@ def augment_geometry(
         draws: As `draw` gives them.
         config: Which changes, and how large.
         symmetries: Left/right partners, which a mirrored image swaps.
+        cropping: The crop around the only animal (I is 1) and how far it lies beside it,
+            `(B, 2)` px; None for the whole image. It is cut by the same affine, so that what lies
+            around the crop turns into it and each pixel is interpolated once.
 
     Returns:
-        Images `(B, H, W, C)` float32 0..255, points `(B, I, K, 2)` and weights `(B, I, K)`.
+        Images `(B, H, W, C)` float32 0..255, of the crop's size where there is one, points
+        `(B, I, K, 2)` and weights `(B, I, K)`.
     """
     height, width = images.shape[1], images.shape[2]
     weights = weights * _inside(points, height, width)
@@ -76,7 +91,16 @@ def augment_geometry(
         mirrored = mirrored[:, None, None]
         points = tf.where(mirrored[..., None], tf.gather(points, partners, axis=2), points)
         weights = tf.where(mirrored, tf.gather(weights, partners, axis=2), weights)
-    images = _warp(tf.cast(images, tf.float32), matrix, centre, shift, config.fill)
+    if cropping is not None:
+        crop, beside = cropping
+        labelled = tf.where(weights[..., None] > 0, points, math.nan)
+        corner = crop.corners(crop.centroids(labelled[:, 0]) + beside)
+        points, shift = points - corner[:, None, None], shift - corner
+        height = width = crop.size_px
+    target = centre + shift
+    images = _warp(
+        tf.cast(images, tf.float32), matrix, (centre, target), (height, width), config.fill
+    )
     return images, points, weights * _inside(points, height, width)
 
 
@@ -129,24 +153,28 @@ def _partners(symmetries: tuple[tuple[int, int], ...], keypoints: int) -> list[i
 def _warp(
     images: tf.Tensor,
     matrix: tf.Tensor,
-    centre: tf.Tensor,
-    shift: tf.Tensor,
+    centres: tuple[tf.Tensor, tf.Tensor],
+    size: tuple[int, int],
     fill: str,
 ) -> tf.Tensor:
-    """Return the images sampled once, bilinearly, at the places their pixels come from."""
+    """Return images of a size, sampled once, bilinearly, at the places their pixels come from.
+
+    The matrix is about a centre `(2,)`, which comes to lie at another place `(B, 2)`.
+    """
+    centre, target = centres
     back = tf.linalg.inv(matrix)
-    origin = centre - tf.einsum("bij,bj->bi", back, centre + shift)
+    origin = centre - tf.einsum("bij,bj->bi", back, target)
     zeros = tf.zeros((tf.shape(images)[0], 2))
     transforms = tf.concat([back[:, 0], origin[:, :1], back[:, 1], origin[:, 1:], zeros], axis=1)
     warped = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=transforms,
-        output_shape=tf.constant(images.shape[1:3].as_list()),
+        output_shape=tf.constant(size),
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode=fill.upper(),
     )
-    return tf.ensure_shape(warped, images.shape)
+    return tf.ensure_shape(warped, (images.shape[0], *size, images.shape[3]))
 
 
 def augment_intensity(

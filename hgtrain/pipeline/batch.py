@@ -3,35 +3,44 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
-from hgtrain.pipeline.augment import augment_geometry, augment_intensity, draw
+from hgtrain.coords import Crop
+from hgtrain.pipeline.augment import (
+    augment_geometry,
+    augment_intensity,
+    draw,
+    draw_jitter,
+)
 from hgtrain.pipeline.preprocess import pad
 
 if TYPE_CHECKING:
     from hgtrain.config.schema import AugmentationConfig
 
-LabelsOf = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Gives the labels of frames.
-
-Indices into a side's frames `(n,)` -> points `(n, I, K, 2)` px of the network's input, and
-weights `(n, I, K)`.
-"""
-
 
 class DeviceCache(NamedTuple):
-    """What the device holds of all frames.
+    """What the device holds of all frames and samples.
 
     Attributes:
         frames: Images `(N, H, W, C)` uint8.
-        points: `(N, I, K, 2)`.
-        weights: `(N, I, K)`.
+        points: Of the samples, `(S, I, K, 2)`.
+        weights: `(S, I, K)`.
+        frame_of: Which frame a sample is of, `(S,)`; None where each frame is one.
     """
 
     frames: tf.Tensor
     points: tf.Tensor
     weights: tf.Tensor
+    frame_of: tf.Tensor | None = None
+
+    def gather(self, samples: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return images, points and weights of samples `(n,)`."""
+        frames = samples if self.frame_of is None else tf.gather(self.frame_of, samples)
+        return (
+            tf.gather(self.frames, frames),
+            tf.gather(self.points, samples),
+            tf.gather(self.weights, samples),
+        )
 
 
 class BatchSpec(NamedTuple):
@@ -44,6 +53,7 @@ class BatchSpec(NamedTuple):
         targets: (points, weights, H, W) -> what the outputs are to be, as `Head.targets`.
         seed: Of the random changes.
         batch_size: Samples in a step.
+        crop: What the network sees of an image; None for all of it.
     """
 
     augmentation: "AugmentationConfig"
@@ -52,6 +62,7 @@ class BatchSpec(NamedTuple):
     targets: Callable[[tf.Tensor, tf.Tensor, int, int], Any]
     seed: int
     batch_size: int
+    crop: Crop | None = None
 
 
 def batch_maker(spec: BatchSpec, held: DeviceCache | None) -> Callable[..., tuple[tf.Tensor, Any]]:
@@ -72,19 +83,16 @@ def batch_maker(spec: BatchSpec, held: DeviceCache | None) -> Callable[..., tupl
         size = spec.batch_size // parts
         start = part * size
         indices, *given = (values[start : start + size] for values in element)
-        frames, points, weights = (
-            given if held is None else (tf.gather(values, indices) for values in held)
-        )
+        frames, points, weights = given if held is None else held.gather(indices)
         # Drawn for the whole batch and then cut, so that a sample's draw does not depend on the
         # number of parts.
         draws = draw(spec.seed, step, spec.batch_size)[start : start + size]
+        cropping = None
+        if spec.crop is not None:
+            jitter = draw_jitter(spec.seed, step, spec.batch_size, spec.crop)
+            cropping = spec.crop, jitter[start : start + size]
         images, at, kept = augment_geometry(
-            frames,
-            points,
-            weights,
-            draws,
-            spec.augmentation,
-            spec.symmetries,
+            frames, points, weights, draws, spec.augmentation, spec.symmetries, cropping
         )
         examples = step * spec.batch_size + tf.cast(start + tf.range(size), tf.int64)
         images = augment_intensity(images, draws, spec.augmentation, spec.seed, examples)

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hgtrain.pipeline.batch import DeviceCache, LabelsOf
+from hgtrain.pipeline.batch import DeviceCache
 from hgtrain.pipeline.frame_store import FrameStore
 from hgtrain.pipeline.order import epoch_order
 from hgtrain.pipeline.reader_processes import Request
+from hgtrain.pipeline.samples import Samples
 
 PIECE_BYTES, PIECE_STEPS = 2**23, 256
 """What is read ahead in one piece: as many steps as there are in either, at least one."""
@@ -41,7 +42,7 @@ class Feed:
     def __init__(
         self,
         store: FrameStore,
-        labels: LabelsOf,
+        samples: Samples,
         schedule: tuple[int, int, int],
         on_device: bool,
         processes: int = 0,
@@ -50,19 +51,20 @@ class Feed:
 
         Args:
             store: Gives the images.
-            labels: Gives points and weights.
+            samples: What steps are made of: their frames and labels.
             schedule: Seed, batch size and steps of an epoch.
             on_device: Whether the device holds the frames.
             processes: How many read ahead; 0 for a thread instead.
         """
         self._store = store
-        self._labels = labels
+        self._samples = samples
         self._seed, self._batch_size, self._steps_per_epoch = schedule
         self.held: DeviceCache | None = None
         if on_device:
-            self.held = DeviceCache(
-                tf.constant(store.cache), *map(tf.constant, labels(np.arange(len(store))))
-            )
+            points, weights, _ = samples.labels(np.arange(len(samples)))
+            frame_of = None if samples.frame_of is None else tf.constant(samples.frame_of)
+            frames = tf.constant(store.cache)
+            self.held = DeviceCache(frames, tf.constant(points), tf.constant(weights), frame_of)
         step_bytes = max(1, self._batch_size * int(np.prod(store.shape)))
         self._piece_steps = max(1, min(PIECE_BYTES // step_bytes, PIECE_STEPS))
         self._readers = (
@@ -115,7 +117,8 @@ class Feed:
             indices = self._indices(first, steps)
             request = None
             if self._readers is not None:
-                request = self._store.request(self._readers, indices.ravel())
+                rows = self._samples.rows(indices.ravel())
+                request = self._store.request(self._readers, rows)
                 if request is None:
                     return
             self._pieces.append(
@@ -126,19 +129,19 @@ class Feed:
     def _read(self, indices: np.ndarray, request: Request | None) -> tuple[np.ndarray, ...]:
         flat = indices.ravel()
         if request is None or self._readers is None:
-            images = self._store(flat)
+            images = self._store(self._samples.rows(flat))
         else:
             images = self._store.take(self._readers, request)
         return indices, *(
             array.reshape(*indices.shape, *array.shape[1:])
-            for array in (images, *self._labels(flat))
+            for array in (images, *self._samples.labels(flat)[:2])
         )
 
     def _indices(self, first_step: int, count: int) -> np.ndarray:
         epoch, position = divmod(first_step, self._steps_per_epoch)
         count = min(count, self._steps_per_epoch - position)
-        first, samples = position * self._batch_size, count * self._batch_size
-        order = epoch_order(self._seed, epoch, len(self._store), samples, first)
+        first, taken = position * self._batch_size, count * self._batch_size
+        order = epoch_order(self._seed, epoch, len(self._samples), taken, first)
         return order.reshape(-1, self._batch_size)
 
     def close(self) -> None:

@@ -8,10 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from hgtrain.coords import Crop
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.split import Split
 from hgtrain.pipeline.preprocess import Preprocessing, resize, to_channels
 from hgtrain.pipeline.reader_processes import ReaderPool, Request
+from hgtrain.pipeline.samples import Samples
 
 READ_AT_ONCE = 32
 
@@ -90,14 +92,20 @@ class StoredSplit(NamedTuple):
         preprocessing: What was made of them.
         train: The frames to train on.
         validation: The frames to validate on.
-        cache: Where they are kept: device, ram, none.
+        train_samples: What a training batch is made of.
+        validation_samples: What is validated on.
+        cache: Where frames are kept: device, ram, none.
+        crop: What the network sees of a frame; None for all of it.
     """
 
     split: Split
     preprocessing: Preprocessing
     train: FrameStore
     validation: FrameStore
+    train_samples: Samples
+    validation_samples: Samples
     cache: str
+    crop: Crop | None
 
     @property
     def size_bytes(self) -> int:
@@ -111,6 +119,7 @@ def store_split(
     split: Split,
     preprocessing: Preprocessing,
     cache: str,
+    crop: Crop | None = None,
     progress: Callable[[range], Iterable[int]] = lambda starts: starts,
 ) -> StoredSplit:
     """Return a split whose frames are read, where they are kept, or read when needed.
@@ -119,8 +128,10 @@ def store_split(
         split: Which frames.
         preprocessing: What is made of them.
         cache: Where they are kept: device, ram, none.
+        crop: What the network sees of a frame; None for all of it.
         progress: Shows how far the reading is.
     """
+    sides = split.train, split.validation
     train, validation = (
         FrameStore(
             side.dataset,
@@ -130,9 +141,10 @@ def store_split(
             cache != "none",
             progress,
         )
-        for side in (split.train, split.validation)
+        for side in sides
     )
-    return StoredSplit(split, preprocessing, train, validation, cache)
+    samples = [Samples(side, preprocessing.input_scale, crop is not None) for side in sides]
+    return StoredSplit(split, preprocessing, train, validation, samples[0], samples[1], cache, crop)
 
 
 def prefetched(store: FrameStore, batches: Sequence[np.ndarray]) -> Iterator[np.ndarray]:

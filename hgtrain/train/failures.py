@@ -8,14 +8,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from hgtrain.config.schema import TrainingConfig
-from hgtrain.data.split import Subset
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.log import say
+from hgtrain.pipeline.order import epoch_order
+from hgtrain.train.plan import steps_per_epoch
+
+if TYPE_CHECKING:
+    from hgtrain.pipeline.frame_store import StoredSplit
 
 STALLED_S = 600.0
 """A call for some steps takes half a second; after this long, something hangs."""
@@ -109,13 +113,12 @@ def _stat(path: str) -> _Stat | None:
     return _Stat(stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
-def frames_of_step(training: TrainingConfig, side: Subset, step: int, steps_per_epoch: int) -> str:
+def frames_of_step(training: TrainingConfig, frames: "StoredSplit", step: int) -> str:
     """Return where the frames of a step's batch lie, as a message lists them."""
-    from hgtrain.pipeline.order import epoch_order
-
-    epoch, position = divmod(step, steps_per_epoch)
+    samples, side = frames.train_samples, frames.split.train
+    epoch, position = divmod(step, steps_per_epoch(training, len(samples)))
     batch = training.images_per_step
-    order = epoch_order(training.seed, epoch, len(side.frames), batch, position * batch)
-    chosen = np.unique(side.frames[order])
+    order = epoch_order(training.seed, epoch, len(samples), batch, position * batch)
+    chosen = np.unique(side.frames[samples.rows(order)])
     named = ", ".join(side.dataset.location(int(frame)) for frame in chosen[:FRAMES_NAMED])
     return named + (f" and {len(chosen) - FRAMES_NAMED} more" if len(chosen) > FRAMES_NAMED else "")

@@ -20,7 +20,7 @@ from hgtrain.train.initial_weights import InitialWeights, TransferReport
 from hgtrain.train.loop import State
 from hgtrain.train.networks import Networks, build_steps
 from hgtrain.train.plan import steps_per_epoch
-from hgtrain.train.validation import Validation, subset_labels
+from hgtrain.train.validation import Validation
 
 
 class Trainer:
@@ -48,38 +48,29 @@ class Trainer:
     ) -> None:
         self.networks, self.frames = networks, frames
         self._folder = folder
-        head, before, split = networks.head, frames.preprocessing, frames.split
-        dataset = split.train.dataset
+        head, dataset = networks.head, frames.split.train.dataset
         self._keypoint_names = dataset.keypoint_names
-        labels = [
-            partial(subset_labels, side, before.input_scale)
-            for side in (split.train, split.validation)
-        ]
+        epoch = steps_per_epoch(training, len(frames.train_samples))
         self._feed = Feed(
             frames.train,
-            lambda indices: labels[0](indices)[:2],
-            (
-                training.seed,
-                training.images_per_step,
-                steps_per_epoch(training, len(split.train.frames)),
-            ),
+            frames.train_samples,
+            (training.seed, training.images_per_step, epoch),
             frames.cache == "device",
             reader_count() if frames.cache == "none" else 0,
         )
         spec = BatchSpec(
             augmentation,
             dataset.symmetries,
-            before.multiple,
+            frames.preprocessing.multiple,
             head.targets,
             training.seed,
             training.images_per_step,
+            frames.crop,
         )
         make_batch = batch_maker(spec, self._feed.held)
         loss = partial(head.losses, hard_keypoint_mining=training.hard_keypoint_mining)
         self._steps = build_steps(training, compute, networks, make_batch, loss)
-        self._validation = Validation(
-            networks.eval_network, head, before, frames.validation, labels[1], training.batch_size
-        )
+        self._validation = Validation(networks.eval_network, head, frames, training.batch_size)
         self.validation_poses = no_poses(head.max_instances, head.keypoints)
         self.workers = compute.workers
         self._checkpoints = None

@@ -5,7 +5,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hgtrain.config.schema import AugmentationConfig
-from hgtrain.pipeline.augment import DRAWS, augment_geometry, augment_intensity, draw
+from hgtrain.coords import Crop
+from hgtrain.pipeline.augment import (
+    DRAWS,
+    augment_geometry,
+    augment_intensity,
+    draw,
+    draw_jitter,
+)
 
 NAN = float("nan")
 OFF = {
@@ -126,6 +133,96 @@ def test_augmented_points_lie_where_drawn_dots_land(operations: dict, fill: str)
         assert_dots_land_on_points(config, draws, height, width, at)
 
     check()
+
+
+# Crops
+
+
+def mean_of_points(points: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(points, axis=-2)
+
+
+def cropped(config: AugmentationConfig, draws: tf.Tensor, beside: list[float], size: int) -> tuple:
+    """Return the crop around two dots, at (30.25, 20.5) and (44, 31.75), and their points in it."""
+    points = np.array([[30.25, 20.5], [44.0, 31.75]])
+    images = tf.constant(dots(points, 64, 80, 2.0)[None])
+    found = augment_geometry(
+        images, tf.constant(points[None, None], tf.float32), tf.ones((1, 1, 2)), draws, config, PAIR,
+        (Crop(size, 0.0, mean_of_points), tf.constant([beside])),
+    )  # fmt: skip
+    return tuple(values.numpy()[0] for values in found)
+
+
+def test_a_crop_is_around_the_animal_and_its_pixels_are_those_of_the_image() -> None:
+    # The mean is (37.125, 26.125): with 0.375 px beside it the corner is pixel (22, 11) exactly.
+    image, points, weights = cropped(only(), draws_of(), [0.375, 0.375], 32)
+    whole = dots(np.array([[30.25, 20.5], [44.0, 31.75]]), 64, 80, 2.0)
+    np.testing.assert_allclose(image, whole[11:43, 22:54], atol=1e-3)
+    np.testing.assert_allclose(points, [[[8.25, 9.5], [22.0, 20.75]]], atol=1e-4)
+    np.testing.assert_array_equal(weights, [[1, 1]])
+
+
+@pytest.mark.parametrize("size", [40, 41])
+@pytest.mark.parametrize("beside", [[0.0, 0.0], [-3.3, 2.6]])
+def test_the_middle_of_a_crop_is_the_animals_whatever_moves_it(
+    size: int, beside: list[float]
+) -> None:
+    config = only(**HARSHEST)
+    for seed in range(5):
+        draws = draw(seed, tf.constant(0, tf.int64), 1)
+        image, points, _ = cropped(config, draws, beside, size)
+        assert image.shape == (size, size, 2)
+        middle = [(size - 1) / 2 - side for side in beside]
+        np.testing.assert_allclose(points[0].mean(0), middle, atol=1e-3)
+
+
+def test_dots_land_on_points_in_a_crop_that_turns() -> None:
+    for rotation, scale in ((0.1, 0.5), (0.4, 0.2), (0.8, 0.9)):
+        draws = draws_of(rotation=rotation, scale=scale)
+        image, points, _ = cropped(
+            only(rotation_deg=(-180, 180), scale=(0.8, 1.2)), draws, [1.5, -0.5], 48
+        )
+        for k in (0, 1):
+            np.testing.assert_allclose(
+                centroid_near(image[..., k], points[0, k], 8), points[0, k], atol=0.1
+            )
+
+
+def test_what_lies_around_a_crop_turns_into_it() -> None:
+    # White throughout: black corners could only come from outside the crop.
+    images = tf.fill((1, 96, 96, 1), tf.constant(255, tf.uint8))
+    points = tf.constant([[[[48.0, 48.0], [50.0, 47.0]]]])
+    draws = draws_of(rotation=0.625)
+    crop = Crop(32, 0.0, mean_of_points), tf.zeros((1, 2))
+    config = only(rotation_deg=(-180, 180))
+    image, _, _ = augment_geometry(images, points, tf.ones((1, 1, 2)), draws, config, (), crop)
+    np.testing.assert_allclose(image, 255, atol=1e-2)
+
+
+def test_what_is_not_labelled_does_not_move_a_crop() -> None:
+    points = tf.constant([[[[20.0, 20.0], [60.0, 50.0]]]])
+    seen = []
+
+    def middle(labelled: tf.Tensor) -> tf.Tensor:
+        seen.append(labelled.numpy())
+        return labelled[:, 0]
+
+    crop = Crop(8, 0.0, middle), tf.zeros((1, 2))
+    weights = tf.constant([[[1.0, 0.0]]])
+    images = tf.zeros((1, 64, 80, 1), tf.uint8)
+    _, moved_points, left = augment_geometry(images, points, weights, draws_of(), only(), (), crop)
+    np.testing.assert_array_equal(seen, [[[[20, 20], [NAN, NAN]]]])
+    np.testing.assert_allclose(moved_points[0, 0, 0], [3.5, 3.5])
+    np.testing.assert_array_equal(left, [[[1, 0]]])
+
+
+def test_the_place_of_a_crop_varies_by_its_jitter_alike_in_every_part() -> None:
+    crop = Crop(100, 0.05, mean_of_points)
+    drawn = draw_jitter(3, tf.constant(7, tf.int64), 4000, crop).numpy()
+    np.testing.assert_allclose(drawn.std(0), 5.0, rtol=0.05)
+    np.testing.assert_allclose(drawn.mean(0), 0.0, atol=0.3)
+    np.testing.assert_array_equal(drawn, draw_jitter(3, tf.constant(7, tf.int64), 4000, crop))
+    assert (drawn != draw_jitter(3, tf.constant(8, tf.int64), 4000, crop).numpy()).any()
 
 
 # By hand

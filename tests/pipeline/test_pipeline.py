@@ -15,6 +15,7 @@ from hgtrain.pipeline.feed import Feed
 from hgtrain.pipeline.frame_store import FrameStore, prefetched
 from hgtrain.pipeline.order import epoch_order
 from hgtrain.pipeline.preprocess import resize, to_channels
+from hgtrain.pipeline.samples import Labels
 
 NAN = float("nan")
 FRAMES, HEIGHT, WIDTH = 10, 18, 30
@@ -152,13 +153,42 @@ def test_a_side_without_frames_has_their_shape() -> None:
 SEED, BATCH, STEPS_PER_EPOCH = 3, 4, 6
 
 
-def points_and_weights(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    points, weights = labels()
-    return points[indices], weights[indices]
+class FrameSamples:
+    """Each frame is a sample."""
+
+    frame_of = None
+
+    def __len__(self) -> int:
+        return FRAMES
+
+    def rows(self, samples: np.ndarray) -> np.ndarray:
+        return samples
+
+    def labels(self, samples: np.ndarray) -> Labels:
+        points, weights = labels()
+        return Labels(points[samples], weights[samples], points[samples])
 
 
-def feed_of(store: FrameStore, on_device: bool = False) -> Feed:
-    return Feed(store, points_and_weights, (SEED, BATCH, STEPS_PER_EPOCH), on_device)
+class AnimalSamples(FrameSamples):
+    """Frames from the last to the first, each of them twice."""
+
+    frame_of = np.arange(FRAMES)[::-1].repeat(2)
+
+    def __len__(self) -> int:
+        return 2 * FRAMES
+
+    def rows(self, samples: np.ndarray) -> np.ndarray:
+        return self.frame_of[samples]
+
+    def labels(self, samples: np.ndarray) -> Labels:
+        return super().labels(self.rows(samples))
+
+
+def feed_of(
+    store: FrameStore, on_device: bool = False, samples: FrameSamples | None = None
+) -> Feed:
+    schedule = SEED, BATCH, STEPS_PER_EPOCH
+    return Feed(store, samples or FrameSamples(), schedule, on_device)
 
 
 def expected_indices(first_step: int, count: int) -> np.ndarray:
@@ -184,10 +214,26 @@ def test_images_and_labels_are_those_of_the_indices(cached: bool) -> None:
 def test_where_the_device_holds_the_frames_only_indices_are_handed_over() -> None:
     with closing(feed_of(store_of(True), on_device=True)) as feed:
         element, _ = feed(0, 3)
-        for held, expected in zip(feed.held, (Images().images, *labels()), strict=True):
+        for held, expected in zip(feed.held, (Images().images, *labels()), strict=False):
             np.testing.assert_array_equal(held, expected)
+        assert feed.held.frame_of is None
     assert len(element) == 1
     np.testing.assert_array_equal(element[0], expected_indices(0, 3))
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_animals_of_a_frame_are_samples_of_their_own(on_device: bool) -> None:
+    samples = AnimalSamples()
+    with closing(feed_of(store_of(True), on_device, samples)) as feed:
+        (indices, *given), _ = feed(0, STEPS_PER_EPOCH)
+        if on_device:
+            given = feed.held.gather(tf.constant(indices.ravel()))
+            given = [values.numpy().reshape(*indices.shape, *values.shape[1:]) for values in given]
+    order = epoch_order(SEED, 0, 2 * FRAMES, STEPS_PER_EPOCH * BATCH)
+    np.testing.assert_array_equal(indices.ravel(), order)
+    frames = FRAMES - 1 - indices // 2
+    for found, expected in zip(given, (Images().images, *labels()), strict=True):
+        np.testing.assert_array_equal(found, expected[frames])
 
 
 # One after the other, over the end of an epoch, a shorter call, a jump back, a step left out, a
@@ -231,7 +277,7 @@ def test_what_is_read_ahead_is_bounded_however_many_steps_are_asked_for(
 ) -> None:
     monkeypatch.setattr(feed_module, "PIECE_BYTES", 2 * BATCH * HEIGHT * WIDTH)
     store = FrameStore(Images(), np.arange(FRAMES), 1, 1.0, cached)
-    with closing(Feed(store, points_and_weights, (SEED, BATCH, 1000), False)) as feed:
+    with closing(Feed(store, FrameSamples(), (SEED, BATCH, 1000), False)) as feed:
         (indices, *_), _ = feed(0, 500)
         assert len(indices) == 2
         assert sum(piece.end - piece.first for piece in feed._pieces) == 4

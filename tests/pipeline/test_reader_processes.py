@@ -11,10 +11,12 @@ import pytest
 
 from hgtrain.data.formats.hgtrain_format import open_file
 from hgtrain.data.formats.hgtrain_writer import write_dataset
+from hgtrain.data.split import Subset
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.pipeline.feed import Feed
 from hgtrain.pipeline.frame_store import FrameStore
 from hgtrain.pipeline.reader_processes import ReaderPool, reader_count
+from hgtrain.pipeline.samples import Samples
 from hgtrain.skeleton import Skeleton
 
 pytestmark = pytest.mark.multiprocess
@@ -206,11 +208,11 @@ def test_a_core_is_left_to_training(monkeypatch, cores, count):
 
 @pytest.mark.parametrize(("channels", "scale"), [(3, 1.0), (1, 1.0), (3, 0.5)])
 def test_a_feed_with_readers_gives_what_one_from_memory_gives(dataset, channels, scale):
-    labels = np.arange(2 * FRAMES, dtype=np.float32).reshape(FRAMES, 2)
+    side = Subset(dataset, np.arange(5, FRAMES))
     feeds = [
         Feed(
-            FrameStore(dataset, np.arange(5, FRAMES), channels, scale, cached),
-            lambda indices: (labels[indices], labels[indices] + 1),
+            FrameStore(dataset, side.frames, channels, scale, cached),
+            Samples(side, scale, of_animals=False),
             (3, 4, 7),
             False,
             0 if cached else 2,
