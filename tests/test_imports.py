@@ -100,6 +100,7 @@ WITHOUT_TENSORFLOW = [
     *(name for name in MODULES if name.startswith("train.distributed") and "workers" not in name),
     *("train.failures", "train.initial_weights", "train.loop", "train.observer", "train.plan"),
     *("evaluate.metrics", "evaluate.keypoint_errors", "evaluate.matching", "evaluate.calibration"),
+    *("evaluate.pairs", "evaluate.instances"),
     "cli",
 ]
 """Importing these does not import TensorFlow, by whatever way."""

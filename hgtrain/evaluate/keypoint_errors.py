@@ -4,12 +4,17 @@ They are the error by the animal's size, OKS precision and recall, calibration, 
 group.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from hgtrain.evaluate.calibration import calibration
-from hgtrain.evaluate.matching import average_precision_and_recall, single_matches
+from hgtrain.evaluate.matching import (
+    FrameMatch,
+    average_precision_and_recall,
+    single_matches,
+)
 
 SIZE_FRACTIONS = (0.05, 0.1, 0.2)
 
@@ -18,9 +23,9 @@ class Errors(NamedTuple):
     """How far predicted keypoints are from labelled ones.
 
     Attributes:
-        distance: `(N, K)` px, NaN where there is none.
-        labelled: `(N, K)`, what is labelled with a position.
-        located: `(N, K)`, what is labelled with a position and predicted too.
+        distance: `(N, K)` or `(N, I, K)` px, NaN where there is none.
+        labelled: Of the same shape, what is labelled with a position.
+        located: Of the same shape, what is labelled with a position and predicted too.
     """
 
     distance: np.ndarray
@@ -32,9 +37,9 @@ def keypoint_errors(truth: np.ndarray, visibility: np.ndarray, predicted: np.nda
     """Return the errors of predicted points.
 
     Args:
-        truth: `(N, K, 2)` px.
-        visibility: `(N, K)`, 0 not labelled.
-        predicted: `(N, K, 2)` px.
+        truth: `(N, K, 2)` or `(N, I, K, 2)` px.
+        visibility: `(N, K)` or `(N, I, K)`, 0 not labelled.
+        predicted: Of the same shape as `truth`, each animal at the place of the labelled one.
     """
     labelled = (visibility > 0) & np.isfinite(truth).all(-1)
     located = labelled & np.isfinite(predicted).all(-1)
@@ -48,22 +53,25 @@ def extra_metrics(
     predicted: np.ndarray,
     confidence: np.ndarray,
     groups: np.ndarray | None = None,
+    matches: Sequence[FrameMatch] | None = None,
 ) -> dict[str, Any]:
     """Return the metrics beyond the contract's, as plain JSON.
 
     Args:
-        truth: `(N, K, 2)` px.
-        visibility: `(N, K)`.
-        predicted: `(N, K, 2)` px.
-        confidence: `(N, K)`.
-        groups: `(N,)` names; None gives an empty list.
+        truth: `(N, K, 2)` px, or `(N, I, K, 2)` for several animals a frame.
+        visibility: `(N, K)` or `(N, I, K)`.
+        predicted: Of the same shape as `truth`, each animal at the place of the labelled one.
+        confidence: Of the same shape as `visibility`.
+        groups: `(N,)` names of the frames; None gives an empty list.
+        matches: What average precision is over; None for one animal a frame.
 
     Returns:
         `pck_of_size`, `oks_map`, `oks_mar`, `calibration` and `per_group`; None where one is
         undefined.
     """
     errors = keypoint_errors(truth, visibility, predicted)
-    matches = single_matches(truth, visibility, predicted, confidence)
+    if matches is None:
+        matches = single_matches(truth, visibility, predicted, confidence)
     precision, recall = average_precision_and_recall(matches)
     return {
         "pck_of_size": pck_of_size(errors, truth),
@@ -79,20 +87,34 @@ def extra_metrics(
 def pck_of_size(errors: Errors, truth: np.ndarray) -> dict[str, float | None]:
     """Return the part of labelled keypoints that is within each fraction of the animal's size.
 
-    The size is the longer side of the labelled points' bounding box, at least 1 px. A labelled
-    keypoint without a predicted position is not within.
+    The size is that of `animal_sizes`. A labelled keypoint without a predicted position is not
+    within.
     """
-    size = np.ones(len(truth))
-    some = errors.labelled.any(-1)
-    if some.any():
-        points = np.where(errors.labelled[..., None], truth, np.nan)[some]
-        size[some] = np.maximum((np.nanmax(points, 1) - np.nanmin(points, 1)).max(-1), 1.0)
+    size = animal_sizes(truth, errors.labelled)
     count = errors.labelled.sum()
-    relative = (errors.distance / size[:, None])[errors.located]
+    relative = (errors.distance / size[..., None])[errors.located]
     return {
         str(part): float((relative <= part).sum() / count) if count else None
         for part in SIZE_FRACTIONS
     }
+
+
+def animal_sizes(truth: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """Return the longer side of the labelled points' bounding box, at least 1 px.
+
+    Args:
+        truth: `(..., K, 2)` px.
+        labelled: `(..., K)`, what is labelled with a position.
+
+    Returns:
+        `(...)` px; 1 where nothing is labelled.
+    """
+    size = np.ones(truth.shape[:-2])
+    some = labelled.any(-1)
+    if some.any():
+        points = np.where(labelled[..., None], truth, np.nan)[some]
+        size[some] = np.maximum((np.nanmax(points, 1) - np.nanmin(points, 1)).max(-1), 1.0)
+    return size
 
 
 def _group(name: str, errors: Errors, chosen: np.ndarray) -> dict[str, Any]:
