@@ -30,7 +30,7 @@ def evaluate(folder: Path, files: Sequence[str], refinement: str) -> dict[str, A
         with reopened_split(run) as split:
             side = split.validation
             found = predict_side(run.predictor, side, blocks_progress("predicting"))
-            return evaluate_side(*found, side)
+            return evaluate_side(*found, side, run.predictor.head.several_animals)
     with open_with_notes(files, run.config.data.annotated_only) as dataset:
         names = run.skeleton.keypoint_names
         check_same_keypoints(dataset.keypoint_names, names, dataset.path, f"the run {folder}")
@@ -39,4 +39,4 @@ def evaluate(folder: Path, files: Sequence[str], refinement: str) -> dict[str, A
             say(note)
         side = Subset(dataset, selected.frames)
         found = predict_side(run.predictor, side, blocks_progress("predicting"))
-        return evaluate_side(*found, side)
+        return evaluate_side(*found, side, run.predictor.head.several_animals)

@@ -48,7 +48,7 @@ def _results(folder: Path, opened: ExitStack) -> "RunResults":
         config.model_dump(),
         split,
         found,
-        evaluate_side(found, images_per_s, side),
+        evaluate_side(found, images_per_s, side, run.predictor.head.several_animals),
         augmented_batch(
             split.train,
             run.predictor.preprocessing,

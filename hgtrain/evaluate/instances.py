@@ -9,13 +9,13 @@ from hgtrain.evaluate.keypoint_errors import extra_metrics
 from hgtrain.evaluate.matching import frame_matches
 from hgtrain.evaluate.metrics import pose_metrics, visibility_metrics
 from hgtrain.evaluate.pairs import group_purity, in_place_of_labels, pair_animals
-from hgtrain.poses import Found
+from hgtrain.poses import Poses
 
 
 def poses_metrics(
     truth: np.ndarray,
     visibility: np.ndarray,
-    found: Found,
+    found: Poses,
     names: Sequence[str],
     groups: np.ndarray | None = None,
     several: bool = False,
@@ -61,7 +61,7 @@ def poses_metrics(
 
 
 def _counts(
-    truth: np.ndarray, visibility: np.ndarray, found: Found, matched: int
+    truth: np.ndarray, visibility: np.ndarray, found: Poses, matched: int
 ) -> dict[str, int]:
     labelled = int(((visibility > 0) & np.isfinite(truth).all(-1)).any(-1).sum())
     predicted = int(np.isfinite(found.points).all(-1).any(-1).sum())

@@ -3,7 +3,7 @@
 import numpy as np
 
 from hgtrain.evaluate.keypoint_errors import animal_sizes
-from hgtrain.poses import Found
+from hgtrain.poses import Poses
 
 REACH = 0.5
 """Part of an animal's size within which a keypoint still lies on this animal."""
@@ -42,7 +42,7 @@ def pair_animals(truth: np.ndarray, visibility: np.ndarray, predicted: np.ndarra
     return pairs
 
 
-def in_place_of_labels(found: Found, pairs: np.ndarray) -> Found:
+def in_place_of_labels(found: Poses, pairs: np.ndarray) -> Poses:
     """Return the predicted animals at the places of the labelled ones they are matched with.
 
     Args:
@@ -52,7 +52,7 @@ def in_place_of_labels(found: Found, pairs: np.ndarray) -> Found:
     Returns:
         `(N, I, ...)`, NaN where a labelled animal is missed.
     """
-    return Found(
+    return Poses(
         points=_chosen(found.points, pairs),
         confidence=_chosen(found.confidence, pairs),
         scores=_chosen(found.scores, pairs),

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from hgtrain.data.split import Subset
-from hgtrain.evaluate.keypoint_errors import extra_metrics
-from hgtrain.evaluate.metrics import pose_metrics
+from hgtrain.evaluate.instances import poses_metrics
 from hgtrain.poses import Poses, joined
 from hgtrain.predict.predictor import Predictor
 
@@ -32,14 +31,21 @@ def predict_side(
     return joined(parts), len(side.frames) / max(seconds, 1e-9)
 
 
-def evaluate_side(found: Poses, images_per_s: float, side: Subset) -> dict[str, Any]:
+def evaluate_side(
+    found: Poses, images_per_s: float, side: Subset, several: bool = False
+) -> dict[str, Any]:
     """Return the metrics of what was found in a side's frames.
 
     They are those of contract section 5 and those of `extra_metrics`.
+
+    Args:
+        found: In every frame of the side.
+        images_per_s: How fast it was found.
+        side: Whose labels it is measured against.
+        several: Whether a frame may hold several animals.
     """
-    truth, visibility = (labels[:, 0] for labels in side.labels())
-    points, confidence = found.points[:, 0], found.confidence[:, 0]
-    metrics = pose_metrics(truth, visibility, points, confidence, side.dataset.keypoint_names)
-    groups = None if side.dataset.groups is None else side.dataset.groups[side.frames]
-    metrics |= extra_metrics(truth, visibility, points, confidence, groups)
+    truth, visibility = side.labels()
+    names, groups = side.dataset.keypoint_names, side.dataset.groups
+    groups = None if groups is None else groups[side.frames]
+    metrics = poses_metrics(truth, visibility, found, names, groups, several)
     return metrics | {"images_per_s": images_per_s}

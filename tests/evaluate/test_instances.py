@@ -7,7 +7,7 @@ import pytest
 from hgtrain.evaluate.instances import poses_metrics
 from hgtrain.evaluate.keypoint_errors import extra_metrics
 from hgtrain.evaluate.metrics import pose_metrics
-from hgtrain.poses import Found
+from hgtrain.poses import Poses
 
 NAN = np.nan
 NAMES = ("nose", "hip", "tail")
@@ -25,7 +25,7 @@ def metrics_of(truth, visibility, found, groups=None, several=True):
     metrics = poses_metrics(
         np.array(truth, np.float32),
         np.array(visibility, np.uint8),
-        Found(*(np.array(array, np.float32) for array in found)),
+        Poses(*(np.array(array, np.float32) for array in found)),
         NAMES,
         groups,
         several,
@@ -201,7 +201,7 @@ def one_animal():
     truth[3, 0, 1], found[5, 0, 2], found[6] = NAN, NAN, NAN
     confidence = rng.random((40, 1, 3), np.float32)
     visibility = rng.integers(0, 3, (40, 1, 3))
-    return truth, visibility, Found(found, confidence, confidence.mean(-1))
+    return truth, visibility, Poses(found, confidence, confidence.mean(-1))
 
 
 def test_one_animal_has_the_metrics_of_one_animal(one_animal):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hgtrain.evaluate.pairs import group_purity, in_place_of_labels, pair_animals
-from hgtrain.poses import Found
+from hgtrain.poses import Poses
 
 NAN = np.nan
 ANIMAL = np.array([[0, 0], [30, 0], [60, 0], [100, 40]], float)
@@ -117,7 +117,7 @@ def test_infinite_and_huge_points_match_nothing():
 
 
 def test_predictions_are_put_where_their_labels_are():
-    found = Found(
+    found = Poses(
         np.arange(12, dtype=np.float32).reshape(2, 3, 1, 2),
         np.arange(6, dtype=np.float32).reshape(2, 3, 1),
         np.arange(6, dtype=np.float32).reshape(2, 3),
