@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,14 +54,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     It takes the place of `path`, synced to the disk, when the block ends well.
     """
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    beside = path_beside(path)
     try:
         yield beside
-        fsync(beside)
-        beside.replace(path)
-        fsync(path.parent)
+        take_place(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def path_beside(path: Path) -> Path:
+    """Return a hidden path in the folder of `path`, with its suffix, that nothing else has."""
+    # Processes of several machines or containers may have one number.
+    return path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+
+
+def take_place(beside: Path, path: Path) -> None:
+    """Put a finished file in the place of `path`, synced to the disk."""
+    fsync(beside)
+    beside.replace(path)
+    fsync(path.parent)
 
 
 def fsync(path: Path) -> None:

@@ -1,6 +1,5 @@
 """A video of the predicted images with the predictions drawn in."""
 
-import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +10,7 @@ from PIL import Image, ImageDraw
 from hgtrain.data.media.frame_source import FrameSource
 from hgtrain.data.media.video import reason
 from hgtrain.errors import RunError
+from hgtrain.files import path_beside, take_place
 from hgtrain.poses import Poses
 from hgtrain.skeleton import Skeleton
 
@@ -40,7 +40,7 @@ class OverlayVideo:
 
         self.path = path
         self._skeleton, self._sources = skeleton, sources
-        self._beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+        self._beside = path_beside(path)
         self._stream: av.VideoStream | None = None
         try:
             self._container = av.open(str(self._beside), "w")
@@ -96,6 +96,6 @@ class OverlayVideo:
             self._container.mux(self._stream.encode())
         self._container.close()
         if self._stream is not None:
-            self._beside.replace(self.path)
+            take_place(self._beside, self.path)
         else:
             self._beside.unlink(missing_ok=True)

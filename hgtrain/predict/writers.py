@@ -13,8 +13,6 @@ in that file. Attributes: `format="hgtrain-predictions"`, `version`, `keypoint_n
 """
 
 import csv
-import os
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +24,7 @@ import numpy as np
 from hgtrain.data.convert.sleap_io import import_sleap_io, to_foreign_skeleton, to_foreign_video
 from hgtrain.data.media.frame_source import FrameSource
 from hgtrain.errors import RunError
+from hgtrain.files import path_beside, take_place
 from hgtrain.poses import Poses
 from hgtrain.skeleton import Skeleton
 
@@ -46,9 +45,7 @@ class PredictionFile(ABC):
         self.path = path
         self.frames = 0
         self._skeleton, self._sources, self._model = skeleton, sources, model
-        self._beside = path.with_name(
-            f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}"
-        )
+        self._beside = path_beside(path)
         try:
             self._open()
         except OSError as error:
@@ -63,7 +60,7 @@ class PredictionFile(ABC):
         """Finish the file; `complete` says whether all frames are in it."""
         self._close(complete)
         if self.frames:
-            self._beside.replace(self.path)
+            take_place(self._beside, self.path)
         else:
             self._beside.unlink(missing_ok=True)
 

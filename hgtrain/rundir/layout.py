@@ -4,6 +4,7 @@ import fcntl
 import itertools
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -144,7 +145,8 @@ def _remove_leftovers(folder: Path) -> None:
     for name in WRITTEN_BESIDE:
         stem, suffix = Path(name).stem, Path(name).suffix
         for path in folder.glob(f".{stem}.*{suffix}"):
-            if path.name[len(stem) + 2 : -len(suffix)].isdecimal():
+            # Without the letters after the number it is of an older version.
+            if re.fullmatch(r"\d+(-[0-9a-f]+)?", path.name[len(stem) + 2 : -len(suffix)]):
                 path.unlink(missing_ok=True)
 
 

@@ -255,6 +255,33 @@ def test_what_is_written_beside_keeps_its_suffix_and_folder(tmp_path):
         assert not (tmp_path / "best.keras").exists()
 
 
+def test_nobody_writes_to_the_same_path_beside(tmp_path):
+    path = tmp_path / "a.h5"
+    with files.atomic_path(path) as one, files.atomic_path(path) as other:
+        one.write_text("one")
+        other.write_text("other")
+        assert path not in (one, other)
+    # The inner block ended first.
+    assert path.read_text() == "one"
+    assert names(tmp_path) == ["a.h5"]
+
+
+def test_what_a_killed_process_was_writing_is_removed_when_the_folder_is_claimed(folder):
+    code = """
+import os, sys
+from pathlib import Path
+from hgtrain.files import atomic_path
+with atomic_path(Path(sys.argv[1])) as beside:
+    beside.touch()
+    os._exit(0)
+"""
+    folder.mkdir()
+    subprocess.run([sys.executable, "-c", code, folder / "best.keras"], check=True)
+    assert len(names(folder)) == 1
+    with layout.lock_run_dir(folder, resume=True):
+        assert names(folder) == ["lock"]
+
+
 def test_json_is_written_and_read(tmp_path):
     files.write_json(tmp_path / "a.json", {"a": [1, None, "ä"]})
     assert files.read_json(tmp_path / "a.json") == {"a": [1, None, "ä"]}

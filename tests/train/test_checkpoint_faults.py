@@ -102,7 +102,7 @@ def test_what_a_failed_write_leaves_is_removed_by_the_next_process(tmp_path):
 
 
 def test_what_a_killed_process_left_beside_its_files_is_removed(tmp_path):
-    for name in (".best.123.keras", ".config.9.yaml"):
+    for name in (".best.123.keras", ".config.9.yaml", ".best.7-0badcafe.keras"):
         (tmp_path / name).touch()
     kept = tmp_path / ".best.of.all.keras"
     kept.touch()
