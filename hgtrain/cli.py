@@ -239,7 +239,7 @@ class ImageSize(click.ParamType):
 def export(
     run: Path, output: Path, format_name: str, size: tuple[int, int] | None, data: tuple[str, ...]
 ) -> None:
-    """Write the best network of RUN, from uint8 images to keypoints, for programs without hgtrain."""
+    """Write RUN's best network, from uint8 images to keypoints, for programs without hgtrain."""
     with StopRequest().listening():
         from hgtrain.commands.export import export
 
@@ -270,7 +270,7 @@ def export(
 def import_sleap(
     model_dir: Path, output: Path, data: tuple[str, ...], validation: tuple[str, ...]
 ) -> None:
-    """Turn MODEL_DIR, a training folder of SLEAP, into a run to evaluate, export or train further."""
+    """Turn MODEL_DIR, a SLEAP training folder, into a run to evaluate, export or train further."""
     with StopRequest().listening():
         from hgtrain.commands.import_sleap import import_sleap
 

@@ -127,9 +127,13 @@ def look_at_tensorflow() -> dict[str, Any]:
     }
     try:
         done = subprocess.run(
-            [sys.executable, "-c", LOOK], capture_output=True, text=True, timeout=SECONDS, check=False,
+            [sys.executable, "-c", LOOK],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
             env=os.environ | verbose,
-        )  # fmt: skip
+        )
     except subprocess.TimeoutExpired:
         return {
             "gpus": [],
@@ -171,7 +175,10 @@ def problems(drivers: list[dict[str, str]], tensorflow: dict[str, Any]) -> list[
     if hidden is not None and hidden in ("", "-1"):
         text = f"the driver shows {gpu}, but CUDA_VISIBLE_DEVICES is {hidden!r}, which hides it"
         return [{"text": text, "fix": "unset CUDA_VISIBLE_DEVICES"}]
-    text = f"the driver shows {gpu}, but TensorFlow sees none and {what}; it needs CUDA {tensorflow['cuda']}"
+    text = (
+        f"the driver shows {gpu}, but TensorFlow sees none and {what}; "
+        f"it needs CUDA {tensorflow['cuda']}"
+    )
     return [{"text": text, "fix": install}]
 
 
@@ -182,12 +189,17 @@ def doctor_text(found: dict[str, Any]) -> str:
     lines += [
         f"{'CPU':<12} {cpu['name']}, {cpu['cores']} cores, {' '.join(cpu['features']) or 'no AVX'}",
         f"{'memory':<12} {found['memory_bytes'] / 2**30:.1f} GiB",
-        *(f"{'GPU':<12} {gpu['name']}, {gpu['memory']}, driver {gpu['driver']}" for gpu in found["driver_gpus"]),
-        f"{'TensorFlow':<12} sees {len(tensorflow['gpus'])} GPUs" + (
-            f", built for CUDA {tensorflow['cuda']} and cuDNN {tensorflow['cudnn']}"
-            if tensorflow.get("is_built_with_cuda") else ""
+        *(
+            f"{'GPU':<12} {gpu['name']}, {gpu['memory']}, driver {gpu['driver']}"
+            for gpu in found["driver_gpus"]
         ),
-    ]  # fmt: skip
+        f"{'TensorFlow':<12} sees {len(tensorflow['gpus'])} GPUs"
+        + (
+            f", built for CUDA {tensorflow['cuda']} and cuDNN {tensorflow['cudnn']}"
+            if tensorflow.get("is_built_with_cuda")
+            else ""
+        ),
+    ]
     for problem in found["problems"]:
         lines += [f"problem: {problem['text']}", f"    fix: {problem['fix']}"]
     return "\n".join(lines if found["problems"] else [*lines, "nothing is wrong"])

@@ -56,7 +56,8 @@ def describe(error: ErrorDetails, defaults: Mapping[KeyPath, Any]) -> str:
     or_null = " or null" if defaults[path] is None else ""
     expected = _EXPECTED[kind](context)
     fix = next(_FIXES[kind](value, expected), None) if kind in _FIXES else None
-    return f"{dotted(path)} must be {expected}{or_null}, got {shown(value)}{f' ({fix})' if fix else ''}"
+    hint = f" ({fix})" if fix else ""
+    return f"{dotted(path)} must be {expected}{or_null}, got {shown(value)}{hint}"
 
 
 def _number_fixes(value: object, _: str) -> Iterator[str]:

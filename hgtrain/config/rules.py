@@ -25,7 +25,10 @@ class Rule(NamedTuple):
 def _max_above_stem(max_stride: int, stem_stride: int) -> str | None:
     if max_stride > stem_stride:
         return None
-    return f"must be greater than stem_stride ({stem_stride}), got {max_stride} (nearest: {2 * stem_stride})"
+    return (
+        f"must be greater than stem_stride ({stem_stride}), got {max_stride} "
+        f"(nearest: {2 * stem_stride})"
+    )
 
 
 def _output_not_below_stem(output_stride: int, stem_stride: int) -> str | None:
@@ -92,7 +95,10 @@ def _xla_is_not_deterministic(xla: str, deterministic: bool) -> str | None:
 def _recomputed_alone(recompute: bool, synchronize_batch_norm: bool) -> str | None:
     # The statistics would have to be exchanged a second time.
     if recompute and synchronize_batch_norm:
-        return "must be false where training.synchronize_batch_norm is true, got true (set one of them to false)"
+        return (
+            "must be false where training.synchronize_batch_norm is true, got true "
+            "(set one of them to false)"
+        )
     return None
 
 

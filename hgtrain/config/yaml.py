@@ -174,7 +174,8 @@ class _Builder:
             value = self._value(self._next(), (*path, key), line)
             if self._is_readable(event, path, line):
                 if key in first:
-                    again = f"{dotted((*path, key))} is given twice, first on line {first[key]} (remove one)"
+                    name, before = dotted((*path, key)), first[key]
+                    again = f"{name} is given twice, first on line {before} (remove one)"
                     self.problems.append((line, again))
                 first.setdefault(key, line)
                 result[key] = value

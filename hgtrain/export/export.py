@@ -82,7 +82,8 @@ def _without_failed(
     if not passed:
         raise RunError(
             "; ".join(problems)
-            + "; the export was removed: check on other frames with --data, or choose another --format"
+            + "; the export was removed: check on other frames with --data, or choose another "
+            "--format"
         )
     for file in files:
         if file not in passed:

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 model = tf.saved_model.load("{folder}")  # this folder
 predict = model.signatures["serving_default"]
-frames = np.zeros((2, {height}, {width}, {channels}), np.uint8)  # (frames, height, width, channels), 0..255
+# (frames, height, width, channels), 0..255
+frames = np.zeros((2, {height}, {width}, {channels}), np.uint8)
 found = predict(image=tf.constant(frames))
 print(found["keypoints"].shape, found["confidence"].shape)
 maps = model.signatures["confmaps"](image=tf.constant(frames))["confmaps"]"""
@@ -18,7 +19,8 @@ import numpy as np
 import tensorflow as tf  # or: from ai_edge_litert.interpreter import Interpreter
 
 predict = tf.lite.Interpreter("{folder}/{file}").get_signature_runner()
-frames = np.zeros((2, {height}, {width}, {channels}), np.uint8)  # (frames, height, width, channels), 0..255
+# (frames, height, width, channels), 0..255
+frames = np.zeros((2, {height}, {width}, {channels}), np.uint8)
 found = predict(image=frames)
 print(found["keypoints"].shape, found["confidence"].shape)"""
 
@@ -27,7 +29,8 @@ import numpy as np
 import onnxruntime
 
 session = onnxruntime.InferenceSession("{folder}/model.onnx")
-frames = np.zeros((2, {height}, {width}, {channels}), np.uint8)  # (frames, height, width, channels), 0..255
+# (frames, height, width, channels), 0..255
+frames = np.zeros((2, {height}, {width}, {channels}), np.uint8)
 keypoints, confidence = session.run(["keypoints", "confidence"], {{"image": frames}})
 print(keypoints.shape, confidence.shape)"""
 
@@ -36,22 +39,24 @@ _USE = {"savedmodel": _SAVEDMODEL, "tflite": _TFLITE, "onnx": _ONNX}
 _PAGE = """\
 # {folder}
 
-A network that finds {count} keypoints of one animal in an image, written by hgtrain. It needs no hgtrain:
+A network that finds {count} keypoints of one animal in an image, written by hgtrain. It needs no
+hgtrain:
 
 ```python
 {code}
 ```
 
 - `image`: uint8 `(frames, {sides}, {channels})`{at_least}.
-- `keypoints`: float32 `(frames, {count}, 2)`, x then y in pixels of that image, pixel centres at integers.
+- `keypoints`: float32 `(frames, {count}, 2)`, x then y in pixels of that image, pixel centres at
+  integers.
 - `confidence`: float32 `(frames, {count})`, 0 to 1.
 
 Resizing, padding and finding the peaks to a fraction of a pixel are part of the model.
 
 Keypoints, in this order: {names}.
 
-`metadata.json` has the skeleton, the config of the training, its evaluation and versions, and this check of what was
-written against the predictions it was trained to:
+`metadata.json` has the skeleton, the config of the training, its evaluation and versions, and this
+check of what was written against the predictions it was trained to:
 
 {check}
 """

@@ -147,7 +147,8 @@ class UpsamplingBlock:
         require_positive(self, "upsampling_stride", "filters")
         if self.interp_method not in ("nearest", "bilinear"):
             raise ValueError(
-                f'UpsamplingBlock.interp_method must be "nearest" or "bilinear", got {self.interp_method!r}'
+                'UpsamplingBlock.interp_method must be "nearest" or "bilinear", '
+                f"got {self.interp_method!r}"
             )
 
     def make_block(

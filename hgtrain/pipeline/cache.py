@@ -74,8 +74,14 @@ def waiting_note(fraction: float, cache: str, size_bytes: int, available_bytes: 
     elif size_bytes < DEVICE_BYTES:
         remedy = f"go on with data.cache: device, which takes {size} of the device's memory"
     else:
-        remedy = f"data.cache: ram needs more cores; data.cache: device takes {size} of the device's memory"
-    return f"{fraction:.0%} of the epoch was spent waiting for frames (data_wait_fraction {fraction:.2f}): {remedy}"
+        remedy = (
+            f"data.cache: ram needs more cores; data.cache: device takes {size} of the device's "
+            "memory"
+        )
+    return (
+        f"{fraction:.0%} of the epoch was spent waiting for frames (data_wait_fraction "
+        f"{fraction:.2f}): {remedy}"
+    )
 
 
 def chunk_note(dataset: PoseDataset, cache: str) -> str | None:

@@ -260,7 +260,8 @@ def _scale_reason(proposal: Proposal) -> str:
     animal = f"the animals are {proposal.looked.animal_px:.0f} px long"
     if scale == 1:
         return animal
-    return f"{animal}, {proposal.looked.animal_px * scale:.0f} px are enough and {1 / scale**2:.0f} times as fast"
+    enough = f"{proposal.looked.animal_px * scale:.0f} px are enough"
+    return f"{animal}, {enough} and {1 / scale**2:.0f} times as fast"
 
 
 def _augmentation_lines(looked: DatasetStats, kind: str) -> Iterator[tuple[str, str]]:

@@ -85,7 +85,10 @@ def _animals(summary: dict[str, Any]) -> str:
     verdict = "the receptive field covers them"
     if field < animal:
         stride = summary["max_stride"]
-        verdict = f"larger than the receptive field: raise model.backbone.max_stride (now {stride}) or stacks"
+        verdict = (
+            f"larger than the receptive field: raise model.backbone.max_stride (now {stride}) or "
+            "stacks"
+        )
     return f"{animal:.0f} px long, 95% are at most that: {verdict}"
 
 
@@ -94,7 +97,8 @@ def _memory(summary: dict[str, Any]) -> str:
     parts = ", ".join(
         f"{name} {_gigabytes(size)}" for name, size in memory.items() if name != "total"
     )
-    return f"about {_gigabytes(memory['total'])} at batch {summary['batch_size']} in {summary['precision']} ({parts})"
+    total, precision = _gigabytes(memory["total"]), summary["precision"]
+    return f"about {total} at batch {summary['batch_size']} in {precision} ({parts})"
 
 
 def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:

@@ -10,9 +10,16 @@ from hgtrain.rundir import layout
 from hgtrain.rundir.records import read_provenance
 
 MAY_CHANGE = (
-    "data.cache", "training.epochs", "training.early_stopping_epochs", "training.device", "training.strategy",
-    "training.xla", "training.on_nonfinite", "checkpoint", "output",
-)  # fmt: skip
+    "data.cache",
+    "training.epochs",
+    "training.early_stopping_epochs",
+    "training.device",
+    "training.strategy",
+    "training.xla",
+    "training.on_nonfinite",
+    "checkpoint",
+    "output",
+)
 """Keys that may differ from the run's own config on resume.
 
 More epochs stretch a cosine from where the run stands.

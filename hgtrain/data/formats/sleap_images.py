@@ -191,7 +191,8 @@ def _row_place(video: Video, row: int) -> str:
 
 
 def _size(shape: tuple[int, int, int]) -> str:
-    return f"{shape[0]} x {shape[1]} (height x width) with {shape[2]} channel{'s' if shape[2] > 1 else ''}"
+    plural = "s" if shape[2] > 1 else ""
+    return f"{shape[0]} x {shape[1]} (height x width) with {shape[2]} channel{plural}"
 
 
 def _stored_shape(video: Video, row: int) -> tuple[int, int, int]:

@@ -94,7 +94,10 @@ def _opened(paths: Sequence[str]) -> PoseDataset:
     if (dataset.visibility == NOT_LABELLED).all() and np.isfinite(dataset.points).any():
         dataset.close()
         dataset = open_all(paths, annotated_only=False)
-        note = f"{dataset.path} marks no keypoint as annotated: counted are all, as with data.annotated_only: false."
+        note = (
+            f"{dataset.path} marks no keypoint as annotated: counted are all, as with "
+            "data.annotated_only: false."
+        )
         dataset.notes = (*dataset.notes, note)
     return dataset
 
@@ -132,10 +135,13 @@ def _labels(dataset: PoseDataset) -> dict[str, Any]:
         for k, name in enumerate(dataset.keypoint_names)
     ]
     patterns = Counter(tuple(np.flatnonzero(~row).tolist()) for row in labelled[animals])
+    counts = sorted(Counter(animals.sum(1).tolist()).items())
     return {
-        "animals": {str(count): int(n) for count, n in sorted(Counter(animals.sum(1).tolist()).items())},
+        "animals": {str(count): int(n) for count, n in counts},
         "keypoints_per_frame": {
-            "min": int(of_frame.min()), "mean": float(of_frame.mean()), "max": int(of_frame.max()),
+            "min": int(of_frame.min()),
+            "mean": float(of_frame.mean()),
+            "max": int(of_frame.max()),
         },
         "per_keypoint": per_keypoint,
         "missing_together": [
@@ -143,7 +149,7 @@ def _labels(dataset: PoseDataset) -> dict[str, Any]:
             for missing, count in patterns.most_common(LISTED)
             if missing
         ],
-    }  # fmt: skip
+    }
 
 
 def _outside(dataset: PoseDataset) -> np.ndarray:

@@ -96,7 +96,10 @@ class Sandbox:
             else f"crashes ({signal.Signals(signum).name})"
         )
         named = begun[-1] if begun else ", ".join(self._paths)
-        return f"{named}: the HDF5 library {what} reading it: the file is damaged or made to do that, do not use it"
+        return (
+            f"{named}: the HDF5 library {what} reading it: the file is damaged or made to do that, "
+            "do not use it"
+        )
 
     def _communicate(self) -> tuple[str, str]:
         from hgtrain.log import Reporter, say

@@ -14,7 +14,10 @@ from typing import Any
 
 from hgtrain.errors import RunError
 
-EXAMPLE = '{"cluster": {"worker": ["node1:12345", "node2:12345"]}, "task": {"type": "worker", "index": 0}}'
+EXAMPLE = (
+    '{"cluster": {"worker": ["node1:12345", "node2:12345"]}, '
+    '"task": {"type": "worker", "index": 0}}'
+)
 TF_CONFIG = "TF_CONFIG"
 SLURM = (
     "SLURM_STEP_NODELIST",

@@ -107,7 +107,8 @@ def _problem(cluster: Cluster, missing: set[int], differing: Mapping[int, list[s
         )
         return f"{others} than {cluster.name(0)}: start all with the same hgtrain, config and data"
     if missing:
-        return f"{', '.join(map(cluster.name, sorted(missing)))} did not come: start all of them together"
+        names = ", ".join(map(cluster.name, sorted(missing)))
+        return f"{names} did not come: start all of them together"
     return ""
 
 
