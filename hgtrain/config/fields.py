@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from hgtrain.config.yaml import shown
 
 BUILTIN_PREFIX = "builtin:"
-BUILTIN_NAMES = ("flies",)
-"""Datasets that need no file: `builtin:flies`."""
+BUILTIN_NAMES = ("flies", "fly-groups")
+"""Datasets that need no file: `builtin:flies`; `data.builtin_datasets` draws each."""
 
 LATER_HEADS = ("centroid", "centered_instance", "multi_instance")
 

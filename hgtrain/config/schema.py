@@ -27,7 +27,9 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which frames are trained and validated on, and how they reach the network."""
 
-    train: fields.Files = Field(description="A file, a list of files, or builtin:flies")
+    train: fields.Files = Field(
+        description="A file, a list of files, builtin:flies or builtin:fly-groups"
+    )
     validation: fields.FractionOrFiles = Field(
         default=0.1, description="Fraction of the frames, or files of their own"
     )

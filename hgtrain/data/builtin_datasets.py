@@ -5,6 +5,8 @@ from pathlib import Path
 
 from hgtrain import log
 from hgtrain.data.flies.draw import FLIES, draw_flies
+from hgtrain.data.flies.groups import FLY_GROUPS, draw_groups
+from hgtrain.data.flies.scene import FliesSettings
 from hgtrain.data.formats.hgtrain_format import LabelledImage
 from hgtrain.data.formats.hgtrain_writer import write_dataset
 from hgtrain.errors import DatasetError
@@ -24,12 +26,20 @@ def _draw_flies(path: Path, progress: Progress) -> None:
     write_dataset(path, skeleton, progress(frames, FLIES.frames))
 
 
+def _draw_groups(path: Path, progress: Progress) -> None:
+    skeleton, frames = draw_groups(FLY_GROUPS)
+    write_dataset(path, skeleton, progress(frames, FLY_GROUPS.frames))
+
+
+def _file_name(name: str, drawn: FliesSettings) -> str:
+    return f"{name}-v{drawn.version}-seed{drawn.seed}-{drawn.size}px-{drawn.frames}.h5"
+
+
 BUILTINS = {
-    "flies": (
-        f"flies-v{FLIES.version}-seed{FLIES.seed}-{FLIES.size}px-{FLIES.frames}.h5",
-        _draw_flies,
-    ),
+    "flies": (_file_name("flies", FLIES), _draw_flies),
+    "fly-groups": (_file_name("fly-groups", FLY_GROUPS), _draw_groups),
 }
+"""The file of each, and what draws it."""
 
 
 def builtin_file(name: str, progress: Progress = _drawing) -> Path:

@@ -45,7 +45,7 @@ FORMATS = {
 
 
 def open_dataset(path: str | Path, annotated_only: bool = True) -> PoseDataset:
-    """Return the dataset in a file, whatever its name, or behind `builtin:flies`.
+    """Return the dataset in a file, whatever its name, or a built-in one such as `builtin:flies`.
 
     Args:
         path: The file or the name of a built-in dataset.

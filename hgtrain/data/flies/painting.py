@@ -1,6 +1,6 @@
 """How the parts of a fly are painted: anti-aliased shapes, lit from one side, put over each other.
 
-Positions are complex numbers as in `fly_anatomy`.
+Positions are complex numbers as in `anatomy`.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ BRISTLES = (
 
 
 class Canvas:
-    """A square picture of the animal alone, painted from bottom to top.
+    """A square picture of the animals alone, painted from bottom to top.
 
     There are `OVERSAMPLING` (S) samples to a pixel along each axis.
 
@@ -89,20 +89,30 @@ def edge(distance_px: np.ndarray) -> np.ndarray:
     return np.clip(0.5 - distance_px * OVERSAMPLING, 0, 1)
 
 
-def paint_fly(canvas: Canvas, fly: Fly) -> None:
-    """Paint a fly, its parts from the legs up to the upper wing."""
+def paint_fly(canvas: Canvas, fly: Fly, first: int = 0) -> None:
+    """Paint a fly, its parts from the legs up to the upper wing.
+
+    Args:
+        canvas: What to paint on.
+        fly: Painted over what is there.
+        first: Where among the canvas's landmarks those of this fly begin.
+    """
+
+    def watch(*keypoints: int) -> None:
+        canvas.watch([first + k for k in keypoints])
+
     for joints in fly.legs:
         _paint_leg(canvas, joints, fly.unit_px)
-    canvas.watch(KNEES + FEET)
+    watch(*KNEES, *FEET)
     _paint_abdomen(canvas, fly)
-    canvas.watch(ABDOMEN_TIP)
+    watch(ABDOMEN_TIP)
     _paint_head(canvas, fly)
-    canvas.watch([HEAD, *EYES])
+    watch(HEAD, *EYES)
     _paint_thorax(canvas, fly)
-    canvas.watch(THORAX)
+    watch(THORAX)
     for wing in (1 - fly.upper_wing, fly.upper_wing):
         _paint_wing(canvas, fly, wing)
-        canvas.watch(WINGS[wing])
+        watch(WINGS[wing])
 
 
 def paint_rod(
