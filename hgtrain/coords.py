@@ -68,3 +68,13 @@ def cells_to_pixels(cells: Any, stride: int) -> Any:
     Cell i sits at pixel `i * stride`, as in the reference.
     """
     return cells * stride
+
+
+def crop_corners(centroids: Any, size: int) -> Any:
+    """Return the pixels at the top left of crops of `size` by `size` px around centroids.
+
+    They are whole, `floor(centroid - (size - 1) / 2 + 0.5)`: a crop is a copy of pixels, and a
+    point of the image lies at the point minus the corner in the crop, exactly.
+    """
+    # Division without rest is the floor that arrays and tensors both have.
+    return (centroids - (size - 1) / 2 + 0.5) // 1

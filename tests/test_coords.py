@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from hgtrain.coords import (
     cells_to_pixels,
+    crop_corners,
     original_points,
     padded_length,
     resized_length,
@@ -80,3 +81,14 @@ def test_padded_length_is_the_next_multiple(length: int, multiple: int, expected
 def test_cell_i_sits_at_pixel_i_times_stride() -> None:
     assert cells_to_pixels(2.5, 4) == 10.0
     np.testing.assert_array_equal(cells_to_pixels(np.array([0.0, 3.0]), 8), [0.0, 24.0])
+
+
+@pytest.mark.parametrize(
+    ("centroid", "size", "corner"),
+    [(20.0, 15, 13.0), (20.5, 16, 13.0), (20.0, 16, 13.0), (0.0, 8, -3.0), (-7.2, 1, -7.0)],
+)
+def test_a_crop_begins_at_a_whole_pixel(centroid: float, size: int, corner: float) -> None:
+    assert crop_corners(centroid, size) == corner
+    np.testing.assert_array_equal(
+        crop_corners(np.array([centroid, np.nan], np.float32), size), [corner, np.nan]
+    )
