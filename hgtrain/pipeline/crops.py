@@ -52,7 +52,9 @@ def crops(images: tf.Tensor, corners: tf.Tensor, size: int) -> tf.Tensor:
     """Return the crops that begin at `corners`, zero outside of the image.
 
     Args:
-        images: `(B, H, W, C)`, of any type, C known.
+        images: `(B, H, W, C)`, of any type, C known. Bytes are gathered on the CPU wherever the
+            graph runs, unless XLA compiles it: TensorFlow has no such kernel for GPUs, but one for
+            float32.
         corners: `(B, I, 2)` int32, x then y, as `crop_corners` gives them.
         size: Side of the crops in px.
 
