@@ -49,6 +49,11 @@ def check_skeleton(skeleton: Skeleton, where: str) -> Skeleton:
     return skeleton
 
 
+def unnamed_skeleton(keypoints: int) -> Skeleton:
+    """Return the skeleton of so many keypoints of which nothing is known."""
+    return Skeleton(default_names(keypoints))
+
+
 def default_names(count: int) -> tuple[str, ...]:
     """Return `keypoint0`, `keypoint1`, ... for files that name no keypoints."""
     return tuple(f"keypoint{i}" for i in range(count))

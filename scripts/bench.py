@@ -38,6 +38,8 @@ from bench_work import (
     write_frames,
 )
 
+from hgtrain.skeleton import unnamed_skeleton
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 SCRIPTS = Path(__file__).parent
 MATRIX = 4096
@@ -237,7 +239,7 @@ def row_f(bench: Bench) -> Iterator[Row]:
 
     config = bench.training().config
     backbone = config.model.backbone
-    head = make_head(config.model.head, KEYPOINTS, backbone.output_stride)
+    head = make_head(config.model.head, unnamed_skeleton(KEYPOINTS), backbone.output_stride)
     network = build_network(backbone, head.layers, 1, all_stacks=False)
     before = preprocessing_of(config.data, backbone.max_stride, (SIZE, SIZE, 1))
     predictor = Predictor(network, head, before)
@@ -302,7 +304,9 @@ def row_h(bench: Bench) -> Iterator[Row]:
 
     training = bench.training()
     config = training.config
-    described = InputSpec(config.data, config.model, config.training, (SIZE, SIZE, 1), KEYPOINTS)
+    described = InputSpec(
+        config.data, config.model, config.training, (SIZE, SIZE, 1), unnamed_skeleton(KEYPOINTS)
+    )
     image = summarize(described, Device("", 1))["flops_per_image"]
     # Forward once; backward twice as much, for the gradients of inputs and of weights.
     step_flops = 3 * image * config.training.images_per_step

@@ -31,6 +31,7 @@ from hgtrain.heads.losses import confmap_losses
 from hgtrain.model.network import build_network
 from hgtrain.pipeline.augment import augment_geometry, augment_intensity, draw
 from hgtrain.pipeline.preprocess import pad
+from hgtrain.skeleton import unnamed_skeleton
 
 
 def pipeline(config: Config, images: np.ndarray, points: np.ndarray) -> tf.data.Dataset:
@@ -63,7 +64,9 @@ def pipeline(config: Config, images: np.ndarray, points: np.ndarray) -> tf.data.
 
 def compiled(config: Config, channels: int, keypoints: int) -> keras.Model:
     """Return the network, ready for `fit`."""
-    head = make_head(config.model.head, keypoints, config.model.backbone.output_stride)
+    head = make_head(
+        config.model.head, unnamed_skeleton(keypoints), config.model.backbone.output_stride
+    )
     network = build_network(config.model.backbone, head.layers, channels, config.training.precision)
 
     def loss(maps: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor:

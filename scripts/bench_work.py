@@ -93,7 +93,7 @@ def bare_step(training: Training, size: int = SIZE) -> Callable[[int], None]:
     from hgtrain.train.networks import Networks, build_steps
 
     config, backbone = training.config, training.config.model.backbone
-    head = make_head(config.model.head, KEYPOINTS, backbone.output_stride)
+    head = make_head(config.model.head, unnamed_skeleton(KEYPOINTS), backbone.output_stride)
     networks = Networks(backbone, config.training, training.compute, 1, head)
     batch = config.training.images_per_step
     images = tf.random.uniform((batch, size, size, 1), 0, 255)

@@ -69,6 +69,7 @@ def measure(name: str) -> tuple[int, int]:
     from hgtrain.planning.input_spec import InputSpec
     from hgtrain.planning.memory import Device
     from hgtrain.planning.summary import summarize
+    from hgtrain.skeleton import unnamed_skeleton
     from hgtrain.train.benchmark import StepBenchmark
     from hgtrain.train.distributed.devices import set_up
 
@@ -77,7 +78,7 @@ def measure(name: str) -> tuple[int, int]:
         ModelConfig(backbone=BackboneConfig(**backbone)),
         TrainingConfig(batch_size=batch_size, device="cpu", **options),
         (size, size, 1),
-        KEYPOINTS,
+        unnamed_skeleton(KEYPOINTS),
     )
     compute = set_up(described.training)
     before = resident("VmRSS")

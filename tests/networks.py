@@ -9,6 +9,7 @@ from hgtrain.model.network import build_network
 from hgtrain.pipeline.preprocess import Preprocessing
 from hgtrain.planning.input_spec import InputSpec
 from hgtrain.predict.predictor import Predictor
+from hgtrain.skeleton import unnamed_skeleton
 
 
 def spec_of(
@@ -18,11 +19,11 @@ def spec_of(
     animal_px: float | None = None,
 ) -> InputSpec:
     sections = (config.data, config.model, config.training)
-    return InputSpec(*sections, image_shape, keypoints, animal_px)
+    return InputSpec(*sections, image_shape, unnamed_skeleton(keypoints), animal_px)
 
 
 def head_of(model: ModelConfig, keypoints: int) -> Head:
-    return make_head(model.head, keypoints, model.backbone.output_stride)
+    return make_head(model.head, unnamed_skeleton(keypoints), model.backbone.output_stride)
 
 
 def whole_network(

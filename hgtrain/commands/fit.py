@@ -16,7 +16,7 @@ import numpy as np
 from hgtrain import files
 from hgtrain.config.schema import Config, TrainingConfig
 from hgtrain.coords import padded_length, resized_length
-from hgtrain.data.dataset import PoseDataset
+from hgtrain.data.dataset import PoseDataset, skeleton_of
 from hgtrain.data.open_split import open_split
 from hgtrain.data.split import Split, files_of, split_from_json
 from hgtrain.errors import RunError
@@ -85,7 +85,7 @@ def fit(
             config.model,
             config.training,
             dataset.image_shape,
-            len(dataset.keypoint_names),
+            skeleton_of(dataset),
         )
         if is_resumed:
             split = split_from_json(read_split(folder), dataset, split.validation.dataset)
@@ -222,7 +222,7 @@ def _trainer(config: Config, split: Split, compute: "Compute", folder: Path) -> 
     ):
         say(note)
     backbone, training = config.model.backbone, config.training
-    head = make_head(config.model.head, len(dataset.keypoint_names), backbone.output_stride)
+    head = make_head(config.model.head, skeleton_of(dataset), backbone.output_stride)
     preprocessing = preprocessing_of(config.data, backbone.max_stride, dataset.image_shape)
     frames = store_split(split, preprocessing, cache, head.crop, blocks_progress("reading images"))
     networks = Networks(backbone, training, compute, preprocessing.channels, head)
@@ -314,7 +314,7 @@ def _evaluate_best(config: Config, folder: Path, split: Split) -> dict[str, Any]
     from hgtrain.report.page import RunResults, write_report
 
     dataset = split.train.dataset
-    predictor = load_predictor(config, folder, dataset.image_shape, len(dataset.keypoint_names))
+    predictor = load_predictor(config, folder, dataset.image_shape, skeleton_of(dataset))
     side = split.validation
     found, images_per_s = predict_side(predictor, side, blocks_progress("reading images"))
     several = predictor.head.several_animals

@@ -65,7 +65,7 @@ def _fitting(
     for size in suggest.SIZES[kind]:
         config = suggest.as_config(choice, size)
         sections = (config.data, config.model, config.training)
-        demand = demand_of(InputSpec(*sections, looked.image_shape, looked.keypoints))
+        demand = demand_of(InputSpec(*sections, looked.image_shape, looked.skeleton))
         for batch_size in suggest.BATCH_SIZES:
             if training_memory(demand, batch_size)["total"] <= device.memory_bytes / 2:
                 return size, min(batch_size, looked.frames)

@@ -14,8 +14,6 @@ BUILTIN_PREFIX = "builtin:"
 BUILTIN_NAMES = ("flies", "fly-groups")
 """Datasets that need no file: `builtin:flies`; `data.builtin_datasets` draws each."""
 
-LATER_HEADS = ("centroid", "centered_instance", "multi_instance")
-
 
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -40,12 +38,6 @@ def _power_of_two(value: int) -> int:
     if value & (value - 1):
         below = 1 << (value.bit_length() - 1)
         raise ValueError(f"must be a power of two, got {value} (nearest: {below}, {2 * below})")
-    return value
-
-
-def _available_head(value: object) -> object:
-    if value in LATER_HEADS:
-        raise ValueError(f"must be single_instance, got {shown(value)} (not available yet)")
     return value
 
 
@@ -168,7 +160,6 @@ Positive = Annotated[float, Field(gt=0, le=1e6)]
 PositiveOrZero = Annotated[float, Field(ge=0, le=1e6)]
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
-AVAILABLE_HEAD = BeforeValidator(_available_head)
 Folder = Annotated[_FileName, BeforeValidator(_path)]
 Files = Annotated[_FileName | _FileNames, BeforeValidator(_files)]
 FractionOrFiles = Annotated[OpenFraction | _FileName | _FileNames, BeforeValidator(_validation)]

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from hgtrain.config import fields
+from hgtrain.config.choices import HEAD_TYPES, HEADS_OF_KEY
 from hgtrain.config.messages import describe
 from hgtrain.config.rules import broken_rules
 from hgtrain.config.schema import Config, Section
@@ -65,6 +66,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
             (place for key in keys if (place := tuple(key.split("."))) in source.origins), ()
         )
         problems.append(Problem(source.origin(given), text))
+    problems += _keys_of_other_heads(source)
     if problems:
         problems.sort(key=lambda problem: problem.origin.order)
         raise ConfigError(
@@ -73,6 +75,23 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     config._path = source.name
     config._places = {key: origin.text for key, origin in source.origins.items()}
     return config
+
+
+def _keys_of_other_heads(source: ConfigSource) -> Iterator[Problem]:
+    """Yield a problem for each key of `model.head` that belongs to another type of head."""
+    model = source.values.get("model")
+    head = model.get("head") if isinstance(model, dict) else None
+    kind = head.get("type", HEAD_TYPES[0]) if isinstance(head, dict) else None
+    if not isinstance(head, dict) or kind not in HEAD_TYPES:
+        return
+    for key in head:
+        heads = HEADS_OF_KEY.get(str(key), (kind,))
+        if kind not in heads:
+            yield Problem(
+                source.origin(("model", "head", key)),
+                f"model.head.{key} belongs to {' and '.join(heads)}, and model.head.type is {kind} "
+                f"(remove {key}, or set type to {heads[0]})",
+            )
 
 
 def _make_paths_absolute(values: dict[str, Value], folder: Path) -> None:

@@ -4,24 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr
 
 from hgtrain.config import fields
+from hgtrain.config.head import HeadConfig
+from hgtrain.config.section import Section
 from hgtrain.config.yaml import KeyPath
 
 Where = Callable[[str], str]
 """Gives where a dotted key was given, as `Config.where` does."""
-
-
-class Section(BaseModel):
-    """A section: unknown keys are errors, an empty one has its defaults, nothing writes into it."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_default(cls, value: object) -> object:
-        return {} if value is None else value
 
 
 class DataConfig(Section):
@@ -42,6 +33,11 @@ class DataConfig(Section):
     )
     annotated_only: bool = Field(
         default=True, description="Leave out keypoints that the file marks as not annotated"
+    )
+    complete: bool = Field(
+        default=True,
+        description="Every animal in a labelled frame is labelled; false: background is taught "
+        "near labelled animals only",
     )
     input_scale: Annotated[float, Field(gt=0, le=4)] = Field(
         default=1.0, description="Images are resized by this factor before the network"
@@ -151,24 +147,6 @@ class BackboneConfig(Section):
     )
     interp_method: Literal["nearest", "bilinear"] = Field(
         default="nearest", description="Interpolation on the way up"
-    )
-
-
-class HeadConfig(Section):
-    """What the network predicts."""
-
-    type: Annotated[Literal["single_instance"], fields.AVAILABLE_HEAD] = Field(
-        default="single_instance", description="Kind of head; single_instance: one animal per image"
-    )
-    sigma_px: Annotated[float, Field(gt=0, le=256)] = Field(
-        default=5.0, description="Sigma of the Gaussian, pixels of the network's input"
-    )
-    loss_weight: fields.Positive = Field(default=1.0, description="Factor of this head's loss")
-    offsets: bool = Field(
-        default=False, description="Predict too where in its cell a keypoint lies"
-    )
-    offsets_loss_weight: fields.Positive = Field(
-        default=1.0, description="Factor of the offsets' loss"
     )
 
 

@@ -5,6 +5,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from hgtrain.skeleton import Skeleton
+
 NOT_LABELLED, HIDDEN, VISIBLE = 0, 1, 2
 """Values of `PoseDataset.visibility`, as in COCO."""
 
@@ -42,6 +44,11 @@ class ImageSource(Protocol):
     def location(self, row: int) -> str:
         """Return file, HDF5 path and row."""
         ...
+
+
+def skeleton_of(dataset: "PoseDataset") -> Skeleton:
+    """Return names, edges and partners of a dataset's keypoints."""
+    return Skeleton(dataset.keypoint_names, dataset.edges, dataset.symmetries)
 
 
 def read_in_order(images: ImageSource, rows: np.ndarray) -> np.ndarray:

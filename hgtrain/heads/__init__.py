@@ -5,23 +5,24 @@ from typing import Any
 
 from hgtrain.heads.base import Head, Outputs, Target, by_stack
 from hgtrain.heads.single_instance import SingleInstance
+from hgtrain.skeleton import Skeleton
 
 __all__ = ["HEADS", "Head", "Outputs", "Target", "by_stack", "make_head"]
 
-HEADS: dict[str, Callable[..., Head]] = {"single_instance": SingleInstance}
+HEADS: dict[str, Callable[..., Head]] = {"single_instance": SingleInstance.of_skeleton}
 """By `model.head.type`: what makes a head.
 
-It takes the number of keypoints, the stride and the head's own keys.
+It takes the dataset's skeleton, the stride and the head's own keys.
 """
 
 
-def make_head(section: Any, keypoints: int, stride: int) -> Head:
+def make_head(section: Any, skeleton: Skeleton, stride: int) -> Head:
     """Return the head of a `model.head` section.
 
     Args:
         section: Its keys besides `type` are the head's own.
-        keypoints: Of the dataset's skeleton.
+        skeleton: Of the dataset.
         stride: Of the backbone's features.
     """
     keys = section.model_dump(exclude={"type"})
-    return HEADS[section.type](keypoints=keypoints, stride=stride, **keys)
+    return HEADS[section.type](skeleton, stride, **keys)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tensorflow as tf
 from keras import KerasTensor, initializers, layers
@@ -14,6 +14,7 @@ from hgtrain.heads.losses import confmap_losses
 from hgtrain.heads.offsets import disc_weights, offset_losses, offset_maps, offsets_at
 from hgtrain.heads.peaks import DECODERS, refinement_radius, unrefined_peaks
 from hgtrain.poses import Poses
+from hgtrain.skeleton import Skeleton
 
 # Maps are nearly zero nearly everywhere. From Keras's usual width the first steps only undo the
 # noise of the start, and the network stays at the background for hundreds of steps (60 px instead
@@ -46,6 +47,11 @@ class SingleInstance:
     max_instances: ClassVar[int] = 1
     several_animals: ClassVar[bool] = False
     crop: ClassVar[None] = None
+
+    @classmethod
+    def of_skeleton(cls, skeleton: Skeleton, stride: int, **keys: Any) -> "SingleInstance":
+        """Return the head of a dataset's skeleton, with the keys of its section."""
+        return cls(len(skeleton.keypoint_names), stride, **keys)
 
     @property
     def outputs(self) -> dict[str, int]:

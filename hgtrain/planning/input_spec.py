@@ -13,11 +13,12 @@ import numpy as np
 from hgtrain.config.load import load_config
 from hgtrain.config.schema import DataConfig, ModelConfig, TrainingConfig, Where
 from hgtrain.data.builtin_datasets import BUILTIN
-from hgtrain.data.dataset import PoseDataset
+from hgtrain.data.dataset import PoseDataset, skeleton_of
 from hgtrain.data.open_split import open_training_data
 from hgtrain.errors import ConfigError, DatasetError, RunError
 from hgtrain.rundir import layout
-from hgtrain.rundir.records import read_split
+from hgtrain.rundir.records import read_described_data
+from hgtrain.skeleton import Skeleton, unnamed_skeleton
 
 LARGE_ANIMAL_PERCENTILE = 95
 
@@ -30,7 +31,7 @@ class InputSpec(NamedTuple):
         model: The network.
         training: How it is trained.
         image_shape: `(H, W, C)` of the dataset's images.
-        keypoints: How many.
+        skeleton: Of the dataset.
         animal_px: Longer side of the labelled keypoints' bounding box in pixels of the dataset's
             images, the 95th percentile over the frames; None without the dataset.
     """
@@ -39,8 +40,13 @@ class InputSpec(NamedTuple):
     model: ModelConfig
     training: TrainingConfig
     image_shape: tuple[int, int, int]
-    keypoints: int
+    skeleton: Skeleton
     animal_px: float | None = None
+
+    @property
+    def keypoints(self) -> int:
+        """Return how many keypoints an animal has."""
+        return len(self.skeleton.keypoint_names)
 
 
 def describe(path: Path, overrides: Sequence[str] = ()) -> InputSpec:
@@ -61,18 +67,16 @@ def describe(path: Path, overrides: Sequence[str] = ()) -> InputSpec:
             raise RunError(f"{path} is no run directory: it has no {layout.CONFIG}")
         config = load_config(path / layout.CONFIG, overrides)
         data, sections = config.data, (config.data, config.model, config.training)
-        split = read_split(path)
-        height, width, channels = map(int, split["image_shape"])
+        skeleton, image_shape = read_described_data(path)
         animal = _animal_in_files(data) if _has_files(data) else None
-        return InputSpec(*sections, (height, width, channels), len(split["keypoint_names"]), animal)
+        return InputSpec(*sections, image_shape, skeleton, animal)
     config = load_config(path, overrides)
     data, sections = config.data, (config.data, config.model, config.training)
     if _has_files(data):
         with open_training_data(data.train_files, data.annotated_only) as dataset:
             check_as_described(data, dataset, config.where)
-            return InputSpec(
-                *sections, dataset.image_shape, len(dataset.keypoint_names), animal_px(dataset)
-            )
+            skeleton = skeleton_of(dataset)
+            return InputSpec(*sections, dataset.image_shape, skeleton, animal_px(dataset))
     if data.image_shape is None or data.keypoints is None:
         missing = next(file for file in data.train_files if not _is_there(file))
         raise ConfigError(
@@ -80,7 +84,7 @@ def describe(path: Path, overrides: Sequence[str] = ()) -> InputSpec:
             "data.image_shape "
             "([height, width, channels]) and data.keypoints must be set"
         )
-    return InputSpec(*sections, data.image_shape, data.keypoints)
+    return InputSpec(*sections, data.image_shape, unnamed_skeleton(data.keypoints))
 
 
 def check_as_described(data: DataConfig, dataset: PoseDataset, where: Where) -> None:

@@ -16,10 +16,11 @@ from hgtrain.config.schema import BackboneConfig, Config, DataConfig, ModelConfi
 from hgtrain.config.yaml import plain_scalar
 from hgtrain.coords import padded_length, resized_length
 from hgtrain.data.builtin_datasets import BUILTIN
-from hgtrain.data.dataset import PoseDataset
+from hgtrain.data.dataset import PoseDataset, skeleton_of
 from hgtrain.data.selection import labels_of_frames, select_frames
 from hgtrain.planning.input_spec import animal_px
 from hgtrain.planning.memory import Device
+from hgtrain.skeleton import Skeleton
 
 LONGEST_SIDE_PX = {"CPU": 384, "GPU": 1024}
 SMALLEST_ANIMAL_PX = 48
@@ -64,7 +65,7 @@ class DatasetStats(NamedTuple):
     Attributes:
         frames: How many.
         image_shape: `(H, W, C)`.
-        keypoints: How many.
+        skeleton: Of the dataset.
         animal_px: Size of the animals, in pixels of the images.
         spread: Of the animals' size, 10th to 90th percentile, as a part of the median.
         faces_one_way: Whether the animals all face the same way.
@@ -74,7 +75,7 @@ class DatasetStats(NamedTuple):
 
     frames: int
     image_shape: tuple[int, int, int]
-    keypoints: int
+    skeleton: Skeleton
     animal_px: float
     spread: float
     faces_one_way: bool
@@ -95,7 +96,7 @@ def dataset_stats(dataset: PoseDataset, annotated_only: bool) -> DatasetStats:
     return DatasetStats(
         frames=len(frames),
         image_shape=dataset.image_shape,
-        keypoints=len(dataset.keypoint_names),
+        skeleton=skeleton_of(dataset),
         animal_px=longest,
         spread=_spread(located),
         faces_one_way=_faces_one_way(located),
@@ -226,7 +227,7 @@ def _lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
     looked, choice = proposal.looked, proposal.choice
     height, width, channels = looked.image_shape
     yield (
-        f"# For {looked.frames} frames of {height}x{width}x{channels} with {looked.keypoints} "
+        f"# For {looked.frames} frames of {height}x{width}x{channels} with {len(looked.skeleton.keypoint_names)} "
         "keypoints.",
         "",
     )

@@ -76,7 +76,7 @@ def demand_of(described: InputSpec) -> Demand:
     Its network's layers are among it.
     """
     size, backbone = input_size(described), described.model.backbone
-    head = make_head(described.model.head, described.keypoints, backbone.output_stride)
+    head = make_head(described.model.head, described.skeleton, backbone.output_stride)
     network = build_network(backbone, head.layers, size.channels)
     layers = layer_facts(network, size.height, size.width)
     training = described.training

@@ -14,7 +14,7 @@ from hgtrain.data.open_split import open_with_notes
 from hgtrain.data.split import Split, split_from_json
 from hgtrain.errors import RunError
 from hgtrain.rundir import layout
-from hgtrain.rundir.records import read_split
+from hgtrain.rundir.records import read_described_data, read_split
 from hgtrain.skeleton import Skeleton
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def load_predictor(
     config: Config,
     folder: Path,
     image_shape: tuple[int, int, int],
-    keypoints: int,
+    skeleton: Skeleton,
     refinement: str = "unbiased",
 ) -> "Predictor":
     """Return the best model of a run with what surrounds it.
@@ -36,7 +36,7 @@ def load_predictor(
         config: Of the run.
         folder: Of the run.
         image_shape: `(H, W, C)` of the dataset's images.
-        keypoints: How many the dataset has.
+        skeleton: Of the dataset.
         refinement: A key of `heads.peaks.DECODERS`.
 
     Raises:
@@ -61,7 +61,7 @@ def load_predictor(
     backbone = config.model.backbone
     return Predictor(
         model,
-        make_head(config.model.head, keypoints, backbone.output_stride),
+        make_head(config.model.head, skeleton, backbone.output_stride),
         preprocessing_of(config.data, backbone.max_stride, image_shape),
         config.training.batch_size,
         refinement,
@@ -117,34 +117,13 @@ def load_run(path: str | Path, refinement: str = "unbiased") -> Run:
     if not (folder / layout.CONFIG).is_file():
         raise RunError(f"{folder} is no run directory: it has no {layout.CONFIG}")
     config = load_config(folder / layout.CONFIG)
-    skeleton, image_shape = _described_data(folder)
+    skeleton, image_shape = read_described_data(folder)
     return Run(
         folder,
         config,
         skeleton,
-        load_predictor(config, folder, image_shape, len(skeleton.keypoint_names), refinement),
+        load_predictor(config, folder, image_shape, skeleton, refinement),
     )
-
-
-def _described_data(folder: Path) -> tuple[Skeleton, tuple[int, int, int]]:
-    """Return the skeleton and the image shape that a split.json holds.
-
-    Raises:
-        RunError: It lacks them.
-    """
-    split, path = read_split(folder), folder / layout.SPLIT
-    try:
-        edges, symmetries = (
-            tuple((int(a), int(b)) for a, b in split[name]) for name in ("edges", "symmetries")
-        )
-        height, width, channels = split["image_shape"]
-        return Skeleton(tuple(split["keypoint_names"]), edges, symmetries), (
-            height,
-            width,
-            channels,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is damaged: {error!r}") from error
 
 
 @contextmanager

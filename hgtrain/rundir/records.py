@@ -11,6 +11,7 @@ from hgtrain import files
 from hgtrain.config.load import dump_config
 from hgtrain.config.schema import Config
 from hgtrain.data.split import Split, split_to_json
+from hgtrain.errors import RunError
 from hgtrain.log import say
 from hgtrain.rundir import layout
 from hgtrain.rundir.provenance import versions
@@ -109,3 +110,24 @@ def write_start(config: Config, folder: Path, split: Split, compute: "Compute") 
         + ", ".join(f"{key} {value}" for key, value in resolved.items() if key != "xla_reason")
         + f" ({compute.xla_reason})"
     )
+
+
+def read_described_data(folder: Path) -> tuple[Skeleton, tuple[int, int, int]]:
+    """Return the skeleton and the image shape that a split.json holds.
+
+    Raises:
+        RunError: It lacks them.
+    """
+    split, path = read_split(folder), folder / layout.SPLIT
+    try:
+        edges, symmetries = (
+            tuple((int(a), int(b)) for a, b in split[name]) for name in ("edges", "symmetries")
+        )
+        height, width, channels = split["image_shape"]
+        return Skeleton(tuple(split["keypoint_names"]), edges, symmetries), (
+            height,
+            width,
+            channels,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error!r}") from error

@@ -58,8 +58,7 @@ def import_sleap(
             beside, sleap, _files(model, sleap, train, validation, notes), channels
         )
         backbone = config.model.backbone
-        keypoints = len(sleap.skeleton.keypoint_names)
-        head = make_head(config.model.head, keypoints, backbone.output_stride)
+        head = make_head(config.model.head, sleap.skeleton, backbone.output_stride)
         network = build_network(backbone, head.layers, channels, all_stacks=False)
         load_sleap_weights(network, model / WEIGHTS_FILE)
         with atomic_path(beside / layout.BEST) as path:

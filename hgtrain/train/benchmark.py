@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from hgtrain.heads import Target, make_head
+from hgtrain.heads import make_head
 from hgtrain.planning.input_spec import InputSpec
 from hgtrain.planning.summary import input_size
 from hgtrain.train.distributed.devices import Compute
@@ -22,18 +22,16 @@ class StepBenchmark:
     def __init__(self, described: InputSpec, compute: Compute) -> None:
         backbone, training = described.model.backbone, described.training
         size = input_size(described)
-        head = make_head(described.model.head, described.keypoints, backbone.output_stride)
+        head = make_head(described.model.head, described.skeleton, backbone.output_stride)
         self.networks = Networks(backbone, training, compute, size.channels, head)
         images_per_step = training.images_per_step
 
         def make_batch(element: tf.Tensor, step: tf.Tensor, part: tf.Tensor, parts: int) -> Batch:
             count = images_per_step // parts
             images = tf.random.uniform((count, size.height, size.width, size.channels), 0, 255)
-            cells = (count, size.height // head.stride, size.width // head.stride)
-            return images, {
-                name: Target(tf.random.uniform((*cells, channels)), tf.ones((count, channels)))
-                for name, channels in head.outputs.items()
-            }
+            animals = count, head.max_instances, len(described.skeleton.keypoint_names)
+            points = tf.random.uniform((*animals, 2), 0, min(size.height, size.width))
+            return images, head.targets(points, tf.ones(animals), size.height, size.width)
 
         loss = partial(head.losses, hard_keypoint_mining=training.hard_keypoint_mining)
         self._steps = build_steps(training, compute, self.networks, make_batch, loss)

@@ -11,6 +11,7 @@ from hgtrain.coords import original_points, padded_length, resized_length, resiz
 from hgtrain.heads import make_head
 from hgtrain.heads.confidence_maps import confidence_maps
 from hgtrain.heads.single_instance import SingleInstance
+from hgtrain.skeleton import unnamed_skeleton
 
 NAN = float("nan")
 
@@ -54,7 +55,7 @@ def test_a_keypoint_far_outside_gives_finite_values() -> None:
 
 
 def test_table_names_the_head_of_the_config() -> None:
-    head = make_head(HeadConfig(sigma_px=5.0), 1, 4)
+    head = make_head(HeadConfig(sigma_px=5.0), unnamed_skeleton(1), 4)
     points = tf.constant([[[10.0, 7.0]]])
     maps, weights = head.targets(points[:, None], tf.ones((1, 1, 1)), 16, 24)["confmaps"]
     np.testing.assert_array_equal(maps, confidence_maps(points, 16, 24, 4, 5.0))

@@ -124,6 +124,7 @@ import hashlib
 import numpy as np, tensorflow as tf
 from hgtrain.config.schema import DataConfig, ModelConfig, TrainingConfig
 from hgtrain.planning.input_spec import InputSpec
+from hgtrain.skeleton import unnamed_skeleton
 from hgtrain.train.benchmark import StepBenchmark
 backbone = dict(stem_stride=1, output_stride=1, max_stride=8, stem_filters=4, filters=4, filter_increase=2, stacks=2)
 described = InputSpec(
@@ -132,7 +133,7 @@ described = InputSpec(
     TrainingConfig(batch_size=3, accumulate_steps=2, recompute=True, deterministic=True, device="cpu",
                    optimizer="sgd", precision="mixed_bfloat16"),
     (24, 24, 1),
-    3,
+    unnamed_skeleton(3),
 )
 trial = StepBenchmark(described, set_up(described.training))
 trial.run()

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from hgtrain.config.schema import BackboneConfig, DataConfig, ModelConfig, TrainingConfig
 from hgtrain.planning.input_spec import InputSpec
+from hgtrain.skeleton import unnamed_skeleton
 from hgtrain.train.distributed import xla as xla_module
 from hgtrain.train.distributed.devices import Compute, set_up
 from hgtrain.train.distributed.xla import resolve_xla
@@ -28,7 +29,7 @@ def described(tmp_path, monkeypatch):
     monkeypatch.setattr(xla_module, "MEASURED_S", 0.1)
     training = TrainingConfig(batch_size=2, device="cpu")
     data, model = DataConfig(train="a.h5"), ModelConfig(backbone=BACKBONE)
-    return InputSpec(data, model, training, (16, 16, 1), keypoints=2)
+    return InputSpec(data, model, training, (16, 16, 1), unnamed_skeleton(2))
 
 
 @pytest.fixture
