@@ -38,8 +38,9 @@ def predict(model_folder: Path, inputs: Sequence[str], out: Path, options: Predi
     """Return the number of frames whose predictions were written to `out`.
 
     Raises:
-        HgtrainError: For what cannot be used, before anything is written; and when an input breaks
-            on the way, with the predictions of all other frames written.
+        HgtrainError: For what cannot be used, before anything is written; and when an input ends
+            too early or no frame of it can be read, with the predictions of all other frames
+            written.
     """
     check_outputs(inputs, [out, *([] if options.overlay is None else [options.overlay])])
     write_as = file_type(out)

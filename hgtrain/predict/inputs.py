@@ -8,22 +8,26 @@ process, which ends early without a reason.
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 
 from hgtrain.data.builtin_datasets import BUILTIN
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.formats import deepposekit, hgtrain_format
-from hgtrain.data.media.frame_source import FrameSource, Place
-from hgtrain.data.media.image_files import IMAGE_SUFFIXES, image_size, page_count, read_image
+from hgtrain.data.media.bit_depth import BitDepth
+from hgtrain.data.media.frame_source import FrameSource, Image, Place
+from hgtrain.data.media.image_files import (
+    IMAGE_SUFFIXES,
+    image_size,
+    largest_value,
+    page_count,
+    read_image,
+)
 from hgtrain.data.media.video import VideoFrames
 from hgtrain.data.sandbox.open import open_dataset
 from hgtrain.errors import DatasetError
 from hgtrain.hdf5 import is_hdf5
-
-if TYPE_CHECKING:
-    pass
 
 READ_AT_ONCE = 32
 
@@ -87,9 +91,19 @@ class DatasetFrames:
         self.channels = self.dataset.image_shape[2]
         self.shape: tuple[int, int, int, int] | None = (self.count, *self.dataset.image_shape)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Image]:
         for start in range(0, self.count, READ_AT_ONCE):
-            yield from self.dataset.read_images(range(start, min(start + READ_AT_ONCE, self.count)))
+            rows = range(start, min(start + READ_AT_ONCE, self.count))
+            try:
+                yield from self.dataset.read_images(rows)
+            except DatasetError:
+                yield from map(self._one, rows)
+
+    def _one(self, row: int) -> Image:
+        try:
+            return self.dataset.read_images([row])[0]
+        except DatasetError as error:
+            return error
 
     @property
     def are_at_images(self) -> bool:
@@ -121,10 +135,17 @@ class ImageFrames:
         self.channels = channels
         size = image_size(self.files[0])
         self.shape = None if size is None else (self.count, size[1], size[0], channels)
+        self._depth = BitDepth(path, self.count, self._largest_values)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Image]:
         for place in self._places:
-            yield read_image(place.file, self.channels, place.number)
+            try:
+                yield read_image(place.file, self.channels, self._depth, place.number)
+            except DatasetError as error:
+                yield error
+
+    def _largest_values(self) -> Iterator[int]:
+        return (largest_value(place.file, place.number) for place in self._places)
 
     def place(self, index: int) -> Place:
         """Return the image file and the page, 0 but for TIFF and GIF files of several."""
@@ -134,22 +155,59 @@ class ImageFrames:
         """Do nothing: no file stays open."""
 
 
-def batches(images: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Give the images `(n, H, W, C)` in order, n at most `size`.
+class Batch(NamedTuple):
+    """Frames that follow one another.
+
+    Attributes:
+        images: `(n, H, W, C)` uint8, black where a frame cannot be read.
+        damaged: The place in `images` of each such frame, to the error that names it.
+    """
+
+    images: np.ndarray
+    damaged: dict[int, DatasetError]
+
+
+def batches(images: Iterable[Image], size: int) -> Iterator[Batch]:
+    """Give the images in order, `size` at a time.
 
     An image of another shape begins a new batch. What was read before an error is given before the
     error is raised.
+
+    Raises:
+        DatasetError: The source ends too early, or none of its frames can be read.
     """
-    batch: list[np.ndarray] = []
+    waiting: list[Image] = []
+    shape: tuple[int, ...] | None = None
     try:
         for image in images:
-            if len(batch) == size or (batch and image.shape != batch[0].shape):
-                yield np.stack(batch)
-                batch = []
-            batch.append(image)
+            if not isinstance(image, DatasetError):
+                if shape not in (None, image.shape):
+                    yield from _stacked(waiting, shape, size)
+                    waiting = []
+                shape = image.shape
+            waiting.append(image)
+            while shape is not None and len(waiting) >= size:
+                yield from _stacked(waiting[:size], shape, size)
+                waiting = waiting[size:]
     except DatasetError:
-        if batch:
-            yield np.stack(batch)
+        yield from _stacked(waiting, shape, size)
         raise
-    if batch:
-        yield np.stack(batch)
+    if shape is None and waiting:
+        first = next(image for image in waiting if isinstance(image, DatasetError))
+        raise (
+            first
+            if len(waiting) == 1
+            else DatasetError(f"none of {len(waiting)} frames can be read, the first: {first}")
+        )
+    yield from _stacked(waiting, shape, size)
+
+
+def _stacked(images: list[Image], shape: tuple[int, ...] | None, size: int) -> Iterator[Batch]:
+    for start in range(0, len(images) if shape else 0, size):
+        part = images[start : start + size]
+        damaged = {i: image for i, image in enumerate(part) if isinstance(image, DatasetError)}
+        filled = [
+            np.zeros(shape or (), np.uint8) if isinstance(image, DatasetError) else image
+            for image in part
+        ]
+        yield Batch(np.stack(filled), damaged)

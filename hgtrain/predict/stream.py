@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
@@ -11,9 +11,9 @@ import numpy as np
 
 from hgtrain.data.media.frame_source import FrameSource
 from hgtrain.errors import DatasetError
-from hgtrain.log import Reporter
+from hgtrain.log import Reporter, say
 from hgtrain.poses import Poses
-from hgtrain.predict.inputs import batches
+from hgtrain.predict.inputs import Batch, batches
 from hgtrain.predict.writers import PredictionFile
 
 T = TypeVar("T")
@@ -23,6 +23,9 @@ BATCHES_AHEAD = 3
 
 All that memory holds of a video.
 """
+
+WARNINGS = 5
+"""Damaged frames of a source that are named; there may be thousands."""
 
 
 class Model(Protocol):
@@ -46,10 +49,11 @@ class Sink(Protocol):
 def predict_all(model: Model, sources: Sequence[FrameSource], sink: Sink) -> list[DatasetError]:
     """Predict every frame of every source.
 
-    A source that breaks gives the frames before the break, and the next one follows.
+    A frame that cannot be read is skipped with a warning: it has its place, with NaN. A source that
+    breaks gives the frames before the break, and the next one follows.
 
     Returns:
-        What broke or had no frames, empty when nothing did.
+        What broke or had no frame that can be read, empty when nothing did.
     """
     problems: list[DatasetError] = []
     counts = [source.count for source in sources]
@@ -58,10 +62,12 @@ def predict_all(model: Model, sources: Sequence[FrameSource], sink: Sink) -> lis
     try:
         with background(sink) as take:
             for index, source in enumerate(sources):
-                first = 0
+                first = damaged = 0
                 try:
-                    for images in ahead(batches(source, model.batch_size), BATCHES_AHEAD):
-                        take(index, first, images, find(model, images))
+                    for batch in ahead(batches(source, model.batch_size), BATCHES_AHEAD):
+                        images = batch.images
+                        damaged += warn_of_damage(batch, damaged)
+                        take(index, first, images, without(find(model, images), batch.damaged))
                         first += len(images)
                         done += len(images)
                         reporter.update(done, f"{done / (time.monotonic() - started):.1f} frames/s")
@@ -71,6 +77,11 @@ def predict_all(model: Model, sources: Sequence[FrameSource], sink: Sink) -> lis
                         )
                 except DatasetError as error:
                     problems.append(error)
+                if damaged:
+                    say(
+                        f"{source.path}: {damaged} of {first} frames cannot be read, they are "
+                        "without a prediction (NaN)"
+                    )
     finally:
         reporter.close()
     return problems
@@ -84,6 +95,28 @@ def find(model: Model, images: np.ndarray) -> Poses:
         np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing > 0 else images
     )
     return Poses(*(values[: len(images)] for values in model(filled)))
+
+
+def warn_of_damage(batch: Batch, before: int) -> int:
+    """Name the damaged frames of a batch; return how many there are.
+
+    Args:
+        batch: Of a source.
+        before: How many of the source were damaged before it, of which the first are named.
+    """
+    for error in list(batch.damaged.values())[: max(WARNINGS - before, 0)]:
+        say(f"skipped: {error}")
+    return len(batch.damaged)
+
+
+def without(found: Poses, rows: Collection[int]) -> Poses:
+    """Return what was found with NaN in some frames."""
+    if not rows:
+        return found
+    kept = ~np.isin(np.arange(len(found.points)), list(rows))
+    return Poses(
+        *(np.where(kept.reshape(-1, *[1] * (part.ndim - 1)), part, np.nan) for part in found)
+    )
 
 
 def ahead(items: Iterable[T], depth: int) -> Iterator[T]:

@@ -7,7 +7,7 @@ in that file. Attributes: `format="hgtrain-predictions"`, `version`, `keypoint_n
 `symmetries`, `model`, and `complete`, False when the input broke before its end.
 
 `.csv`: one row for each animal: `source`, `frame`, `instance`, `score`, and for each keypoint
-`NAME.x`, `NAME.y`, `NAME.confidence`; empty where nothing was found.
+`NAME.x`, `NAME.y`, `NAME.confidence`; empty where nothing was found or the frame is damaged.
 
 `.slp`: SLEAP's labels with predicted instances, opened by SLEAP and sleap-io.
 """
@@ -152,7 +152,9 @@ class CsvFile(PredictionFile):
     def _write(self, source: int, first: int, found: Poses) -> None:
         for i, (points, confidence, scores) in enumerate(zip(*found, strict=True)):
             place = self._sources[source].place(first + i)
-            for instance in np.flatnonzero(np.isfinite(points).any((-1, -2))):
+            present = np.flatnonzero(np.isfinite(points).any((-1, -2)))
+            # Where there is always one animal each frame has its row, also one that is damaged.
+            for instance in range(1) if len(points) == 1 else present:
                 values = np.concatenate([points[instance], confidence[instance][:, None]], axis=1)
                 cells = [_cell(value) for value in values.ravel()]
                 self._table.writerow(

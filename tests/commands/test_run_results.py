@@ -148,16 +148,65 @@ def test_predict_takes_datasets_folders_and_videos_together(run_dir, folder, tmp
         assert file.attrs["complete"]
 
 
-def test_predict_keeps_what_it_has_when_an_image_is_broken(run_dir, tmp_path):
+@pytest.mark.parametrize("suffix", [".csv", ".h5", ".slp"])
+def test_predict_skips_a_broken_image_and_frames_keep_their_numbers(
+    run_dir, tmp_path, capsys, suffix
+):
+    if suffix == ".slp":
+        pytest.importorskip("sleap_io", reason="needs sleap-io: pip install hgtrain[convert]")
     (tmp_path / "pictures").mkdir()
-    for i in range(3):
-        Image.new("L", (32, 32)).save(tmp_path / "pictures" / f"{i}.png")
-    (tmp_path / "pictures" / "2.png").write_bytes(b"")
+    for i in range(4):
+        Image.new("L", (32, 32), 20 * i).save(tmp_path / "pictures" / f"{i}.png")
+    (tmp_path / "pictures" / "1.png").write_bytes(b"")
+    out = tmp_path / f"a{suffix}"
+    options = PredictOptions(overlay=tmp_path / "look.mp4")
+    assert predict.predict(run_dir, [str(tmp_path / "pictures")], out, options) == 4
+    told = capsys.readouterr().err
+    assert f"skipped: {tmp_path}/pictures/1.png: is no image that can be read (0 bytes)" in told
+    assert "pictures: 1 of 4 frames cannot be read" in told
+    if suffix == ".csv":
+        rows = rows_of(out)
+        assert [row["source"].rsplit("/")[-1] for row in rows] == [f"{i}.png" for i in range(4)]
+        assert [row["nose.x"] == "" for row in rows] == [False, True, False, False]
+    elif suffix == ".h5":
+        with h5py.File(out) as file:
+            found = np.isfinite(file["points"]).all((1, 2, 3))
+            assert np.isnan(file["confidence"][1]).all()
+            assert np.isnan(file["instance_score"][1]).all()
+            assert file["source"][:].tolist() == [0, 1, 2, 3]
+            assert file.attrs["complete"]
+        assert found.tolist() == [True, False, True, True]
+    else:
+        import sleap_io
+
+        frames = sleap_io.load_slp(str(out), open_videos=False).labeled_frames
+        assert [(f.frame_idx, len(f.instances)) for f in frames] == [(0, 1), (1, 0), (2, 1), (3, 1)]
+    import av
+
+    with av.open(str(tmp_path / "look.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 4
+
+
+def test_predict_of_broken_images_alone_is_an_error_and_leaves_no_file(run_dir, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for i in range(2):
+        (tmp_path / "pictures" / f"{i}.png").write_bytes(b"")
     with pytest.raises(
-        DatasetError, match=r"2\.png: is no image .*; the predictions of 2 frames are in .*a\.csv"
+        DatasetError, match=r"none of 2 frames can be read, the first: .*0\.png: is no image"
     ):
         predict.predict(run_dir, [str(tmp_path / "pictures")], tmp_path / "a.csv", PredictOptions())
-    assert len(rows_of(tmp_path / "a.csv")) == 2
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_predict_keeps_what_it_has_when_a_film_is_cut_off(run_dir, tmp_path):
+    film = write_video(tmp_path / "film.avi", 30, codec="mjpeg")
+    film.write_bytes(film.read_bytes()[: film.stat().st_size // 2])
+    with pytest.raises(
+        DatasetError,
+        match=r"film\.avi: ends after .*; the predictions of \d+ frames are in .*a\.csv",
+    ):
+        predict.predict(run_dir, [str(film)], tmp_path / "a.csv", PredictOptions())
+    assert 5 < len(rows_of(tmp_path / "a.csv")) < 20
 
 
 def test_predict_draws_an_overlay(run_dir, tmp_path):

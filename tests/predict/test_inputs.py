@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_run import write_data
-from videos import write_video
+from videos import damage_frame, write_video
 
 from hgtrain.data.media.frame_source import Place
 from hgtrain.errors import DatasetError
@@ -116,10 +116,99 @@ def test_of_16_bits_the_upper_8_are_taken(tmp_path, name, channels):
     np.testing.assert_array_equal(image, np.repeat(grey[..., None], channels, axis=-1))
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_images_of_fewer_bits_are_scaled_by_the_depth_of_their_folder(
+    tmp_path, capsys, bits, suffix
+):
+    most = 2**bits - 1
+    folder = tmp_path / "a"
+    folder.mkdir()
+    # The dark one comes first, and must stay dark.
+    for i, value in enumerate((most // 16, most, most // 2)):
+        Image.fromarray(np.full((10, 20), value, np.uint16)).save(folder / f"{i}.{suffix}")
+    Image.new("L", (20, 10), 77).save(folder / "3.png")
+    images = list(open_frames(str(folder), 1))
+    assert [int(image[0, 0, 0]) for image in images] == [15, 255, 127, 77]
+    line = f"{folder}: its 16-bit images use {bits} bits (the largest value is {most}): all are"
+    assert (line in capsys.readouterr().err) == (bits < 16)
+
+
+def write_16_bit_colours(path, colours, layout):
+    """Write `(H, W, 3)` uint16 as FFmpeg does, for Pillow cannot."""
+    codec = av.CodecContext.create("tiff" if path.suffix == ".tif" else "png", "w")
+    codec.height, codec.width = colours.shape[:2]
+    codec.pix_fmt, codec.time_base = layout, Fraction(1, 10)
+    frame = av.VideoFrame.from_ndarray(colours, format="rgb48le").reformat(format=layout)
+    path.write_bytes(b"".join(map(bytes, codec.encode(frame) + codec.encode())))
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("one.png", "rgb48be"),
+        ("one.png", "rgba64be"),
+        ("one.tif", "rgb48le"),
+        ("one.tif", "rgba64le"),
+    ],
+)
+def test_colours_of_12_bits_are_scaled_too(tmp_path, name, layout):
+    colours = (np.arange(3 * 200, dtype=np.uint16) * 7 % 4096).reshape(10, 20, 3)
+    write_16_bit_colours(tmp_path / name, colours, layout)
+    (image,) = open_frames(str(tmp_path / name), 3)
+    np.testing.assert_array_equal(image, colours // 16)
+
+
+def test_grey_of_12_bits_with_transparency_is_scaled_too(tmp_path):
+    grey = np.full((10, 20, 3), 4095, np.uint16)
+    grey[:, 10:] = 2048
+    write_16_bit_colours(tmp_path / "one.png", grey, "ya16be")
+    with Image.open(tmp_path / "one.png") as stored:
+        assert stored.tile[0][3] == "LA;16B"
+    (image,) = open_frames(str(tmp_path / "one.png"), 1)
+    # FFmpeg's grey of a colour is a step higher at times.
+    np.testing.assert_allclose(image[0, [0, 19], 0], (64, 32), atol=1)
+
+
+def write_grey_film(path, values, layout):
+    """Write a lossless film whose frames are of these values, as stored."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 20, 10, layout
+        for value in values:
+            frame = av.VideoFrame(20, 10, layout)
+            plane = np.full((10, frame.planes[0].line_size // 2), value, np.uint16)
+            frame.planes[0].update(plane.tobytes())
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("layout", "most", "says"),
+    [
+        ("gray16le", 4095, True),
+        ("gray16le", 1023, True),
+        ("gray16le", 65535, False),
+        ("gray12le", 4095, False),
+        ("gray10le", 1023, False),
+    ],
+)
+def test_a_film_of_fewer_bits_is_scaled_by_its_depth(
+    tmp_path, capsys, layout, most, says, channels
+):
+    film = write_grey_film(tmp_path / "a.mkv", (most // 16, most // 2, most), layout)
+    images = list(open_frames(str(film), channels))
+    assert [image.shape for image in images] == [(10, 20, channels)] * 3
+    np.testing.assert_allclose([image.mean() for image in images], (15.5, 127.5, 255), atol=0.6)
+    assert ("a.mkv: its 16-bit images use" in capsys.readouterr().err) == says
+
+
 def test_pixels_of_32_bits_are_refused(tmp_path):
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "one.tif")
-    with pytest.raises(DatasetError, match=r"one\.tif: has pixels of 32 bits, expected 8 or 16"):
-        list(open_frames(str(tmp_path / "one.tif"), 1))
+    (error,) = open_frames(str(tmp_path / "one.tif"), 1)
+    assert re.search(r"one\.tif: has pixels of 32 bits, expected 8 or 16", str(error))
 
 
 def test_all_pages_of_a_tiff_file_are_read(tmp_path):
@@ -176,21 +265,68 @@ def test_a_folder_without_images_is_refused(tmp_path):
         open_frames(str(tmp_path / "a"), 1)
 
 
-def test_an_empty_image_file_is_named_after_those_before_it(tmp_path):
+def test_an_empty_image_file_is_named_in_its_place(tmp_path):
     folder = write_images(tmp_path / "a", ["img1.png", "img2.png", "img3.png"])
     (folder / "img2.png").write_bytes(b"")
-    read = []
-    with pytest.raises(DatasetError, match=r"img2\.png: is no image that can be read \(0 bytes\)"):
-        read.extend(open_frames(str(folder), 1))
-    assert len(read) == 1
+    first, broken, last = open_frames(str(folder), 1)
+    assert isinstance(broken, DatasetError)
+    assert str(broken) == f"{folder}/img2.png: is no image that can be read (0 bytes)"
+    assert (first.max(), last.max()) == (0, 20)
 
 
 def test_a_truncated_image_is_named(tmp_path):
     folder = write_images(tmp_path / "a", ["one.png"], size=(200, 200), mode="RGB")
     data = (folder / "one.png").read_bytes()
     (folder / "one.png").write_bytes(data[: len(data) // 2])
-    with pytest.raises(DatasetError, match=r"one\.png: cannot be read as an image"):
-        list(open_frames(str(folder), 1))
+    (error,) = open_frames(str(folder), 1)
+    assert re.search(r"one\.png: cannot be read as an image", str(error))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("film.avi", "mjpeg", {}),
+        ("film.avi", "png", {}),
+        ("film.mkv", "libx264", {"g": "5", "bf": "2"}),
+        ("film.mp4", "libx264", {"g": "5", "bf": "2"}),
+        ("film.avi", "mpeg4", {"g": "5"}),
+    ],
+)
+def test_damaged_frames_of_a_film_are_named_and_the_others_keep_their_numbers(
+    tmp_path, name, codec, options
+):
+    film = tmp_path / name
+    with av.open(str(film), "w") as container:
+        stream = container.add_stream(codec, rate=20, options=options)
+        stream.width = stream.height = 64
+        stream.pix_fmt = {"mjpeg": "yuvj420p", "png": "rgb24"}.get(codec, "yuv420p")
+        for i in range(30):
+            image = np.random.default_rng(i).integers(6 * i, 6 * i + 9, (64, 64, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    whole = [float(image.mean()) for image in open_frames(str(film), 1)]
+    images = list(open_frames(str(damage_frame(film, 7, 17)), 1))
+    assert len(images) == 30
+    damaged = [i for i, image in enumerate(images) if isinstance(image, DatasetError)]
+    assert 2 <= len(damaged) <= 4
+    for i in damaged:
+        assert re.search(rf"{name}: frame {i} cannot be decoded: Invalid data", str(images[i]))
+    read = [i for i in range(30) if i not in damaged]
+    # What was coded by what was lost is a little off; a shift by a frame would be 6.
+    np.testing.assert_allclose([images[i].mean() for i in read], [whole[i] for i in read], atol=2.5)
+
+
+def test_a_damaged_frame_of_a_dataset_is_named_and_the_others_are_read(tmp_path):
+    write_data(tmp_path)
+    with h5py.File(tmp_path / "flies.h5") as file:
+        chunk, whole = file["images"].id.get_chunk_info(5), file["images"][:]
+    with (tmp_path / "flies.h5").open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\xff" * chunk.size)
+    with closing(open_frames(str(tmp_path / "flies.h5"), 1)) as frames:
+        images = list(frames)
+    assert isinstance(images.pop(5), DatasetError)
+    np.testing.assert_array_equal(images, np.delete(whole, 5, axis=0))
 
 
 def test_a_dataset_gives_its_images(tmp_path):
@@ -204,7 +340,7 @@ def test_a_dataset_gives_its_images(tmp_path):
 
 def test_a_batch_ends_where_the_shape_changes():
     images = [np.zeros(shape, np.uint8) for shape in [(4, 4, 1)] * 3 + [(5, 4, 1)] * 2]
-    assert [batch.shape for batch in batches(images, 2)] == [
+    assert [batch.images.shape for batch in batches(images, 2)] == [
         (2, 4, 4, 1),
         (1, 4, 4, 1),
         (2, 5, 4, 1),
@@ -219,7 +355,31 @@ def test_what_was_read_before_an_error_is_given_first():
     given = []
     with pytest.raises(DatasetError, match="broken"):
         given.extend(batches(breaking(), 4))
-    assert [batch.shape for batch in given] == [(1, 2, 2, 1)]
+    assert [batch.images.shape for batch in given] == [(1, 2, 2, 1)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 10])
+def test_damaged_frames_keep_their_places_in_batches(size):
+    errors = {i: DatasetError(str(i)) for i in (0, 1, 4, 5, 6, 9)}
+    shapes = [(2, 3, 1)] * 5 + [(4, 3, 1)] * 5
+    given = list(batches((errors.get(i, np.full(shapes[i], 9, np.uint8)) for i in range(10)), size))
+    assert all(len(batch.images) <= size for batch in given)
+    flat = [image for batch in given for image in batch.images]
+    assert [int(image.max()) for image in flat] == [0 if i in errors else 9 for i in range(10)]
+    starts = np.cumsum([0, *(len(batch.images) for batch in given)])
+    places = {
+        start + i: error
+        for start, batch in zip(starts, given, strict=False)
+        for i, error in batch.damaged.items()
+    }
+    assert places == errors
+
+
+def test_where_no_frame_can_be_read_the_first_reason_is_raised():
+    with pytest.raises(DatasetError, match=r"^none of 3 frames can be read, the first: 0$"):
+        list(batches([DatasetError(str(i)) for i in range(3)], 2))
+    with pytest.raises(DatasetError, match=r"^0$"):
+        list(batches([DatasetError("0")], 2))
 
 
 PICTURE = np.full((60, 40), 60, np.uint8)

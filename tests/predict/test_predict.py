@@ -30,12 +30,15 @@ class Listed:
 
     path = "film.gif"
 
-    def __init__(self, first, count, breaks=False):
-        self.first, self.count, self.breaks = first, count, breaks
+    def __init__(self, first, count, breaks=False, damaged=()):
+        self.first, self.count, self.breaks, self.damaged = first, count, breaks, damaged
 
     def __iter__(self):
         for i in range(self.count):
-            yield np.full((2, 2, 1), self.first + i, np.uint8)
+            if i in self.damaged:
+                yield DatasetError(f"film.gif: frame {i} cannot be decoded")
+            else:
+                yield np.full((2, 2, 1), self.first + i, np.uint8)
         if self.breaks:
             raise DatasetError(f"breaks after {self.count}")
 
@@ -73,6 +76,27 @@ def test_a_source_without_frames_is_a_problem_and_the_next_follows():
         "film.gif: has no frames, nothing is predicted"
     ]
     assert places == [(1, 0)]
+
+
+def test_damaged_frames_have_their_places_without_a_prediction_and_are_counted(capsys):
+    problems, places, values, _ = run(Listed(10, 14, damaged=(0, *range(5, 12))), Listed(50, 1))
+    assert problems == []
+    assert places == [(0, i) for i in range(14)] + [(1, 0)]
+    lost = [np.nan] * 7
+    np.testing.assert_array_equal(values, [np.nan, 11, 12, 13, 14, *lost, 22, 23, 50])
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        *(f"skipped: film.gif: frame {i} cannot be decoded" for i in (0, 5, 6, 7, 8)),
+        "film.gif: 8 of 14 frames cannot be read, they are without a prediction (NaN)",
+    ]
+
+
+def test_a_source_of_damaged_frames_alone_is_a_problem_and_the_next_follows():
+    problems, places, values, _ = run(Listed(0, 2, damaged=(0, 1)), Listed(50, 1))
+    assert [str(problem) for problem in problems] == [
+        "none of 2 frames can be read, the first: film.gif: frame 0 cannot be decoded"
+    ]
+    assert (places, values) == ([(1, 0)], [50])
 
 
 def test_one_animal_gets_an_axis_and_its_mean_confidence_as_score():

@@ -16,10 +16,13 @@ from hgtrain.data.convert.coco import HIDDEN_KEPT
 from hgtrain.data.convert.labels import find_moved, load_labels
 from hgtrain.data.convert.sleap_io import FOREIGN_ERRORS, from_foreign_skeleton, import_sleap_io
 from hgtrain.data.convert.source_images import (
+    BEYOND,
+    UNREADABLE,
     LabelledFrame,
     Shape,
     close_videos,
     common_shape,
+    depth_of,
     read_images,
     with_files,
 )
@@ -27,6 +30,7 @@ from hgtrain.data.dataset import HIDDEN, NOT_LABELLED, VISIBLE, PoseDataset
 from hgtrain.data.formats import sleap_package
 from hgtrain.data.formats.hgtrain_format import LabelledImage
 from hgtrain.data.formats.hgtrain_writer import write_dataset
+from hgtrain.data.media.bit_depth import BitDepth
 from hgtrain.data.sandbox.open import open_dataset
 from hgtrain.data.sandbox.probe import probe_hdf5
 from hgtrain.errors import DatasetError
@@ -85,21 +89,21 @@ def _converted(
     left_out: Counter[str] = Counter()
     taken = _instances(labels, predictions, left_out)
     foreign = _most_used_skeleton(source, taken, left_out)
-    frames, shape = common_shape(
-        with_files(
-            list(_labelled(taken, foreign, left_out, bool(labels.provenance.get(HIDDEN_KEPT)))),
-            left_out,
-        ),
-        left_out,
-    )
-    if not frames:
-        is_missing = any("file is missing" in what for what in left_out)
-        fix = "; --images DIR says where the images or films are" if is_missing else ""
-        raise DatasetError(
-            f"{source}: no frame is left to convert; left out: {_summary(left_out)}{fix}"
-        )
+    keeps_hidden = bool(labels.provenance.get(HIDDEN_KEPT))
+    with_image = with_files(list(_labelled(taken, foreign, left_out, keeps_hidden)), left_out)
+    depth = depth_of(source, with_image)
+    frames, shape = common_shape(with_image, depth, left_out)
     skeleton = from_foreign_skeleton(foreign)
-    count = write_dataset(target, skeleton, progress(_images(frames, shape, left_out), len(frames)))
+
+    def images() -> Iterator[LabelledImage]:
+        count = 0
+        for image in _images(frames, shape, depth, left_out):
+            yield image
+            count += 1
+        if not count:
+            raise _nothing_left(source, left_out)
+
+    count = write_dataset(target, skeleton, progress(images(), len(frames)))
     if padded := left_out.pop(_PADDED, 0):
         notes.append(
             f"{padded} frames smaller than {shape[0]}x{shape[1]} are padded at the right and the "
@@ -109,6 +113,9 @@ def _converted(
         notes.append(f"Left out: {_summary(left_out)}.")
     return Converted(count, skeleton, tuple(notes))
 
+
+REASONS = 10
+"""Reasons that a summary names; each broken file is one."""
 
 _PADDED = "padded"
 _PREDICTED = (
@@ -137,15 +144,24 @@ def _own_dataset(source: str) -> PoseDataset | None:
 
 def _rewritten(dataset: PoseDataset, target: Path, progress: Progress) -> Converted:
     skeleton = Skeleton(dataset.keypoint_names, dataset.edges, dataset.symmetries)
+    left_out: Counter[str] = Counter()
 
     def frames() -> Iterator[LabelledImage]:
         for i in range(len(dataset)):
             group = None if dataset.groups is None else str(dataset.groups[i])
-            yield dataset.read_images([i])[0], dataset.points[i], dataset.visibility[i], group
+            try:
+                image = dataset.read_images([i])[0]
+            except DatasetError as error:
+                left_out[UNREADABLE.format(error)] += 1
+                continue
+            yield image, dataset.points[i], dataset.visibility[i], group
+        if sum(left_out.values()) == len(dataset):
+            raise _nothing_left(dataset.path, left_out)
 
     with closing(dataset):
         count = write_dataset(target, skeleton, progress(frames(), len(dataset)))
-    return Converted(count, skeleton, dataset.notes)
+    notes = (f"Left out: {_summary(left_out)}.",) if left_out else ()
+    return Converted(count, skeleton, (*dataset.notes, *notes))
 
 
 def _load(source: str) -> tuple[Any, list[str]]:
@@ -180,10 +196,7 @@ def _instances(
         if not chosen and predictions:
             chosen = list(frame.predicted_instances)
         elif frame.predicted_instances:
-            left_out[
-                "animal predicted, not labelled (--predictions takes those of frames that nobody "
-                "labelled)"
-            ] += len(frame.predicted_instances)
+            left_out[_PREDICTED] += len(frame.predicted_instances)
         taken.append((frame, chosen))
     return taken
 
@@ -244,10 +257,10 @@ def _visibility(frame: LabelledFrame) -> np.ndarray | None:
 
 
 def _images(
-    frames: list[LabelledFrame], shape: Shape, left_out: Counter[str]
+    frames: list[LabelledFrame], shape: Shape, depth: BitDepth, left_out: Counter[str]
 ) -> Iterator[LabelledImage]:
     groups = _group_names(frames)
-    for frame, image in read_images(frames, shape, left_out):
+    for frame, image in read_images(frames, shape, depth, left_out):
         left_out[_PADDED] += image.shape[:2] != shape[:2]
         yield _fitted(image, shape), frame.points, _visibility(frame), groups[_group_path(frame)]
 
@@ -295,8 +308,29 @@ def _summary(left_out: Counter[str]) -> str:
 
     For example `3 frames without a labelled point, 1 animal of a prediction`.
     """
-    return ", ".join(
+    counted = [(what, number) for what, number in left_out.items() if number and what != _PADDED]
+    named = [
         f"{number} {what if number == 1 else what.replace(' ', 's ', 1)}"
-        for what, number in left_out.items()
-        if number
+        for what, number in counted[:REASONS]
+    ]
+    rest = sum(number for _, number in counted[REASONS:])
+    return ", ".join([*named, *([f"and {rest} more for other reasons"] if rest else [])])
+
+
+def _nothing_left(source: str, left_out: Counter[str]) -> DatasetError:
+    """Return the error that says why nothing is left, and what to do."""
+    fixes = {
+        "file is missing": "--images DIR says where the images or films are",
+        BEYOND: "if the film is another one or was cut shorter, --images DIR says where the "
+        "labelled one is",
+        UNREADABLE.partition(" (")[0]: "copy what cannot be read again from where it is whole",
+        "without a labelled point": "label some frames first",
+    }
+    way_on = "".join(
+        f"; {fix}"
+        for part, fix in fixes.items()
+        if any(part in what for what, number in left_out.items() if number)
+    )
+    return DatasetError(
+        f"{source}: no frame is left to convert; left out: {_summary(left_out)}{way_on}"
     )

@@ -16,12 +16,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hgtrain.data.convert.sleap_io import FOREIGN_ERRORS
-from hgtrain.data.media.image_files import image_size, read_image
+from hgtrain.data.media.bit_depth import BitDepth
+from hgtrain.data.media.frame_source import Image
+from hgtrain.data.media.image_files import image_size, largest_value, read_image
 from hgtrain.data.media.video import VideoFrames
 from hgtrain.errors import DatasetError
 
 FILM_SUFFIXES = (".mp4", ".avi", ".mov", ".mj2", ".mkv", ".m4v", ".mpg", ".wmv")
 UNREADABLE = "frame that cannot be read ({})"
+BEYOND = "frame beyond the end of"
+LISTED = 5
+"""Numbers of frames that a message lists."""
 
 LOOKED_AT = 100
 """Frames of a film that are all grey before it counts as grey: many begin black."""
@@ -52,9 +57,10 @@ def with_files(frames: Sequence[LabelledFrame], left_out: Counter[str]) -> list[
     """
     exists: dict[str, bool] = {}
     kept = []
+    beyond: dict[int, list[LabelledFrame]] = {}
     for frame in frames:
         if _is_beyond_list(frame):
-            left_out[UNREADABLE.format("beyond the end")] += 1
+            beyond.setdefault(id(frame.video), []).append(frame)
             continue
         file = _file_of(frame)
         if file not in exists:
@@ -64,8 +70,23 @@ def with_files(frames: Sequence[LabelledFrame], left_out: Counter[str]) -> list[
         else:
             missing = Path(file).parent if isinstance(frame.video.filename, list) else file
             left_out[f"frame whose file is missing ({missing})"] += 1
+    for of_video in beyond.values():
+        files = of_video[0].video.filename
+        name = Path(files[0]).parent if files else "a list"
+        _count_beyond(of_video, name, f"{len(files)} images", left_out)
     order = {id(video): i for i, video in reversed(list(enumerate(frame.video for frame in kept)))}
     return sorted(kept, key=lambda frame: (order[id(frame.video)], frame.number))
+
+
+def _count_beyond(
+    frames: Sequence[LabelledFrame], name: object, length: str, left_out: Counter[str]
+) -> None:
+    """Count labels of frames that a film or list does not have, with their numbers."""
+    numbers = sorted(frame.number for frame in frames)
+    listed = ", ".join(map(str, numbers[:LISTED]))
+    more = f" and {len(numbers) - LISTED} more" if len(numbers) > LISTED else ""
+    which = "frame" if len(numbers) == 1 else "frames"
+    left_out[f"{BEYOND} {name}, which has {length} ({which} {listed}{more})"] += len(numbers)
 
 
 def _is_beyond_list(frame: LabelledFrame) -> bool:
@@ -93,7 +114,7 @@ def close_videos(videos: Sequence[Any]) -> None:
 
 
 def common_shape(
-    frames: Sequence[LabelledFrame], left_out: Counter[str]
+    frames: Sequence[LabelledFrame], depth: BitDepth, left_out: Counter[str]
 ) -> tuple[list[LabelledFrame], Shape]:
     """Return the frames whose image can be looked at, and the shape they need.
 
@@ -101,6 +122,7 @@ def common_shape(
 
     Args:
         frames: In the order of `with_files`.
+        depth: Of images of 16 bits.
         left_out: Counts the other frames.
 
     Returns:
@@ -110,7 +132,7 @@ def common_shape(
     shapes: list[Shape] = []
     for _, of_video in groupby(frames, key=lambda frame: id(frame.video)):
         looks_colour = any(shape[2] > 1 for shape in shapes)
-        for frame, found in _shapes_of(list(of_video), looks_colour):
+        for frame, found in _shapes_of(list(of_video), depth, looks_colour):
             if isinstance(found, str):
                 left_out[UNREADABLE.format(found)] += 1
             else:
@@ -123,7 +145,7 @@ def common_shape(
 
 
 def _shapes_of(
-    frames: list[LabelledFrame], looks_colour: bool
+    frames: list[LabelledFrame], depth: BitDepth, looks_colour: bool
 ) -> Iterator[tuple[LabelledFrame, Shape | str]]:
     """Give each frame of a video with its shape, or with the reason why it has none."""
     video = frames[0].video
@@ -135,17 +157,17 @@ def _shapes_of(
         shape: Shape | str
         try:
             if isinstance(video.filename, list):
-                shape = _file_shape(_file_of(frame), looks_colour)
+                shape = _file_shape(_file_of(frame), depth, looks_colour)
             else:
-                height, width, channels = np.asarray(video[frame.number]).shape
+                height, width, channels = _from_sleap_io(frame).shape
                 shape = height, width, channels
-        except (DatasetError, *FOREIGN_ERRORS) as error:
+        except DatasetError as error:
             shape = str(error)
         looks_colour = looks_colour or (not isinstance(shape, str) and shape[2] > 1)
         yield frame, shape
 
 
-def _file_shape(file: str, looks_colour: bool) -> Shape:
+def _file_shape(file: str, depth: BitDepth, looks_colour: bool) -> Shape:
     """Return the shape of an image file.
 
     Its pixels are read only to find out whether it is the first with colours.
@@ -153,23 +175,28 @@ def _file_shape(file: str, looks_colour: bool) -> Shape:
     size = image_size(file)
     if size is not None and looks_colour:
         return size[1], size[0], 3
-    image = read_image(file, 3)
+    image = read_image(file, 3, depth)
     return image.shape[0], image.shape[1], 1 if _is_grey(image) else 3
 
 
 def _film_shape(file: str) -> Shape | str:
     try:
         with closing(iter(VideoFrames(file, 3))) as images:
-            first = next(images, None)
+            readable = _readable(images)
+            first = next(readable, None)
             if first is None:
-                return f"{file}: has no frames"
-            is_grey = all(map(_is_grey, chain([first], _readable(images, LOOKED_AT - 1))))
+                return f"{file}: no frame can be decoded"
+            is_grey = all(map(_is_grey, chain([first], _begin(readable, LOOKED_AT - 1))))
     except DatasetError as error:
         return str(error)
     return first.shape[0], first.shape[1], 1 if is_grey else 3
 
 
-def _readable(images: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
+def _readable(images: Iterator[Image]) -> Iterator[np.ndarray]:
+    return (image for image in images if not isinstance(image, DatasetError))
+
+
+def _begin(images: Iterator[np.ndarray], count: int) -> Iterator[np.ndarray]:
     """Give up to `count` images, fewer where the film breaks: what lies before is still good."""
     with suppress(DatasetError):
         yield from islice(images, count)
@@ -180,19 +207,20 @@ def _is_grey(image: np.ndarray) -> bool:
 
 
 def read_images(
-    frames: Sequence[LabelledFrame], shape: Shape, left_out: Counter[str]
+    frames: Sequence[LabelledFrame], shape: Shape, depth: BitDepth, left_out: Counter[str]
 ) -> Iterator[tuple[LabelledFrame, np.ndarray]]:
     """Give each frame with its image `(h, w, C)` uint8.
 
     Args:
         frames: In the order of `with_files`.
         shape: The common shape, which sets C.
+        depth: Of images of 16 bits.
         left_out: Counts the frames that cannot be read.
     """
     for _, of_video in groupby(frames, key=lambda frame: id(frame.video)):
         mine = list(of_video)
         read = _film_images if _is_film(mine[0].video) else _stored_images
-        for frame, image in read(mine, shape[2], left_out):
+        for frame, image in read(mine, shape[2], depth, left_out):
             if image.dtype != np.uint8 or image.shape[0] > shape[0] or image.shape[1] > shape[1]:
                 left_out[
                     f"frame with an image {image.dtype} {image.shape} (expected uint8 up to "
@@ -203,35 +231,67 @@ def read_images(
 
 
 def _film_images(
-    frames: list[LabelledFrame], channels: int, left_out: Counter[str]
+    frames: list[LabelledFrame], channels: int, depth: BitDepth, left_out: Counter[str]
 ) -> Iterator[tuple[LabelledFrame, np.ndarray]]:
-    left = iter(frames)
-    wanted = next(left, None)
-    why = "beyond the end"
-    with closing(iter(VideoFrames(frames[0].video.filename, channels))) as images:
+    file = str(frames[0].video.filename)
+    by_number = {
+        number: list(of_number)
+        for number, of_number in groupby(frames, key=lambda frame: frame.number)
+    }
+    why, length = "", 0
+    with closing(iter(VideoFrames(file, channels))) as images:
         try:
             for number, image in enumerate(images):
-                while wanted is not None and wanted.number == number:
-                    yield wanted, image
-                    wanted = next(left, None)
-                if wanted is None:
+                wanted, length = by_number.pop(number, []), number + 1
+                if isinstance(image, DatasetError):
+                    left_out[UNREADABLE.format(image)] += len(wanted)
+                else:
+                    yield from ((frame, image) for frame in wanted)
+                if not by_number:
                     return
         except DatasetError as error:
             why = str(error)
-    left_out[UNREADABLE.format(why)] += 1 + sum(1 for _ in left)
+    left = [frame for of_number in by_number.values() for frame in of_number]
+    if why:
+        left_out[UNREADABLE.format(why)] += len(left)
+    else:
+        _count_beyond(left, file, f"{length} frames", left_out)
 
 
 def _stored_images(
-    frames: list[LabelledFrame], channels: int, left_out: Counter[str]
+    frames: list[LabelledFrame], channels: int, depth: BitDepth, left_out: Counter[str]
 ) -> Iterator[tuple[LabelledFrame, np.ndarray]]:
     for frame in frames:
         try:
             if isinstance(frame.video.filename, list):
                 # sleap-io's reader leaves broken files open and does not name them.
-                image = read_image(_file_of(frame), channels)
+                image = read_image(_file_of(frame), channels, depth)
             else:
-                image = np.asarray(frame.video[frame.number])
-        except (DatasetError, *FOREIGN_ERRORS) as error:
+                image = _from_sleap_io(frame)
+        except DatasetError as error:
             left_out[UNREADABLE.format(error)] += 1
             continue
-        yield frame, image
+        yield frame, depth.upper_8(image) if image.dtype == np.uint16 else image
+
+
+def _from_sleap_io(frame: LabelledFrame) -> np.ndarray:
+    """Return the image of a frame `(h, w, C)`; DatasetError names the one that cannot be read."""
+    try:
+        return np.asarray(frame.video[frame.number])
+    except FOREIGN_ERRORS as error:
+        raise DatasetError(f"{frame.video.filename}: frame {frame.number}: {error}") from error
+
+
+def depth_of(source: str, frames: Sequence[LabelledFrame]) -> BitDepth:
+    """Return the bit depth of the images of all frames but those of films, which have their own."""
+    stored = [frame for frame in frames if not _is_film(frame.video)]
+    return BitDepth(source, len(stored), lambda: map(_largest_value, stored))
+
+
+def _largest_value(frame: LabelledFrame) -> int:
+    if isinstance(frame.video.filename, list):
+        return largest_value(_file_of(frame))
+    with suppress(DatasetError):
+        image = _from_sleap_io(frame)
+        return int(image.max()) if image.dtype == np.uint16 and image.size else 0
+    return 0

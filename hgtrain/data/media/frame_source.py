@@ -5,6 +5,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from hgtrain.errors import DatasetError
+
+Image = np.ndarray | DatasetError
+"""`(H, W, C)` uint8, or for a frame that cannot be read the error that names file and frame."""
+
 
 class Place(NamedTuple):
     """Where a frame lies: a file, and the frame's number in it."""
@@ -16,7 +21,8 @@ class Place(NamedTuple):
 class FrameSource(Protocol):
     """Images in order.
 
-    Iterating gives `(H, W, C)` uint8 and raises DatasetError where the source breaks.
+    Iterating gives an `Image` for each frame, damaged or not, and raises DatasetError where the
+    source ends too early.
 
     Attributes:
         path: As the user gave it.
@@ -36,7 +42,7 @@ class FrameSource(Protocol):
     channels: int
     rate: float | None
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Image]:
         """Read the images from the first on."""
         ...
 

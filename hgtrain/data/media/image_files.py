@@ -1,11 +1,16 @@
 """Reads image files."""
 
 import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
+from hgtrain.data.media.bit_depth import BitDepth
 from hgtrain.errors import DatasetError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -13,6 +18,13 @@ UNREADABLE_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombErr
 """What Pillow raises for a file that it cannot read."""
 MODES = {1: ("L", "gray"), 3: ("RGB", "rgb24")}
 """Channels to Pillow's and FFmpeg's name of the layout."""
+
+OTHER_ORDER = {"LA;16B": "RGBA"} | {
+    f"{colours};16{order}": f"{colours};16{other}"
+    for colours in ("RGB", "RGBA", "RGBX")
+    for order, other in (("B", "L"), ("L", "B"), ("N", "B" if sys.byteorder == "little" else "L"))
+}
+"""Pillow's names of pixels of 16 bits in colour, to those of the other order of bytes."""
 
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = {
@@ -53,39 +65,91 @@ def page_count(file: Path) -> int:
         return 1
 
 
-def read_image(file: str, channels: int, page: int = 0) -> np.ndarray:
+def read_image(file: str, channels: int, depth: BitDepth, page: int = 0) -> np.ndarray:
     """Return a page of an image file as `(H, W, channels)` uint8.
 
-    It is turned as its EXIF data say, as viewers do. Of 16 bits the upper 8 are taken.
+    It is turned as its EXIF data say, as viewers do.
+
+    Args:
+        file: The image file.
+        channels: 1 or 3.
+        depth: Of 16-bit images, whose upper 8 bits are taken.
+        page: From 0, of TIFF and GIF files.
 
     Raises:
         DatasetError: It cannot be read.
     """
+    with _opened(file, page) as image:
+        # First: the orientation of a PNG is found by reading it all.
+        deep = _sixteen_bits(file, image, page)
+        turned = orientation(image)
+        picture = image if deep is None else Image.fromarray(depth.upper_8(deep))
+        picture = picture.transpose(UPRIGHT[turned]) if turned > 1 else picture
+        pixels = np.asarray(picture.convert(MODES[channels][0]))
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def largest_value(file: str, page: int = 0) -> int:
+    """Return the largest value of a 16-bit image, 0 for other images and what cannot be read."""
+    try:
+        with _opened(file, page) as image:
+            deep = _sixteen_bits(file, image, page)
+    except DatasetError:
+        return 0
+    return 0 if deep is None or not deep.size else int(deep.max())
+
+
+@contextmanager
+def _opened(file: str, page: int) -> Iterator[Image.Image]:
+    """Give an image file at a page; DatasetError for what goes wrong while it is read."""
     try:
         # Not by its name: Pillow maps a file, and then turns an uncompressed TIFF that lies on its
         # side wrongly.
         with Path(file).open("rb") as data, Image.open(data) as image:
             if page:
                 image.seek(page)
-            turned = orientation(image)
-            picture = image.transpose(UPRIGHT[turned]) if turned > 1 else image
-            pixels = _eight_bits(file, picture, channels)
+            yield image
     except UnidentifiedImageError as error:
         size = Path(file).stat().st_size
         raise DatasetError(f"{file}: is no image that can be read ({size} bytes)") from error
     except UNREADABLE_IMAGE as error:
         raise DatasetError(f"{file}: cannot be read as an image: {error}") from error
-    return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def _eight_bits(file: str, image: Image.Image, channels: int) -> np.ndarray:
-    # Pillow cuts off what is above 255 instead: nearly everything.
+def _sixteen_bits(file: str, image: Image.Image, page: int) -> np.ndarray | None:
+    """Return the pixels `(H, W)` or `(H, W, 3)` uint16 of an image, None if it has not 16 bits."""
     if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], channels, axis=-1)
+        return np.asarray(image).astype(np.uint16)
     if image.mode in ("I", "F"):
         raise DatasetError(f"{file}: has pixels of 32 bits, expected 8 or 16: save it with 8 bits")
-    return np.asarray(image.convert(MODES[channels][0]))
+    tiles = getattr(image, "tile", [])
+    layout = _byte_order(tiles[0]) if tiles else ""
+    if layout not in OTHER_ORDER:
+        return None
+    upper = np.asarray(image).astype(np.uint16)
+    with _opened(file, page) as again:
+        # Pillow has no colours of 16 bits, it reads the upper byte of each value alone: in the
+        # other order of bytes that is the lower one.
+        assert isinstance(again, ImageFile.ImageFile)
+        again.tile = [_in_order(tile, OTHER_ORDER[layout]) for tile in again.tile]
+        lower = np.asarray(again).astype(np.uint16)
+    if layout == "LA;16B":
+        # What was read as four colours are two bytes of grey and two of transparency.
+        return lower[..., 0] << 8 | lower[..., 1]
+    return (upper << 8 | lower)[..., :3]
+
+
+def _byte_order(tile: tuple[Any, ...]) -> str:
+    """Return Pillow's name of how the pixels of a tile are stored."""
+    return str(tile[3] if isinstance(tile[3], str) else tile[3][0])
+
+
+def _in_order(tile: tuple[Any, ...], layout: str) -> Any:
+    codec, extents, offset, stored = tile
+    args = layout if isinstance(stored, str) else (layout, *stored[1:])
+    # A named tuple of Pillow's from version 11 on.
+    again = (codec, extents, offset, args)
+    return tile._make(again) if hasattr(tile, "_make") else again
 
 
 def orientation(image: Image.Image) -> int:

@@ -1,13 +1,15 @@
 """Reads the frames of videos."""
 
 import re
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hgtrain.data.media.frame_source import Place
+from hgtrain.data.media.bit_depth import DEPTHS, BitDepth
+from hgtrain.data.media.frame_source import Image, Place
 from hgtrain.data.media.image_files import MODES
 from hgtrain.errors import DatasetError
 
@@ -19,6 +21,9 @@ TELL_DURATION = {"matroska", "flv", "avi", "asf", "mov"}
 
 Of others it is an estimate from what is there.
 """
+DEEP_FORMATS = {1: "gray16le", 3: "rgb48le"}
+"""Channels to FFmpeg's name of the layout with 16 bits."""
+
 FEWER_ALLOWED = 3
 """Frames that a film may end before its header says.
 
@@ -46,6 +51,7 @@ class VideoFrames:
             self.count = stream.frames or round(seconds * (self.rate or 0))
             height, width = first_size(container) or (stream.height, stream.width)
             self.shape: tuple[int, int, int, int] | None = (self.count, height, width, channels)
+        self._depth = BitDepth(path, self.count, self._largest_values)
 
     def _open(self) -> "av.container.InputContainer":
         import av
@@ -63,28 +69,62 @@ class VideoFrames:
             raise DatasetError(f"{self.path}: has no video stream")
         return container
 
-    def __iter__(self) -> Generator[np.ndarray, None, None]:
+    def __iter__(self) -> Generator[Image, None, None]:
+        for number, frame in enumerate(self._frames()):
+            if isinstance(frame, str):
+                yield DatasetError(f"{self.path}: frame {number} cannot be decoded: {frame}")
+            else:
+                pixels = self._pixels(frame)
+                yield upright(
+                    pixels.reshape(*pixels.shape[:2], self.channels), display_matrix(frame)
+                )
+
+    def _pixels(self, frame: "av.VideoFrame") -> np.ndarray:
+        if is_deep(frame) and self._depth.bits < DEPTHS[-1]:
+            return self._depth.upper_8(frame.to_ndarray(format=DEEP_FORMATS[self.channels]))
+        return frame.to_ndarray(format=MODES[self.channels][1])
+
+    def _largest_values(self) -> Iterator[int]:
+        with suppress(DatasetError):
+            for frame in self._frames():
+                if not isinstance(frame, str) and is_deep(frame):
+                    yield int(frame.to_ndarray(format=DEEP_FORMATS[3]).max())
+
+    def _frames(self) -> "Iterator[av.VideoFrame | str]":
+        """Give each frame in the order they are shown in, of a damaged one the reason."""
+        given = 0
+        try:
+            for frame in self._decoded(is_threaded=True):
+                yield frame
+                given += 1
+        except DamagedFrameError:
+            # Threads tell of a damaged frame some frames late. Which it is shows without them.
+            yield from islice(self._decoded(is_threaded=False), given, None)
+
+    def _decoded(self, is_threaded: bool) -> "Iterator[av.VideoFrame | str]":
+        """Give what `_frames` does; with threads raise DamagedFrameError for the first damaged one."""
         import av
 
         packets = frames = 0
         end = 0.0
         with closing(self._open()) as container:
             stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
+            lost = LostFrames(stream.time_base == 1 / (stream.average_rate or 1))
+            stream.thread_type = "AUTO" if is_threaded else "SLICE"
             try:
                 for packet in container.demux(stream):
                     packets += packet.size > 0
                     end = max(end, end_of(packet, stream))
-                    for frame in packet.decode():
-                        pixels = frame.to_ndarray(format=MODES[self.channels][1])
-                        yield upright(
-                            pixels.reshape(*pixels.shape[:2], self.channels), display_matrix(frame)
-                        )
+                    for item in _decode(packet, lost, is_threaded):
+                        yield item
                         frames += 1
             except av.FFmpegError as error:
                 raise DatasetError(
                     f"{self.path}: breaks after frame {frames - 1}: {reason(error)}"
                 ) from error
+            for why in lost.before(None):
+                yield why
+                frames += 1
             # Packets and not frames: an edit list may tell the decoder to leave frames out.
             reached = max(packets, round(end * (self.rate or 0)))
             promised, allowed = promised_frames(container)
@@ -102,6 +142,84 @@ class VideoFrames:
 
     def close(self) -> None:
         """Do nothing: the video is open only while it is read."""
+
+
+class DamagedFrameError(Exception):
+    """A packet cannot be decoded."""
+
+
+class LostFrames:
+    """Where in a damaged film frames are missing, by the times of its packets.
+
+    From a packet that cannot be decoded on, until the frames go on behind it, what went into the
+    decoder and does not come out is lost: a decoder may swallow more than it complains of.
+
+    Args:
+        are_numbered: Whether the times are the frames' numbers, as in AVI. Then a packet that was
+            glued to the damaged one is missed too.
+    """
+
+    def __init__(self, are_numbered: bool) -> None:
+        self._are_numbered = are_numbered
+        self._last = -1
+        self._waiting: set[int] = set()
+        self._failed: int | None = None
+        self._without_time = 0
+        self._reason = ""
+
+    def fed(self, packet: "av.Packet", error: Exception | None) -> None:
+        """Take note of a packet that the decoder got, and of what went wrong with it."""
+        if not packet.size or packet.is_discard:
+            return
+        time = packet.dts if packet.pts is None else packet.pts
+        if error is not None:
+            self._reason = reason(error)
+            self._without_time += time is None
+            if time is not None:
+                self._failed = max(time, time if self._failed is None else self._failed)
+        if self._failed is not None and time is not None:
+            self._waiting.add(time)
+            if self._are_numbered and packet.pts in (None, packet.dts):
+                self._waiting.update(range(self._last + 1, time))
+        if time is not None:
+            self._last = time
+
+    def before(self, time: int | None) -> list[str]:
+        """Return the reason for each lost frame shown before a time, None for the film's end."""
+        self._waiting.discard(time)
+        gone = {waits for waits in self._waiting if time is None or waits < time}
+        self._waiting -= gone
+        if time is not None and self._failed is not None and time > self._failed:
+            self._failed = None
+        count, self._without_time = len(gone) + self._without_time, 0
+        return [self._reason] * count
+
+
+def _decode(
+    packet: "av.Packet", lost: LostFrames, is_threaded: bool
+) -> "Iterator[av.VideoFrame | str]":
+    """Give the frames that come with a packet, after the reasons for those lost before them."""
+    import av
+
+    frames: list[av.VideoFrame] = []
+    try:
+        frames, error = packet.decode(), None
+    except av.FFmpegError as raised:
+        if is_threaded:
+            raise DamagedFrameError from raised
+        error = raised
+    lost.fed(packet, error)
+    for frame in frames:
+        time = frame.dts if frame.pts is None else frame.pts
+        if time is not None:
+            yield from lost.before(time)
+        yield frame
+
+
+def is_deep(frame: "av.VideoFrame") -> bool:
+    """Return whether grey or colours are stored in 16 bits, of which the camera may use fewer."""
+    parts = frame.format.components
+    return parts[0].bits == DEPTHS[-1] and (len(parts) < 3 or frame.format.is_rgb)
 
 
 def reason(error: Exception) -> str:

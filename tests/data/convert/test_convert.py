@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_run import NAMES, make_frames, write_data
-from videos import write_video
+from videos import damage_frame, write_video
 
 from hgtrain.data.convert.convert import convert
 from hgtrain.data.convert.sleap_io import to_foreign_video
@@ -131,7 +131,72 @@ def test_labels_beyond_the_end_of_a_video_are_left_out(tmp_path):
     video = to_foreign_video([str(tmp_path / "film.mp4")], "video", (8, 32, 48, 1), 25.0)
     path = save(tmp_path / "a.slp", (video, 2, [animal()]), (video, 9, [animal()]))
     found, dataset = converted(path, tmp_path / "a.h5")
-    assert found.notes == ("Left out: 1 frame that cannot be read (beyond the end).",)
+    assert found.notes == (
+        f"Left out: 1 frame beyond the end of {tmp_path}/film.mp4, which has 8 frames (frame 9).",
+    )
+    dataset.close()
+
+
+def test_labels_that_are_all_beyond_the_end_are_an_error_with_films_numbers_and_a_way_on(tmp_path):
+    videos = []
+    for name in ("a", "b"):
+        write_video(tmp_path / f"{name}.mp4", 8)
+        videos.append(
+            to_foreign_video([str(tmp_path / f"{name}.mp4")], "video", (900, 32, 48, 1), 25.0)
+        )
+    frames = [(videos[0], 100 + i, [animal()]) for i in range(7)] + [(videos[1], 8, [animal()])]
+    with pytest.raises(DatasetError) as raised:
+        converted(save(tmp_path / "a.slp", *frames), tmp_path / "a.h5")
+    assert str(raised.value) == (
+        f"{tmp_path}/a.slp: no frame is left to convert; left out: 7 frames beyond the end of "
+        f"{tmp_path}/a.mp4, which has 8 frames (frames 100, 101, 102, 103, 104 and 2 more), 1 "
+        f"frame beyond the end of {tmp_path}/b.mp4, which has 8 frames (frame 8); if the film is "
+        "another one or was cut shorter, --images DIR says where the labelled one is"
+    )
+    assert not (tmp_path / "a.h5").exists()
+
+
+def test_a_label_on_a_damaged_frame_of_a_film_is_left_out_and_the_others_keep_their_images(
+    tmp_path,
+):
+    film = damage_frame(write_video(tmp_path / "film.avi", 12, codec="mjpeg"), 5)
+    video = to_foreign_video([str(film)], "video", (12, 32, 48, 1), 25.0)
+    frames = [(video, i, [animal(POINTS + i)]) for i in (2, 5, 6, 11)]
+    found, dataset = converted(save(tmp_path / "a.slp", *frames), tmp_path / "a.h5")
+    assert found.notes == (
+        f"Left out: 1 frame that cannot be read ({film}: frame 5 cannot be decoded: Invalid data "
+        "found when processing input).",
+    )
+    assert (dataset.points[:, 0, 0, 0] - 1).tolist() == [2, 6, 11]
+    np.testing.assert_allclose(
+        dataset.read_images(range(3)).mean((1, 2, 3)), (40, 120, 220), atol=3
+    )
+    dataset.close()
+
+
+def test_many_broken_images_are_counted_without_naming_them_all(tmp_path):
+    video = pictures(tmp_path / "film", [(20, 10)] * 15)
+    path = save(tmp_path / "a.slp", *[(video, i, [animal()]) for i in range(15)])
+    for i in range(1, 15):
+        (tmp_path / "film" / f"{i}.png").write_bytes(b"")
+    found, dataset = converted(path, tmp_path / "a.h5")
+    assert found.notes[0].count("is no image that can be read") == 10
+    assert found.notes[0].endswith(", and 4 more for other reasons.")
+    dataset.close()
+
+
+def test_a_damaged_frame_of_an_own_dataset_is_left_out(tmp_path):
+    frames = [(np.full((8, 8, 1), 10 * i, np.uint8), POINTS + i, None, None) for i in range(4)]
+    write_dataset(tmp_path / "a.h5", Skeleton(NAMES), frames)
+    with h5py.File(tmp_path / "a.h5") as file:
+        chunk = file["images"].id.get_chunk_info(2)
+    with (tmp_path / "a.h5").open("r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"\xff" * chunk.size)
+    found, dataset = converted(tmp_path / "a.h5", tmp_path / "b.h5")
+    assert found.notes[0].startswith("Left out: 1 frame that cannot be read (")
+    assert dataset.read_images(range(3))[:, 0, 0, 0].tolist() == [0, 10, 30]
+    assert dataset.points[:, 0, 0, 0].tolist() == [1, 2, 4]
     dataset.close()
 
 

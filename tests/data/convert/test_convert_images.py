@@ -59,7 +59,9 @@ def test_a_frame_beyond_an_image_list_is_counted(tmp_path):
     files = stored(tmp_path, Image.new("L", (20, 10), 7))
     video = to_foreign_video(files, "images", (1, 10, 20, 1), None)
     found, dataset = converted(save(tmp_path / "a.slp", (video, 0), (video, 3)), tmp_path / "a.h5")
-    assert found.notes == ("Left out: 1 frame that cannot be read (beyond the end).",)
+    assert found.notes == (
+        f"Left out: 1 frame beyond the end of {tmp_path}, which has 1 images (frame 3).",
+    )
     dataset.close()
 
 
