@@ -10,6 +10,9 @@ from typing import Any
 
 from PIL import Image
 
+from hgtrain.data.convert.visibility import checked_visibility
+from hgtrain.data.dataset import NOT_LABELLED
+
 
 def coco_document(source: Path) -> dict[str, Any] | None:
     """Return the document of a COCO file, None when `source` is none."""
@@ -50,27 +53,65 @@ def copied_coco(source: Path, document: dict[str, Any], folder: Path, real: dict
     return folder / source.name
 
 
-HIDDEN_KEPT = "hidden points have places"
-"""In a document's provenance: its points that are not visible are labelled all the same."""
+def clean_coco(document: dict[str, Any]) -> Counter[str]:
+    """Take out of a document what is not to be trained on.
 
+    These are crowds and animals that are marked to be ignored, points in regions that PoseTrack
+    ignores, as its evaluation does, and points that are not labelled.
 
-def mark_hidden(labels: Any, document: dict[str, Any]) -> None:
-    """Mark the points of visibility 1 as not visible, which sleap-io takes for visible.
-
-    Where no point has 2, visibility is written as 0 and 1, and 1 means visible.
+    Returns:
+        What was taken out, by the reason.
     """
+    left_out: Counter[str] = Counter()
+    regions = {image["id"]: _ignored_regions(image) for image in document["images"]}
+    left_out["region to be ignored (animals there are not labelled)"] += sum(
+        map(len, regions.values())
+    )
+    kept = []
+    for label in document["annotations"]:
+        points = label.get("keypoints") or []
+        if points and (label.get("ignore") or label.get("iscrowd")):
+            left_out["animal marked as crowd or to be ignored"] += 1
+            continue
+        for at in range(0, len(points) - 2, 3):
+            x, y, seen = points[at : at + 3]
+            seen = checked_visibility(x, y, seen, left_out)
+            if seen and any(
+                _is_within(x, y, region) for region in regions.get(label["image_id"], [])
+            ):
+                left_out["point in a region to be ignored"] += 1
+                seen = NOT_LABELLED
+            points[at + 2] = seen
+        kept.append(label)
+    document["annotations"] = kept
+    return left_out
+
+
+def coco_visibilities(document: dict[str, Any]) -> list[list[list[int]]]:
+    """Return the visibility of each keypoint of each animal of each image."""
     skeletons = {kind["id"] for kind in document["categories"] if kind.get("keypoints")}
-    by_image: dict[Any, list[list[float]]] = {}
+    by_image: dict[Any, list[list[int]]] = {}
     for label in document["annotations"]:
         if label.get("keypoints") and label["category_id"] in skeletons:
             by_image.setdefault(label["image_id"], []).append(label["keypoints"][2::3])
-    if not any(2 in seen for animals in by_image.values() for seen in animals):
-        return
-    labels.provenance[HIDDEN_KEPT] = True
-    # A frame of each image, in their order.
-    for image, frame in zip(document["images"], labels.labeled_frames, strict=True):
-        for animal, seen in zip(frame.instances, by_image.get(image["id"], []), strict=True):
-            animal.points["visible"] &= [value != 1 for value in seen]
+    return [by_image.get(image["id"], []) for image in document["images"]]
+
+
+def _ignored_regions(image: dict[str, Any]) -> list[list[tuple[float, float]]]:
+    """Return the corners of each region of an image that PoseTrack ignores."""
+    x, y = (image.get(f"ignore_regions_{axis}") or [] for axis in "xy")
+    # One region alone may be written without the list around it.
+    x, y = ([part] if part and not isinstance(part[0], list) else part for part in (x, y))
+    return [list(zip(xs, ys, strict=True)) for xs, ys in zip(x, y, strict=True) if xs]
+
+
+def _is_within(x: float, y: float, corners: list[tuple[float, float]]) -> bool:
+    """Return whether a point is inside a polygon: a ray from it crosses the outline oddly often."""
+    is_inside = False
+    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
+        if (y0 > y) != (y1 > y) and x < x0 + (y - y0) * (x1 - x0) / (y1 - y0):
+            is_inside = not is_inside
+    return is_inside
 
 
 def _coco_image(source: Path, name: str) -> Path | None:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hgtrain.data.convert.coco import HIDDEN_KEPT
 from hgtrain.data.convert.labels import find_moved, load_labels
 from hgtrain.data.convert.sleap_io import FOREIGN_ERRORS, from_foreign_skeleton, import_sleap_io
 from hgtrain.data.convert.source_images import (
@@ -26,6 +25,7 @@ from hgtrain.data.convert.source_images import (
     read_images,
     with_files,
 )
+from hgtrain.data.convert.visibility import HIDDEN_KEPT, LEFT_OUT
 from hgtrain.data.dataset import HIDDEN, NOT_LABELLED, VISIBLE, PoseDataset
 from hgtrain.data.formats import sleap_package
 from hgtrain.data.formats.hgtrain_format import LabelledImage
@@ -86,7 +86,7 @@ def convert(
 def _converted(
     source: str, labels: Any, notes: list[str], target: Path, predictions: bool, progress: Progress
 ) -> Converted:
-    left_out: Counter[str] = Counter()
+    left_out: Counter[str] = Counter(labels.provenance.get(LEFT_OUT))
     taken = _instances(labels, predictions, left_out)
     foreign = _most_used_skeleton(source, taken, left_out)
     keeps_hidden = bool(labels.provenance.get(HIDDEN_KEPT))

@@ -6,9 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hgtrain.data.convert.coco import coco_document, copied_coco, mark_hidden
+from hgtrain.data.convert.coco import (
+    clean_coco,
+    coco_document,
+    coco_visibilities,
+    copied_coco,
+)
 from hgtrain.data.convert.deeplabcut import copied_tables, deeplabcut_tables
 from hgtrain.data.convert.ultralytics import add_partners, copied_ultralytics, ultralytics_config
+from hgtrain.data.convert.visibility import LEFT_OUT, mark_hidden
 
 
 def load_labels(source: str) -> Any:
@@ -29,9 +35,12 @@ def load_labels(source: str) -> Any:
     # afterwards.
     with tempfile.TemporaryDirectory() as name:
         folder, real = Path(name).resolve(), dict[str, str]()
+        copy, seen, left_out = folder, [], Counter[str]()
         if ultralytics is not None:
-            copy = copied_ultralytics(*ultralytics, folder, real)
+            seen = copied_ultralytics(*ultralytics, folder, real, left_out)
         elif document is not None:
+            left_out = clean_coco(document)
+            seen = coco_visibilities(document)
             copy = copied_coco(path, document, folder, real)
         else:
             copy = copied_tables(path, tables, folder, real)
@@ -40,8 +49,8 @@ def load_labels(source: str) -> Any:
             video.close()
             video.replace_filename([real[str(file)] for file in _files(video)], open=False)
             video.backend_metadata.pop("shape", None)
-    if document is not None:
-        mark_hidden(labels, document)
+    mark_hidden(labels, seen)
+    labels.provenance[LEFT_OUT] = left_out
     if ultralytics is not None:
         add_partners(labels, ultralytics[1].get("flip_idx") or ())
     return labels

@@ -9,6 +9,7 @@ by a frame for some codecs, and `predict` numbers frames by decoding too.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
+from functools import lru_cache
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +18,8 @@ import numpy as np
 
 from hgtrain.data.convert.sleap_io import FOREIGN_ERRORS
 from hgtrain.data.media.bit_depth import BitDepth
-from hgtrain.data.media.frame_source import Image
-from hgtrain.data.media.image_files import image_size, largest_value, read_image
+from hgtrain.data.media.frame_source import Image, Place
+from hgtrain.data.media.image_files import image_size, largest_value, page_count, read_image
 from hgtrain.data.media.video import VideoFrames
 from hgtrain.errors import DatasetError
 
@@ -55,11 +56,13 @@ def with_files(frames: Sequence[LabelledFrame], left_out: Counter[str]) -> list[
 
     The other frames are counted in `left_out`.
     """
+    _pages.cache_clear()
     exists: dict[str, bool] = {}
     kept = []
     beyond: dict[int, list[LabelledFrame]] = {}
     for frame in frames:
-        if _is_beyond_list(frame):
+        length = _length(frame.video)
+        if length is not None and not 0 <= frame.number < length:
             beyond.setdefault(id(frame.video), []).append(frame)
             continue
         file = _file_of(frame)
@@ -71,9 +74,10 @@ def with_files(frames: Sequence[LabelledFrame], left_out: Counter[str]) -> list[
             missing = Path(file).parent if isinstance(frame.video.filename, list) else file
             left_out[f"frame whose file is missing ({missing})"] += 1
     for of_video in beyond.values():
-        files = of_video[0].video.filename
-        name = Path(files[0]).parent if files else "a list"
-        _count_beyond(of_video, name, f"{len(files)} images", left_out)
+        video = of_video[0].video
+        files = video.filename
+        name = (Path(files[0]).parent if files else "a list") if isinstance(files, list) else files
+        _count_beyond(of_video, name, f"{_length(video)} images", left_out)
     order = {id(video): i for i, video in reversed(list(enumerate(frame.video for frame in kept)))}
     return sorted(kept, key=lambda frame: (order[id(frame.video)], frame.number))
 
@@ -89,14 +93,34 @@ def _count_beyond(
     left_out[f"{BEYOND} {name}, which has {length} ({which} {listed}{more})"] += len(numbers)
 
 
-def _is_beyond_list(frame: LabelledFrame) -> bool:
-    name = frame.video.filename
-    return isinstance(name, list) and not 0 <= frame.number < len(name)
+def _length(video: Any) -> int | None:
+    """Return how many images a list or a file of pages has, None of others."""
+    if isinstance(video.filename, list):
+        return len(video.filename)
+    return _pages(video.filename) if _pages(video.filename) > 1 else None
 
 
 def _file_of(frame: LabelledFrame) -> str:
     name = frame.video.filename
     return str(name[frame.number] if isinstance(name, list) else name)
+
+
+def _image_place(frame: LabelledFrame) -> Place | None:
+    """Return the image file and page of a frame, None where sleap-io has to read it.
+
+    It leaves broken files open and does not name them, and takes the pages of a TIFF file that are
+    not square for the rows of its images.
+    """
+    if isinstance(frame.video.filename, list):
+        return Place(_file_of(frame), 0)
+    if getattr(frame.video, "is_cropped", False) or _pages(frame.video.filename) < 2:
+        return None
+    return Place(_file_of(frame), frame.number)
+
+
+@lru_cache(maxsize=256)
+def _pages(file: str) -> int:
+    return page_count(Path(file)) if Path(file).suffix.lower() in (".tif", ".tiff") else 1
 
 
 def _is_film(video: Any) -> bool:
@@ -156,8 +180,9 @@ def _shapes_of(
     for frame in frames:
         shape: Shape | str
         try:
-            if isinstance(video.filename, list):
-                shape = _file_shape(_file_of(frame), depth, looks_colour)
+            place = _image_place(frame)
+            if place is not None:
+                shape = _file_shape(place, depth, looks_colour)
             else:
                 height, width, channels = _from_sleap_io(frame).shape
                 shape = height, width, channels
@@ -167,15 +192,15 @@ def _shapes_of(
         yield frame, shape
 
 
-def _file_shape(file: str, depth: BitDepth, looks_colour: bool) -> Shape:
+def _file_shape(place: Place, depth: BitDepth, looks_colour: bool) -> Shape:
     """Return the shape of an image file.
 
     Its pixels are read only to find out whether it is the first with colours.
     """
-    size = image_size(file)
+    size = image_size(place.file) if place.number == 0 else None
     if size is not None and looks_colour:
         return size[1], size[0], 3
-    image = read_image(file, 3, depth)
+    image = read_image(place.file, 3, depth, place.number)
     return image.shape[0], image.shape[1], 1 if _is_grey(image) else 3
 
 
@@ -263,11 +288,12 @@ def _stored_images(
 ) -> Iterator[tuple[LabelledFrame, np.ndarray]]:
     for frame in frames:
         try:
-            if isinstance(frame.video.filename, list):
-                # sleap-io's reader leaves broken files open and does not name them.
-                image = read_image(_file_of(frame), channels, depth)
-            else:
-                image = _from_sleap_io(frame)
+            place = _image_place(frame)
+            image = (
+                _from_sleap_io(frame)
+                if place is None
+                else read_image(place.file, channels, depth, place.number)
+            )
         except DatasetError as error:
             left_out[UNREADABLE.format(error)] += 1
             continue
@@ -289,8 +315,9 @@ def depth_of(source: str, frames: Sequence[LabelledFrame]) -> BitDepth:
 
 
 def _largest_value(frame: LabelledFrame) -> int:
-    if isinstance(frame.video.filename, list):
-        return largest_value(_file_of(frame))
+    place = _image_place(frame)
+    if place is not None:
+        return largest_value(place.file, place.number)
     with suppress(DatasetError):
         image = _from_sleap_io(frame)
         return int(image.max()) if image.dtype == np.uint16 and image.size else 0

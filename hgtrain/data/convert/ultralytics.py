@@ -4,13 +4,16 @@ Both layouts are read, with all splits, left/right partners and labels without a
 """
 
 import json
-import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from hgtrain.data.convert.visibility import checked_visibility
+from hgtrain.data.dataset import NOT_LABELLED, VISIBLE
 
 
 def ultralytics_config(source: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -25,12 +28,27 @@ def ultralytics_config(source: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def copied_ultralytics(
-    root: Path, config: dict[str, Any], folder: Path, real: dict[str, str]
-) -> Path:
+    root: Path,
+    config: dict[str, Any],
+    folder: Path,
+    real: dict[str, str],
+    left_out: Counter[str],
+) -> list[list[list[int]]]:
     """Copy the labels of all splits into one, and link the images.
 
-    sleap-io reads one split and knows one layout.
+    sleap-io reads one split and knows one layout, and keypoints of three values alone.
+
+    Args:
+        root: The folder of data.yaml.
+        config: Its content.
+        folder: Where the copies go.
+        real: Takes the image that each copy stands for.
+        left_out: Counts keypoints that look labelled and are not used.
+
+    Returns:
+        The visibility of each keypoint of each animal of each image, in the order of the copies.
     """
+    seen: list[list[list[int]]] = []
     images, labels = folder / "train" / "images", folder / "train" / "labels"
     images.mkdir(parents=True)
     labels.mkdir()
@@ -42,13 +60,45 @@ def copied_ultralytics(
             Image.new("L", (1, 1)).save(copy)
         else:
             copy.symlink_to(image.resolve())
+        seen.append([])
         if label.is_file():
-            shutil.copyfile(label, labels / f"{number:07d}.txt")
+            lines = [
+                _checked_line(line, config.get("kpt_shape"), seen[-1], left_out)
+                for line in label.read_text().splitlines()
+            ]
+            (labels / f"{number:07d}.txt").write_text("\n".join(lines))
     if not real:
         raise FileNotFoundError(
             f"no images found in {root} for train, val, valid or test of data.yaml"
         )
-    return folder
+    return seen
+
+
+def _checked_line(line: str, shape: Any, animals: list[list[int]], left_out: Counter[str]) -> str:
+    """Return the line of an animal with three values a keypoint, others as they are.
+
+    Args:
+        line: Class, box, and keypoints in fractions of the image.
+        shape: `kpt_shape` of data.yaml.
+        animals: Gets the visibility of the animal's keypoints.
+        left_out: Counts keypoints that look labelled and are not used.
+    """
+    try:
+        keypoints, values = map(int, shape)
+        given = [float(part) for part in line.split()[5:]]
+    except (TypeError, ValueError):
+        return line
+    if values not in (2, 3) or not given or len(given) != keypoints * values:
+        return line
+    parts, animal = line.split()[:5], []
+    for at in range(0, len(given), values):
+        x, y = given[at : at + 2]
+        # Without visibility Ultralytics takes what is negative for missing.
+        seen = given[at + 2] if values == 3 else VISIBLE if min(x, y) >= 0 else NOT_LABELLED
+        animal.append(checked_visibility(x, y, seen, left_out))
+        parts += [str(x), str(y), str(animal[-1])]
+    animals.append(animal)
+    return " ".join(parts)
 
 
 def _ultralytics_pairs(root: Path, config: dict[str, Any]) -> Iterator[tuple[Path, Path]]:

@@ -14,7 +14,7 @@ from hgtrain.data.media.bit_depth import BitDepth
 from hgtrain.errors import DatasetError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-UNREADABLE_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+UNREADABLE_IMAGE = (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises for a file that it cannot read."""
 MODES = {1: ("L", "gray"), 3: ("RGB", "rgb24")}
 """Channels to Pillow's and FFmpeg's name of the layout."""

@@ -5,6 +5,7 @@ Each is looked at by itself, and what cannot be looked at is counted.
 
 import re
 
+import h5py
 import numpy as np
 import pytest
 from convert_cases import converted, make_case
@@ -119,4 +120,54 @@ def test_a_film_that_cannot_be_read_does_not_stop_the_others(
     assert place[:3].tolist() == [[12, 9], [21, 18], [30, 27]]
     marks = [dataset.read_images([i])[0, y, x, 0] for i, (x, y) in enumerate(place)]
     np.testing.assert_allclose(marks, 219, atol=6)
+    dataset.close()
+
+
+@pytest.mark.parametrize(("most", "bits"), [(4095, 12), (1000, 10), (60000, 16)])
+def test_16_bit_images_of_a_camera_of_fewer_bits_are_scaled_alike(tmp_path, capsys, most, bits):
+    values = (most // 16, most, most // 2)
+    files = []
+    for i, value in enumerate(values):
+        files.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(np.full((10, 20), value, np.uint16)).save(files[-1])
+    video = to_foreign_video(files, "images", (3, 10, 20, 1), None)
+    path = save(tmp_path / "a.slp", *[(video, i) for i in range(3)])
+    found, dataset = converted(path, tmp_path / "a.h5")
+    assert (found.frames, dataset.image_shape) == (3, (10, 20, 1))
+    step = 2 ** (bits - 8)
+    assert dataset.read_images(range(3))[:, 0, 0, 0].tolist() == [v // step for v in values]
+    assert (f"use {bits} bits (the largest value is {most})" in capsys.readouterr().err) == (
+        bits < 16
+    )
+    dataset.close()
+
+
+def test_16_bit_frames_of_an_hdf5_video_and_of_a_stack_of_pages_are_scaled_too(tmp_path):
+    frames = np.stack([np.full((10, 20), 100 + 1000 * i, np.uint16) for i in range(4)])
+    with h5py.File(tmp_path / "film.h5", "w") as file:
+        file["images"] = frames[..., None]
+    pages = [Image.fromarray(frame) for frame in frames]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    videos = [
+        to_foreign_video([str(tmp_path / "film.h5")], "dataset", (4, 10, 20, 1), None),
+        sleap_io.Video.from_filename(str(tmp_path / "stack.tif")),
+    ]
+    path = save(tmp_path / "a.slp", *[(video, i) for video in videos for i in (0, 3)])
+    found, dataset = converted(path, tmp_path / "a.h5")
+    assert found.notes == ()
+    assert dataset.read_images(range(4)).max((1, 2, 3)).tolist() == [6, 193, 6, 193]
+    dataset.close()
+
+
+def test_the_pages_of_a_tiff_file_are_the_frames_of_their_numbers(tmp_path):
+    pages = [Image.new("L", (20, 10), 10 * i) for i in range(6)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    video = sleap_io.Video.from_filename(str(tmp_path / "stack.tif"))
+    path = save(tmp_path / "a.slp", *[(video, i) for i in (1, 4, 6)])
+    found, dataset = converted(path, tmp_path / "a.h5")
+    assert found.notes == (
+        f"Left out: 1 frame beyond the end of {tmp_path}/stack.tif, which has 6 images (frame 6).",
+    )
+    assert dataset.image_shape == (10, 20, 1)
+    assert dataset.read_images([0, 1])[:, 0, 0, 0].tolist() == [10, 40]
     dataset.close()

@@ -16,6 +16,7 @@ from hgtrain.data.convert.sleap_io import to_foreign_video
 from hgtrain.data.open import open_dataset
 from hgtrain.errors import DatasetError
 
+NAN = np.nan
 sleap_io = pytest.importorskip("sleap_io", reason="needs sleap-io: pip install hgtrain[convert]")
 
 
@@ -125,7 +126,7 @@ def with_visibility(path, *values):
 def test_a_hidden_point_of_coco_stays_hidden(tmp_path):
     path = with_visibility(tmp_path / "x.json", (2, 1), (2, 2), (2, 0))
     found, dataset = converted(path, tmp_path / "a.h5")
-    assert found.notes == ()
+    assert found.notes == ("Left out: 1 point marked as not labelled (visibility 0).",)
     assert dataset.visibility[:, 0].tolist() == [[2, 1], [2, 2], [2, 0]]
     np.testing.assert_array_equal(dataset.points[:2, 0], [[[4, 5], [6, 7]]] * 2)
     dataset.close()
@@ -135,6 +136,50 @@ def test_where_no_point_has_visibility_2_the_value_1_means_visible(tmp_path):
     path = with_visibility(tmp_path / "x.json", (1, 1), (1, 0))
     _, dataset = converted(path, tmp_path / "a.h5")
     assert dataset.visibility[:, 0].tolist() == [[2, 2], [2, 0]]
+    dataset.close()
+
+
+def test_points_at_the_origin_and_animals_to_be_ignored_are_left_out_and_counted(tmp_path):
+    path = with_visibility(tmp_path / "x.json", (2, 2), (2, 1))
+    document = json.loads(path.read_text())
+    first = document["annotations"][0]
+    first["keypoints"][3:] = [0, 0, 2]
+    others = [
+        {"id": 3, "image_id": 1, "keypoints": [9, 9, 2, 8, 8, 2], "iscrowd": 1},
+        {"id": 4, "image_id": 2, "keypoints": [9, 9, 2, 8, 8, 2], "ignore": True},
+        {"id": 5, "image_id": 2, "keypoints": [0, 0, 0, 8, 8, 2], "iscrowd": 0, "ignore": False},
+    ]
+    document["annotations"] += [other | {"category_id": 1} for other in others]
+    path.write_text(json.dumps(document))
+    found, dataset = converted(path, tmp_path / "a.h5")
+    assert found.notes == (
+        "Left out: 1 point at 0, 0, which stands for none, 2 animals marked as crowd or to be "
+        "ignored.",
+    )
+    assert dataset.visibility.tolist() == [[[2, 0], [0, 0]], [[2, 1], [0, 2]]]
+    np.testing.assert_array_equal(dataset.points[1], [[[4, 5], [6, 7]], [[NAN, NAN], [8, 8]]])
+    dataset.close()
+
+
+@pytest.mark.parametrize("is_nested", [True, False])
+def test_points_in_a_region_that_posetrack_ignores_are_left_out_and_counted(tmp_path, is_nested):
+    path = with_visibility(tmp_path / "x.json", (1, 1), (1, 1))
+    document = json.loads(path.read_text())
+    # An L: 6, 7 is inside, 4, 5 in its notch.
+    x, y = [3, 10, 10, 5, 5, 3], [9, 9, 2, 2, 6, 6]
+    document["images"][1] |= {
+        "ignore_regions_x": [x] if is_nested else x,
+        "ignore_regions_y": [y] if is_nested else y,
+    }
+    document["images"][0] |= {"ignore_regions_x": [], "ignore_regions_y": []}
+    path.write_text(json.dumps(document))
+    found, dataset = converted(path, tmp_path / "a.h5")
+    assert found.notes == (
+        "Left out: 1 region to be ignored (animals there are not labelled), 1 point in a region "
+        "to be ignored.",
+    )
+    assert dataset.visibility[:, 0].tolist() == [[2, 2], [2, 0]]
+    np.testing.assert_array_equal(dataset.points[1, 0], [[4, 5], [NAN, NAN]])
     dataset.close()
 
 

@@ -1,11 +1,13 @@
 """Ultralytics pose datasets: all splits, left/right partners, and images that are missing."""
 
+import numpy as np
 import pytest
 from convert_cases import converted
 from PIL import Image
 
 from hgtrain.errors import DatasetError
 
+NAN = np.nan
 pytest.importorskip("sleap_io", reason="needs sleap-io: pip install hgtrain[convert]")
 
 
@@ -57,3 +59,57 @@ def test_a_dataset_without_images_is_an_error_that_says_where_they_were_looked_f
     (tmp_path / "data.yaml").write_text("kpt_shape: [3, 3]\nnames: [fly]\ntrain: train/images\n")
     with pytest.raises(DatasetError, match=rf"no images found in {tmp_path} for train, val"):
         converted(tmp_path, tmp_path / "a.h5")
+
+
+def lines_of(folder, *lines):
+    """Write an image 20x10 px for each line of labels."""
+    for part in ("images", "labels"):
+        (folder / "train" / part).mkdir(parents=True)
+    for i, line in enumerate(lines):
+        Image.new("L", (20, 10), 10).save(folder / f"train/images/{i}.png")
+        (folder / f"train/labels/{i}.txt").write_text(line + "\n")
+
+
+def test_hidden_points_stay_hidden_and_those_not_labelled_are_left_out_and_counted(tmp_path):
+    (tmp_path / "data.yaml").write_text("kpt_shape: [3, 3]\nnames: [fly]\ntrain: train/images\n")
+    lines_of(
+        tmp_path,
+        "0 .5 .5 1 1  .1 .2 2  .3 .4 1  .5 .6 0",
+        "0 .5 .5 1 1  .1 .2 1  0 0 2  0 0 0\n0 .5 .5 1 1  .2 .1 2.0  0.5 0 2  0 0.5 1",
+    )
+    found, dataset = converted(tmp_path, tmp_path / "a.h5")
+    assert found.notes == (
+        "Left out: 1 point marked as not labelled (visibility 0), 1 point at 0, 0, which stands "
+        "for none.",
+    )
+    assert dataset.visibility.tolist() == [[[2, 1, 0], [0, 0, 0]], [[1, 0, 0], [2, 2, 1]]]
+    none = [NAN, NAN]
+    np.testing.assert_allclose(dataset.points[0], [[[2, 2], [6, 4], none], [none] * 3], rtol=1e-6)
+    np.testing.assert_allclose(
+        dataset.points[1], [[[2, 2], none, none], [[4, 1], [10, 0], [0, 5]]], rtol=1e-6
+    )
+    dataset.close()
+
+
+def test_where_no_point_has_visibility_2_the_value_1_means_visible(tmp_path):
+    (tmp_path / "data.yaml").write_text("kpt_shape: [2, 3]\nnames: [fly]\ntrain: train/images\n")
+    lines_of(tmp_path, "0 .5 .5 1 1 .1 .2 1 .3 .4 1")
+    _, dataset = converted(tmp_path, tmp_path / "a.h5")
+    assert dataset.visibility[0, 0].tolist() == [2, 2]
+    dataset.close()
+
+
+@pytest.mark.parametrize("keypoints", [2, 3])
+def test_keypoints_without_visibility_are_read(tmp_path, keypoints):
+    shape = f"kpt_shape: [{keypoints}, 2]\nnames: [fly]\ntrain: train/images\n"
+    (tmp_path / "data.yaml").write_text(shape)
+    rest = " .1 .1" * (keypoints - 2)
+    lines_of(tmp_path, "0 .5 .5 1 1 .1 .2 0 0" + rest, "0 .5 .5 1 1 .3 .4 -1 -1" + rest)
+    found, dataset = converted(tmp_path, tmp_path / "a.h5")
+    assert found.notes == (
+        "Left out: 1 point at 0, 0, which stands for none, 1 point marked as not labelled "
+        "(visibility 0).",
+    )
+    assert dataset.visibility[:, 0, :2].tolist() == [[2, 0], [2, 0]]
+    np.testing.assert_allclose(dataset.points[:, 0, 0], [[2, 2], [6, 4]], rtol=1e-6)
+    dataset.close()
