@@ -90,6 +90,7 @@ def bare_step(training: Training, size: int = SIZE) -> Callable[[int], None]:
     import tensorflow as tf
 
     from hgtrain.heads import make_head
+    from hgtrain.skeleton import unnamed_skeleton
     from hgtrain.train.networks import Networks, build_steps
 
     config, backbone = training.config, training.config.model.backbone

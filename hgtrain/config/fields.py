@@ -2,7 +2,6 @@
 
 import difflib
 import math
-from collections.abc import Callable
 from types import NoneType
 from typing import Annotated, TypeGuard
 
@@ -82,18 +81,29 @@ def _validation(value: object) -> object:
         return _files(value, "a fraction greater than 0 and less than 1, a file or a list of files")
     if not 0 < value < 1:
         raise ValueError(f"must be greater than 0 and less than 1, got {shown(value)}")
+    if not _MIN_FRACTION <= value <= _MAX_FRACTION:
+        raise ValueError(f"must be from {_MIN_FRACTION} to {_MAX_FRACTION}, got {shown(value)}")
     return float(value)
 
 
-def _range(is_allowed: Callable[[float], bool], expected: str, most: float) -> BeforeValidator:
-    """Return the check of `[low, high]` whose ends must be allowed.
+def _off_or_at_least(least: float) -> AfterValidator:
+    """Return the check of a number that is 0, which is off, or at least so large."""
 
-    `[0, 0]` becomes None, which is off.
+    def check(value: float) -> float:
+        if 0 < value < least:
+            raise ValueError(f"must be 0 or at least {least}, got {shown(value)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _range(least: float, most: float, smallest: float = 0.0) -> BeforeValidator:
+    """Return the check of `[low, high]`; `[0, 0]` becomes None, which is off.
 
     Args:
-        is_allowed: Whether a number may be an end.
-        expected: What was expected, for messages.
-        most: The largest that either end may be.
+        least: That either end may be.
+        most: The same.
+        smallest: How far from 0 an end must be that is not 0.
     """
 
     def check(value: object) -> tuple[float, float] | None:
@@ -112,13 +122,18 @@ def _range(is_allowed: Callable[[float], bool], expected: str, most: float) -> B
             raise ValueError(
                 f"must have low <= high, got {shown(value)} (write {shown([value[1], value[0]])})"
             )
-        if not is_allowed(low):
+        if low < least:
             raise ValueError(
-                f"must have both ends {expected}, got {shown(value)} (null turns it off)"
+                f"must have both ends at least {least}, got {shown(value)} (null turns it off)"
             )
         if high > most:
             raise ValueError(
                 f"must have both ends at most {most}, got {shown(value)} (null turns it off)"
+            )
+        if any(0 < abs(end) < smallest for end in (low, high)):
+            raise ValueError(
+                f"must have both ends 0 or at least {smallest} away from it, got {shown(value)} "
+                "(null turns it off)"
             )
         return low, high
 
@@ -142,11 +157,13 @@ def _shape(value: object) -> object:
     return sides
 
 
-# No honest config meets these. Beyond them a graph takes for ever to build, or numbers are not
-# finite in float32.
+# No honest config meets these. Beyond them a graph takes for ever to build, numbers are not finite
+# in float32, or what they are to do is lost in its roundings.
 _MAX_INT = 2**31 - 1
 _MAX_SIZE = 2**16
 _MAX_SHIFT, _MAX_FACTOR, _MAX_FROM_ZERO = 10_000, 100, 50
+_MIN_SHIFT, _MIN_FACTOR, _MIN_FROM_ZERO = 1e-4, 0.01, 0.001
+_MIN_FRACTION, _MAX_FRACTION = 1e-6, 1 - 1e-6
 _FileName = Annotated[str, Field(min_length=1)]
 _FileNames = Annotated[tuple[_FileName, ...], Field(min_length=1)]
 
@@ -156,26 +173,23 @@ Size = Annotated[int, Field(ge=1, le=_MAX_SIZE)]
 Filters = Annotated[int, Field(ge=1, le=4096)]
 PowerOfTwo = Annotated[int, Field(ge=1, le=1024), AfterValidator(_power_of_two)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Positive = Annotated[float, Field(gt=0, le=1e6)]
-PositiveOrZero = Annotated[float, Field(ge=0, le=1e6)]
-OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
+Rate = Annotated[float, Field(ge=1e-10, le=1e6)]
+RateOrZero = Annotated[float, Field(ge=0, le=1e6), _off_or_at_least(1e-12)]
+NoiseOrZero = Annotated[float, Field(ge=0, le=1e6), _off_or_at_least(1e-4)]
+Fraction = Annotated[float, Field(ge=_MIN_FRACTION, le=_MAX_FRACTION)]
 
 Folder = Annotated[_FileName, BeforeValidator(_path)]
 Files = Annotated[_FileName | _FileNames, BeforeValidator(_files)]
-FractionOrFiles = Annotated[OpenFraction | _FileName | _FileNames, BeforeValidator(_validation)]
+FractionOrFiles = Annotated[Fraction | _FileName | _FileNames, BeforeValidator(_validation)]
 
 _Shift = Annotated[float, Field(ge=-_MAX_SHIFT, le=_MAX_SHIFT)]
-_Factor = Annotated[float, Field(ge=0, le=_MAX_FACTOR)]
+_Factor = Annotated[float, Field(ge=_MIN_FACTOR, le=_MAX_FACTOR)]
 _FromZero = Annotated[float, Field(ge=0, le=_MAX_FROM_ZERO)]
 
-Range = Annotated[
-    tuple[_Shift, _Shift] | None,
-    _range(lambda low: low >= -_MAX_SHIFT, f"at least -{_MAX_SHIFT}", _MAX_SHIFT),
-]
-PositiveRange = Annotated[
-    tuple[_Factor, _Factor] | None, _range(lambda low: low > 0, "greater than 0", _MAX_FACTOR)
-]
+Range = Annotated[tuple[_Shift, _Shift] | None, _range(-_MAX_SHIFT, _MAX_SHIFT, _MIN_SHIFT)]
+PositiveRange = Annotated[tuple[_Factor, _Factor] | None, _range(_MIN_FACTOR, _MAX_FACTOR)]
 RangeFromZero = Annotated[
-    tuple[_FromZero, _FromZero] | None, _range(lambda low: low >= 0, "at least 0", _MAX_FROM_ZERO)
+    tuple[_FromZero, _FromZero] | None, _range(0, _MAX_FROM_ZERO, _MIN_FROM_ZERO)
 ]
 Shape = Annotated[tuple[Size, Size, Size] | None, BeforeValidator(_shape)]

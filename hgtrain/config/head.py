@@ -21,7 +21,7 @@ class HeadConfig(Section):
         description="Kind of head; single_instance: one animal per image; multi_instance: "
         "several, bottom-up; centroid and centered_instance: several, top-down",
     )
-    sigma_px: Annotated[float, Field(gt=0, le=256)] = Field(
+    sigma_px: Annotated[float, Field(ge=0.1, le=256)] = Field(
         default=5.0, description="Sigma of the Gaussian, pixels of the network's input"
     )
     loss_weight: fields.Positive = Field(default=1.0, description="Factor of the maps' loss")

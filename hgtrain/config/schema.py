@@ -39,7 +39,7 @@ class DataConfig(Section):
         description="Every animal in a labelled frame is labelled; false: background is taught "
         "near labelled animals only",
     )
-    input_scale: Annotated[float, Field(gt=0, le=4)] = Field(
+    input_scale: Annotated[float, Field(ge=0.01, le=4)] = Field(
         default=1.0, description="Images are resized by this factor before the network"
     )
     channels: Annotated[Literal[1, 3] | None, fields.one_of(1, 3, None)] = Field(
@@ -111,7 +111,7 @@ class AugmentationConfig(Section):
     gamma: fields.PositiveRange = Field(
         default=None, description="Range of the exponent, images in 0..1"
     )
-    noise_std: fields.PositiveOrZero = Field(
+    noise_std: fields.NoiseOrZero = Field(
         default=0.0, description="Standard deviation of noise per pixel, images in 0..1"
     )
     blur_sigma_px: fields.RangeFromZero = Field(
@@ -183,25 +183,23 @@ class TrainingConfig(Section):
     optimizer: Literal["adam", "sgd"] = Field(
         default="adam", description="adam, or sgd with Nesterov momentum 0.9"
     )
-    learning_rate: fields.Positive = Field(
-        default=1e-3, description="Learning rate after the warm-up"
-    )
+    learning_rate: fields.Rate = Field(default=1e-3, description="Learning rate after the warm-up")
     schedule: Literal["cosine", "plateau", "constant"] = Field(
         default="cosine", description="Learning rate over the steps"
     )
     warmup_steps: fields.CountOrZero | None = Field(
         default=None, description="Steps of linear warm-up; null: 5% of all steps, at most 200"
     )
-    min_learning_rate: fields.PositiveOrZero = Field(
+    min_learning_rate: fields.RateOrZero = Field(
         default=1e-6, description="Where cosine ends and plateau stops; at most learning_rate"
     )
-    plateau_factor: fields.OpenFraction = Field(
+    plateau_factor: fields.Fraction = Field(
         default=0.5, description="Factor of the learning rate on a plateau"
     )
     plateau_patience_epochs: fields.Count = Field(
         default=5, description="Epochs without improvement that make a plateau"
     )
-    weight_decay: fields.PositiveOrZero = Field(
+    weight_decay: fields.RateOrZero = Field(
         default=0.0, description="Weight decay of the optimizer"
     )
     early_stopping_epochs: fields.Count | None = Field(
@@ -211,7 +209,7 @@ class TrainingConfig(Section):
     hard_keypoint_mining: bool = Field(
         default=False, description="Weigh the keypoints with the largest loss more"
     )
-    ema: fields.OpenFraction | None = Field(
+    ema: fields.Fraction | None = Field(
         default=None, description="Decay of the weights' moving average; null: none"
     )
     initial_weights: fields.Folder | None = Field(

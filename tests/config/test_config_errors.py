@@ -68,7 +68,7 @@ WRONG_VALUES = [
         "training: {learning_rate: '1e-3'}",
         '2: training.learning_rate must be a number, got "1e-3" (without the quotes)',
     ),
-    ("training: {learning_rate: 0}", "2: training.learning_rate must be greater than 0, got 0"),
+    ("training: {learning_rate: 0}", "2: training.learning_rate must be at least 1e-10, got 0"),
     (
         "training: {learning_rate: .nan}",
         "2: training.learning_rate must be a finite number, got NaN",
@@ -78,16 +78,19 @@ WRONG_VALUES = [
         "2: training.learning_rate must be a finite number, got Infinity",
     ),
     ("training: {learning_rate: true}", "2: training.learning_rate must be a number, got true"),
-    ("training: {ema: 1}", "2: training.ema must be less than 1 or null, got 1"),
-    ("training: {ema: 0}", "2: training.ema must be greater than 0 or null, got 0"),
+    ("training: {ema: 1}", "2: training.ema must be at most 0.999999 or null, got 1"),
+    ("training: {ema: 0}", "2: training.ema must be at least 1e-06 or null, got 0"),
     ("training: {ema: yes}", '2: training.ema must be a number or null, got "yes"'),
-    ("training: {plateau_factor: 1.0}", "2: training.plateau_factor must be less than 1, got 1.0"),
+    (
+        "training: {plateau_factor: 1.0}",
+        "2: training.plateau_factor must be at most 0.999999, got 1.0",
+    ),
     ("training: {weight_decay: -0.1}", "2: training.weight_decay must be at least 0, got -0.1"),
     (
         "training: {gradient_clip_norm: 0.0}",
-        "2: training.gradient_clip_norm must be greater than 0 or null, got 0.0",
+        "2: training.gradient_clip_norm must be at least 1e-06 or null, got 0.0",
     ),
-    ("model: {head: {sigma_px: 0}}", "2: model.head.sigma_px must be greater than 0, got 0"),
+    ("model: {head: {sigma_px: 0}}", "2: model.head.sigma_px must be at least 0.1, got 0"),
     (
         "model: {head: {loss_weight: -.inf}}",
         "2: model.head.loss_weight must be a finite number, got -Infinity",
@@ -194,12 +197,11 @@ WRONG_VALUES = [
     ),
     (
         "augmentation: {scale: [0, 1.1]}",
-        "2: augmentation.scale must have both ends greater than 0, got [0, 1.1] (null turns it "
-        "off)",
+        "2: augmentation.scale must have both ends at least 0.01, got [0, 1.1] (null turns it off)",
     ),
     (
         "augmentation: {gamma: [-1, 1]}",
-        "2: augmentation.gamma must have both ends greater than 0, got [-1, 1] (null turns it off)",
+        "2: augmentation.gamma must have both ends at least 0.01, got [-1, 1] (null turns it off)",
     ),
     (
         "augmentation: {contrast: [-0.1, 1]}",
@@ -339,7 +341,7 @@ WRONG_DATA = [
     ("data: {train: a.h5, channels: 2}", "data.channels must be 1, 3 or null, got 2"),
     ("data: {train: a.h5, channels: true}", "data.channels must be 1, 3 or null, got true"),
     ("data: {train: a.h5, input_scale: 4.5}", "data.input_scale must be at most 4, got 4.5"),
-    ("data: {train: a.h5, input_scale: 0}", "data.input_scale must be greater than 0, got 0"),
+    ("data: {train: a.h5, input_scale: 0}", "data.input_scale must be at least 0.01, got 0"),
     (
         "data: {train: a.h5, image_shape: [100000, 5, 1]}",
         "data.image_shape must have sides of at most 65536 pixels, got [100000, 5, 1]",
@@ -421,7 +423,7 @@ def test_all_mistakes_are_reported_together_in_the_order_of_the_lines(mistakes):
         "a.yaml:6: model.backbone.output_stride must be at least stem_stride (4), got 2 "
         "(set output_stride to 4, or stem_stride to 2)",
         "a.yaml:8: unknown key epochs (did you mean training.epochs?)",
-        "--set training.ema=2: training.ema must be less than 1 or null, got 2",
+        "--set training.ema=2: training.ema must be at most 0.999999 or null, got 2",
     ]
 
 
@@ -512,3 +514,63 @@ def test_no_number_is_too_large_to_be_refused(tmp_path_factory, key, value, form
     path.write_text("data: {train: a.h5}\n")
     with pytest.raises(ConfigError, match=re.escape(key)):
         load_config(path, [f"{key}={form.format(value, value)}"])
+
+
+@given(
+    key=st.sampled_from(NUMERIC),
+    value=st.sampled_from([1e-30, 1e-300, 5e-324, -1e-30, -5e-324]),
+    form=st.sampled_from(["{}", "[{}, {}]", "[0, {}]", "[{}, 1]", "[{}, {}, 1]", "[8, {}, 3]"]),
+)
+@settings(max_examples=2000)
+def test_no_number_is_too_small_to_be_refused(tmp_path_factory, key, value, form):
+    path = tmp_path_factory.getbasetemp() / "tiny.yaml"
+    path.write_text("data: {train: a.h5}\n")
+    with pytest.raises(ConfigError, match=re.escape(key)):
+        load_config(path, [f"{key}={form.format(value, value)}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("model.head.sigma_px=1e-30", "must be at least 0.1, got 1e-30"),
+        ("training.learning_rate=1e-300", "must be at least 1e-10, got 1e-300"),
+        ("training.min_learning_rate=1e-300", "must be 0 or at least 1e-12, got 1e-300"),
+        ("training.weight_decay=1e-30", "must be 0 or at least 1e-12, got 1e-30"),
+        ("training.gradient_clip_norm=1e-30", "must be at least 1e-06 or null, got 1e-30"),
+        ("training.ema=1e-30", "must be at least 1e-06 or null, got 1e-30"),
+        ("training.ema=0.99999999", "must be at most 0.999999 or null, got 0.99999999"),
+        ("model.head.loss_weight=1e-30", "must be at least 1e-06, got 1e-30"),
+        ("data.input_scale=1e-9", "must be at least 0.01, got 1e-09"),
+        ("data.validation=1e-300", "must be from 1e-06 to 0.999999, got 1e-300"),
+        ("augmentation.noise_std=1e-30", "must be 0 or at least 0.0001, got 1e-30"),
+        (
+            "augmentation.scale=[1e-9, 1e-9]",
+            "must have both ends at least 0.01, got [1e-09, 1e-09] (null turns it off)",
+        ),
+        (
+            "augmentation.gamma=[1e-30, 1]",
+            "must have both ends at least 0.01, got [1e-30, 1] (null turns it off)",
+        ),
+        (
+            "augmentation.blur_sigma_px=[1e-30, 1e-30]",
+            "must have both ends 0 or at least 0.001 away from it, got [1e-30, 1e-30] (null turns "
+            "it off)",
+        ),
+        (
+            "augmentation.contrast=[1e-30, 1]",
+            "must have both ends 0 or at least 0.001 away from it, got [1e-30, 1] (null turns it "
+            "off)",
+        ),
+        (
+            "augmentation.rotation_deg=[-1e-30, 3]",
+            "must have both ends 0 or at least 0.0001 away from it, got [-1e-30, 3] (null turns it "
+            "off)",
+        ),
+    ],
+)
+def test_a_number_that_is_too_small_is_named_with_the_least(tmp_path, override, text):
+    path = tmp_path / "a.yaml"
+    path.write_text("data: {train: a.h5}\n")
+    with pytest.raises(ConfigError) as raised:
+        load_config(path, [override])
+    assert str(raised.value).endswith(f"{override.partition('=')[0]} {text}")
