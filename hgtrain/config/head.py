@@ -44,7 +44,7 @@ class HeadConfig(Section):
         description="multi_instance, centroid: the most animals to find in an image; null: two "
         "more than the most in a labelled frame",
     )
-    peak_threshold: fields.OpenFraction = Field(
+    peak_threshold: fields.Fraction = Field(
         default=0.2, description="multi_instance, centroid: height from which a peak counts"
     )
     min_line_score: Annotated[float, Field(ge=-1, le=1)] = Field(

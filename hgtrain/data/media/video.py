@@ -70,14 +70,16 @@ class VideoFrames:
         return container
 
     def __iter__(self) -> Generator[Image, None, None]:
+        matrix, is_first = None, True
         for number, frame in enumerate(self._frames()):
             if isinstance(frame, str):
                 yield DatasetError(f"{self.path}: frame {number} cannot be decoded: {frame}")
             else:
+                # It is the header's. PyAV keeps a frame that is asked for it, with its pixels,
+                # until cyclic garbage is collected: hundreds of large ones.
+                matrix, is_first = display_matrix(frame) if is_first else matrix, False
                 pixels = self._pixels(frame)
-                yield upright(
-                    pixels.reshape(*pixels.shape[:2], self.channels), display_matrix(frame)
-                )
+                yield upright(pixels.reshape(*pixels.shape[:2], self.channels), matrix)
 
     def _pixels(self, frame: "av.VideoFrame") -> np.ndarray:
         if is_deep(frame) and self._depth.bits < DEPTHS[-1]:
