@@ -4,6 +4,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,7 @@ import numpy as np
 
 from hgtrain.data.dataset import NOT_LABELLED, VISIBLE
 from hgtrain.data.formats.hgtrain_format import FORMAT, VERSION, LabelledImage
+from hgtrain.data.formats.image_chunks import GZIP_LEVEL, ImageChunks
 from hgtrain.errors import DatasetError
 from hgtrain.files import fsync
 from hgtrain.skeleton import Skeleton, check_skeleton
@@ -32,17 +34,19 @@ def write_dataset(path: str | Path, skeleton: Skeleton, frames: Iterable[Labelle
         raise DatasetError(f"{target}: there is no folder {target.parent}")
     check_skeleton(skeleton, f"{target}: skeleton")
     with _replaced_when_complete(target) as beside, h5py.File(beside, "x") as file:
-        count = 0
-        writer: _Writer | None = None
-        for count, frame in enumerate(frames, start=1):
-            writer = writer or _Writer(file, frame[0], len(skeleton.keypoint_names))
-            try:
-                writer.append(frame)
-            except ValueError as error:
-                raise DatasetError(f"{target}: frame {count - 1}: {error}") from error
-        if writer is None:
+        left = iter(frames)
+        first = next(left, None)
+        if first is None:
             raise DatasetError(f"{target}: there are no frames to write")
-        writer.finish()
+        count = 0
+        writer = _Writer(file, first[0], len(skeleton.keypoint_names))
+        with writer.images:
+            for count, frame in enumerate(chain([first], left), start=1):
+                try:
+                    writer.append(frame)
+                except ValueError as error:
+                    raise DatasetError(f"{target}: frame {count - 1}: {error}") from error
+            writer.finish()
         _write_attributes(file, skeleton)
     return count
 
@@ -67,7 +71,7 @@ def _write_attributes(file: h5py.File, skeleton: Skeleton) -> None:
 
 
 class _Writer:
-    """Datasets that grow in blocks; the images of a frame are one chunk."""
+    """Datasets that grow in blocks; the image of a frame is one chunk."""
 
     BLOCK = 256
 
@@ -93,10 +97,12 @@ class _Writer:
                 chunks=chunks,
                 fillvalue=fill,
                 compression="gzip",
+                compression_opts=GZIP_LEVEL,
             )
 
         self._file = file
-        self._images = grown("images", self._shape, np.uint8, (1, *self._shape), 0)
+        self._image_rows = grown("images", self._shape, np.uint8, (1, *self._shape), 0)
+        self.images = ImageChunks(self._image_rows)
         self._points = grown(
             "keypoints", (0, keypoints, 2), np.float32, (self.BLOCK, 1, keypoints, 2), np.nan
         )
@@ -129,7 +135,7 @@ class _Writer:
             )
         self._grow(len(points))
         row, instances = self._count, slice(len(points))
-        self._images[row] = image
+        self.images.write(row, image)
         self._points[row, instances] = points
         self._visibility[row, instances] = visibility
         self._groups[row] = group or ""
@@ -137,7 +143,7 @@ class _Writer:
         self._count += 1
 
     def _grow(self, instances: int) -> None:
-        rows = len(self._images)
+        rows = len(self._image_rows)
         if self._count == rows:
             self._resize(rows + self.BLOCK)
         if instances > self._points.shape[1]:
@@ -145,10 +151,11 @@ class _Writer:
             self._visibility.resize(instances, axis=1)
 
     def _resize(self, rows: int) -> None:
-        for dataset in (self._images, self._points, self._visibility, self._groups):
+        for dataset in (self._image_rows, self._points, self._visibility, self._groups):
             dataset.resize(rows, axis=0)
 
     def finish(self) -> None:
+        self.images.finish()
         self._resize(self._count)
         if not self._has_groups:
             del self._file["group"]
