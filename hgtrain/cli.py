@@ -136,12 +136,27 @@ def predict(
     metavar="DIR",
     help="Where images and films are that are not where the labels say.",
 )
-def convert(src: str, dst: Path, predictions: bool, images: Path | None) -> None:
+@click.option(
+    "--symmetry",
+    "symmetries",
+    metavar="LEFT,RIGHT",
+    multiple=True,
+    help="Left/right partners to add; auto: all that the names tell.",
+)
+@click.option("--edge", "edges", metavar="FROM,TO", multiple=True, help="An edge to add.")
+def convert(
+    src: str,
+    dst: Path,
+    predictions: bool,
+    images: Path | None,
+    symmetries: tuple[str, ...],
+    edges: tuple[str, ...],
+) -> None:
     """Write the labels SRC of another program to DST in the hgtrain format."""
     with StopRequest().listening():
         from hgtrain.commands.convert import convert_dataset
 
-        converted = convert_dataset(src, dst, predictions, images)
+        converted = convert_dataset(src, dst, predictions, images, symmetries, edges)
     names = converted.skeleton.keypoint_names
     click.echo(f"{dst}: {converted.frames} frames, {len(names)} keypoints ({', '.join(names)})")
 

@@ -1,9 +1,12 @@
 """The skeleton of an animal: names of its keypoints, edges between them, left/right partners."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from hgtrain.errors import DatasetError
+
+RIGHT = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
 
 
 class Skeleton(NamedTuple):
@@ -52,6 +55,23 @@ def check_skeleton(skeleton: Skeleton, where: str) -> Skeleton:
 def unnamed_skeleton(keypoints: int) -> Skeleton:
     """Return the skeleton of so many keypoints of which nothing is known."""
     return Skeleton(default_names(keypoints))
+
+
+def left_right_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the names that differ by left and right, or by an L and an R, and nothing else.
+
+    The left one of each pair comes first, and no name is in two pairs.
+    """
+    pairs: list[tuple[str, str]] = []
+    paired: set[str] = set()
+    for name in names:
+        for side in re.finditer(r"left|L(?:EFT|eft)?|l(?![a-z])|(?<![a-z])l", name):
+            other = name[: side.start()] + RIGHT[side[0]] + name[side.end() :]
+            if other in names and paired.isdisjoint((name, other)):
+                pairs.append((name, other))
+                paired.update((name, other))
+                break
+    return pairs
 
 
 def default_names(count: int) -> tuple[str, ...]:

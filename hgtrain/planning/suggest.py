@@ -6,7 +6,7 @@ Every choice is made from what is in the file and the device, with its reason be
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +70,7 @@ class DatasetStats(NamedTuple):
         spread: Of the animals' size, 10th to 90th percentile, as a part of the median.
         faces_one_way: Whether the animals all face the same way.
         has_partners: Whether keypoints have partners.
+        flip: How a mirrored image still looks like one of them: none, horizontal, vertical.
         annotated_only: Whether only annotated frames count.
     """
 
@@ -80,6 +81,7 @@ class DatasetStats(NamedTuple):
     spread: float
     faces_one_way: bool
     has_partners: bool
+    flip: str
     annotated_only: bool
 
 
@@ -93,14 +95,16 @@ def dataset_stats(dataset: PoseDataset, annotated_only: bool) -> DatasetStats:
     points, visibility = labels_of_frames(dataset, frames)
     located = np.where((visibility > 0)[..., None], points, np.nan)[:, 0]
     longest = animal_px(dataset) or float(max(dataset.image_shape[:2])) / 4
+    faces_one_way = _faces_one_way(located)
     return DatasetStats(
         frames=len(frames),
         image_shape=dataset.image_shape,
         skeleton=skeleton_of(dataset),
         animal_px=longest,
         spread=_spread(located),
-        faces_one_way=_faces_one_way(located),
+        faces_one_way=faces_one_way,
         has_partners=bool(dataset.symmetries),
+        flip=_flip(located, dataset.symmetries, faces_one_way),
         annotated_only=annotated_only,
     )
 
@@ -119,14 +123,43 @@ def _faces_one_way(points: np.ndarray) -> bool:
     if len(several) < 2:
         return False
     away = several - np.nanmean(several, axis=1, keepdims=True)
-    length = np.linalg.norm(away, axis=-1, keepdims=True)
-    directions = np.where(length > 0, away / np.maximum(length, 1e-6), np.nan)
+    means = _mean_directions(away)
+    return bool(len(means)) and bool(np.linalg.norm(means, axis=-1).max() > SAME_DIRECTION)
+
+
+def _mean_directions(vectors: np.ndarray) -> np.ndarray:
+    """Return the mean of unit vectors over frames, `(n, K, 2)` to `(k, 2)`.
+
+    Those k of the K that are known in two frames at least.
+    """
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    directions = np.where(length > 0, vectors / np.maximum(length, 1e-6), np.nan)
     known = np.isfinite(directions).all(-1).sum(0) > 1
-    if not known.any():
-        return False
-    return bool(
-        np.linalg.norm(np.nanmean(directions[:, known], axis=0), axis=-1).max() > SAME_DIRECTION
-    )
+    return np.nanmean(directions[:, known], axis=0) if known.any() else np.empty((0, 2))
+
+
+def _flip(points: np.ndarray, symmetries: Sequence[tuple[int, int]], faces_one_way: bool) -> str:
+    """Return the flip that mirrors animals to what they look like themselves.
+
+    Where they face all ways, any does. Where they face one way it is the one that exchanges left
+    and right; from the side these lie over one another, and no flip keeps feet down and the head
+    where it is.
+
+    Args:
+        points: `(n, K, 2)`, NaN where missing.
+        symmetries: Left/right partners.
+        faces_one_way: Whether the animals all face the same way.
+    """
+    if not symmetries:
+        return "none"
+    if not faces_one_way:
+        return "horizontal"
+    left, right = np.array(symmetries).T
+    means = _mean_directions(points[:, right] - points[:, left])
+    if not len(means) or np.median(np.linalg.norm(means, axis=-1)) < SAME_DIRECTION:
+        return "none"
+    across = np.abs(means).mean(0)
+    return "horizontal" if across[0] > across[1] else "vertical"
 
 
 class Choice(NamedTuple):
@@ -282,10 +315,15 @@ def _augmentation_lines(looked: DatasetStats, kind: str) -> Iterator[tuple[str, 
     if kind == "CPU":
         yield "  brightness: null", "steps are few, and the camera stays the same"
         yield "  contrast: null", ""
-    if looked.has_partners:
-        yield "  flip: horizontal", "left and right keypoints know their partners"
-    else:
-        yield "  flip: none", "the file names no left/right partners"
+    yield f"  flip: {looked.flip}", _flip_reason(looked)
+
+
+def _flip_reason(looked: DatasetStats) -> str:
+    if not looked.has_partners:
+        return "the file names no left/right partners; hgtrain convert --symmetry adds them"
+    if looked.flip == "none":
+        return "a mirrored animal would face another way"
+    return "left and right keypoints know their partners"
 
 
 def _model_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:

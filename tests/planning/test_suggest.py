@@ -38,7 +38,7 @@ GIB = 2**30
 CPU, GPU = Device("CPU", 16 * GIB), Device("NVIDIA H200", 140 * GIB)
 FLIES = DatasetStats(
     frames=500, image_shape=(128, 128, 1), skeleton=unnamed_skeleton(19), animal_px=97.0, spread=0.1,
-    faces_one_way=False, has_partners=True, annotated_only=True,
+    faces_one_way=False, has_partners=True, flip="horizontal", annotated_only=True,
 )  # fmt: skip
 
 
@@ -92,7 +92,12 @@ def test_choices_say_their_reasons() -> None:
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"has_partners": False}, "flip: none # the file names no left/right partners"),
+        (
+            {"has_partners": False, "flip": "none"},
+            "flip: none # the file names no left/right partners; hgtrain convert --symmetry adds",
+        ),
+        ({"flip": "none"}, "flip: none # a mirrored animal would face another way"),
+        ({"flip": "vertical"}, "flip: vertical # left and right keypoints know their partners"),
         ({"faces_one_way": True}, "rotation_deg: [-30, 30] # the animals all face one way"),
         ({"spread": 0.4}, "scale: [0.9, 1.1] # they differ in size"),
         ({"frames": 100}, "validation: 0.2 # 20 frames"),
@@ -180,6 +185,41 @@ def test_animals_that_face_one_way_are_seen(tmp_path: Path) -> None:
         10,
         2,
     )
+
+
+def mice(angles_deg: np.ndarray, height: float = 1.0, gait: float = 0.0) -> np.ndarray:
+    """Return animals of nose, left ear, right ear and tail that head for these angles, in px.
+
+    height: of the left ear over the right one, from the side; gait: how far the ears swing to and
+    fro along the animal, from frame to frame.
+    """
+    swing = gait * np.where(np.arange(len(angles_deg)) % 2, 1, -1)[:, None] * np.array([1, -1])
+    along = np.tile([20.0, 10.0, 10.0, -20.0], (len(angles_deg), 1))
+    along[:, 1:3] += swing
+    # y points down: the left side of an animal that heads for +x is at smaller y.
+    beside = np.array([0.0, -5.0, 5.0, 0.0]) * height
+    turns = np.deg2rad(angles_deg)[:, None]
+    x = along * np.cos(turns) - beside * np.sin(turns)
+    y = along * np.sin(turns) + beside * np.cos(turns)
+    return np.stack([x, y], -1) + 32
+
+
+@pytest.mark.parametrize(
+    ("points", "flip"),
+    [
+        (mice(np.arange(0, 360, 30)), "horizontal"),
+        (mice(np.linspace(-15, 15, 12)), "vertical"),
+        (mice(np.linspace(75, 105, 12)), "horizontal"),
+        (mice(np.linspace(-15, 15, 12), height=0.1, gait=6.0), "none"),
+    ],
+    ids=["all ways", "to the right", "downwards", "from the side"],
+)
+def test_animals_are_flipped_so_that_they_look_like_themselves(
+    tmp_path: Path, points: np.ndarray, flip: str
+) -> None:
+    looked = looked_at(dataset(tmp_path, points, symmetries=((1, 2),)))
+    assert looked.flip == flip
+    assert looked_at(dataset(tmp_path, points)).flip == "none"
 
 
 def test_single_keypoints_say_nothing_of_size_and_direction(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hgtrain.data.convert.added_pairs import NONE_ADDED, AddedPairs, pair_notes, with_pairs
+from hgtrain.data.convert.coco import HIDDEN_KEPT
 from hgtrain.data.convert.labels import find_moved, load_labels
 from hgtrain.data.convert.sleap_io import FOREIGN_ERRORS, from_foreign_skeleton, import_sleap_io
 from hgtrain.data.convert.source_images import (
@@ -55,7 +57,12 @@ class Converted(NamedTuple):
 
 
 def convert(
-    source: str, target: Path, predictions: bool, progress: Progress, images: Path | None = None
+    source: str,
+    target: Path,
+    predictions: bool,
+    progress: Progress,
+    images: Path | None = None,
+    added: AddedPairs = NONE_ADDED,
 ) -> Converted:
     """Write the labels of `source` with their images to `target` in the hgtrain format.
 
@@ -67,33 +74,43 @@ def convert(
         predictions: Take predicted animals too, in frames that nobody labelled.
         progress: Shows how far the conversion is.
         images: A folder with the images or films that are not where the labels say.
+        added: Partners and edges for the skeleton.
 
     Raises:
-        DatasetError: There is nothing to convert, or the files cannot be used.
+        DatasetError: There is nothing to convert, the files cannot be used, or the skeleton has no
+            such keypoints.
     """
     own = _own_dataset(source)
     if own is not None:
-        return _rewritten(own, target, progress)
+        return _rewritten(own, target, progress, added)
     labels, notes = _load(source)
     try:
         if images is not None:
             find_moved(labels.videos, images)
-        return _converted(source, labels, notes, target, predictions, progress)
+        return _converted(source, labels, notes, target, predictions, progress, added)
     finally:
         close_videos(labels.videos)
 
 
 def _converted(
-    source: str, labels: Any, notes: list[str], target: Path, predictions: bool, progress: Progress
+    source: str,
+    labels: Any,
+    notes: list[str],
+    target: Path,
+    predictions: bool,
+    progress: Progress,
+    added: AddedPairs,
 ) -> Converted:
     left_out: Counter[str] = Counter(labels.provenance.get(LEFT_OUT))
     taken = _instances(labels, predictions, left_out)
     foreign = _most_used_skeleton(source, taken, left_out)
+    own = from_foreign_skeleton(foreign)
+    # Before the images are looked at, which takes a while.
+    skeleton = with_pairs(own, added, source)
     keeps_hidden = bool(labels.provenance.get(HIDDEN_KEPT))
     with_image = with_files(list(_labelled(taken, foreign, left_out, keeps_hidden)), left_out)
     depth = depth_of(source, with_image)
     frames, shape = common_shape(with_image, depth, left_out)
-    skeleton = from_foreign_skeleton(foreign)
 
     def images() -> Iterator[LabelledImage]:
         count = 0
@@ -111,7 +128,7 @@ def _converted(
         )
     if any(left_out.values()):
         notes.append(f"Left out: {_summary(left_out)}.")
-    return Converted(count, skeleton, tuple(notes))
+    return Converted(count, skeleton, (*notes, *pair_notes(own, skeleton)))
 
 
 REASONS = 10
@@ -142,8 +159,10 @@ def _own_dataset(source: str) -> PoseDataset | None:
     return dataset
 
 
-def _rewritten(dataset: PoseDataset, target: Path, progress: Progress) -> Converted:
-    skeleton = Skeleton(dataset.keypoint_names, dataset.edges, dataset.symmetries)
+def _rewritten(
+    dataset: PoseDataset, target: Path, progress: Progress, added: AddedPairs
+) -> Converted:
+    own = Skeleton(dataset.keypoint_names, dataset.edges, dataset.symmetries)
     left_out: Counter[str] = Counter()
 
     def frames() -> Iterator[LabelledImage]:
@@ -159,9 +178,10 @@ def _rewritten(dataset: PoseDataset, target: Path, progress: Progress) -> Conver
             raise _nothing_left(dataset.path, left_out)
 
     with closing(dataset):
+        skeleton = with_pairs(own, added, dataset.path)
         count = write_dataset(target, skeleton, progress(frames(), len(dataset)))
     notes = (f"Left out: {_summary(left_out)}.",) if left_out else ()
-    return Converted(count, skeleton, (*dataset.notes, *notes))
+    return Converted(count, skeleton, (*dataset.notes, *notes, *pair_notes(own, skeleton)))
 
 
 def _load(source: str) -> tuple[Any, list[str]]:

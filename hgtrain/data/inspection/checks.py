@@ -1,7 +1,7 @@
 """What is in datasets and what is wrong with them, read in a process of its own."""
 
 import hashlib
-import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -16,6 +16,7 @@ from hgtrain.data.sandbox.process import Sandbox, answer_with, step_done
 from hgtrain.data.selection import labels_of_frames, select_frames
 from hgtrain.data.split import make_split
 from hgtrain.errors import DatasetError
+from hgtrain.skeleton import left_right_pairs
 
 FRAMES_AT_ONCE = 32
 LISTED = 10
@@ -24,7 +25,6 @@ BLANK_STD = 1.0
 
 LEAST_KEYPOINTS, LEAST_ANIMALS = 4, 10
 """Known ones, for what is usual to be known."""
-RIGHT = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "l": "r", "L": "R"}
 
 Problem = dict[str, str]
 
@@ -64,6 +64,7 @@ def inspect_datasets(paths: Sequence[str]) -> dict[str, Any]:
             _selection_problems(dataset),
             _image_problems(dataset, looked),
             _label_problems(dataset, labels),
+            _side_problems(dataset, paths),
             _swap_problems(dataset),
         ):
             problems += found
@@ -254,21 +255,6 @@ def far_off(points: np.ndarray) -> np.ndarray:
     return far
 
 
-def left_right_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the names that differ by left and right, or by an L and an R, and nothing else.
-
-    The left one of each pair comes first.
-    """
-    pairs = []
-    for name in names:
-        for side in re.finditer(r"left|L(?:EFT|eft)?|l(?![a-z])|(?<![a-z])l", name):
-            other = name[: side.start()] + RIGHT[side[0]] + name[side.end() :]
-            if other in names:
-                pairs.append((name, other))
-                break
-    return pairs
-
-
 def _label_problems(dataset: PoseDataset, labels: dict[str, Any]) -> Iterator[Problem]:
     outside = _outside(dataset) & (dataset.visibility != NOT_LABELLED)
     frames = np.flatnonzero(outside.any((1, 2)))
@@ -282,18 +268,23 @@ def _label_problems(dataset: PoseDataset, labels: dict[str, Any]) -> Iterator[Pr
     if never:
         level = "error" if len(never) == len(dataset.keypoint_names) else "warning"
         yield _problem(level, "never_labelled", f"never labelled: {', '.join(never)}")
+
+
+def _side_problems(dataset: PoseDataset, paths: Sequence[str]) -> Iterator[Problem]:
     pairs = left_right_pairs(dataset.keypoint_names)
     sides = [
         side
         for side in ("left", "right")
         if any(side in name.lower() for name in dataset.keypoint_names)
     ]
-    if (pairs or len(sides) == 2) and not dataset.symmetries:
-        text = "names say left and right, but no symmetries are stored: a flipped left stays a left"
-        if pairs:
-            options = " ".join(f"--symmetry {left},{right}" for left, right in pairs)
-            text += f"; by their names these are pairs, as hgtrain convert takes them: {options}"
-        yield _problem("warning", "no_symmetries", text)
+    if dataset.symmetries or not (pairs or len(sides) == 2):
+        return
+    text = "names say left and right, but no symmetries are stored: a flipped left stays a left"
+    options = [word for pair in pairs for word in ("--symmetry", ",".join(pair))]
+    options = options or ["--symmetry", "LEFT,RIGHT"]
+    command = shlex.join(["hgtrain", "convert", paths[0], "NEW.h5", *options])
+    others = "" if len(paths) == 1 else ", and so for each file,"
+    yield _problem("warning", "no_symmetries", f"{text}; `{command}`{others} stores them")
 
 
 def _swap_problems(dataset: PoseDataset) -> Iterator[Problem]:

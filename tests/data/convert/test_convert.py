@@ -1,13 +1,16 @@
 import json
+from contextlib import closing
 
 import av
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from tiny_run import NAMES, make_frames, write_data
 from videos import damage_frame, write_video
 
+from hgtrain.cli import commands
 from hgtrain.data.convert.convert import convert
 from hgtrain.data.convert.sleap_io import to_foreign_video
 from hgtrain.data.dataset import HIDDEN, NOT_LABELLED, VISIBLE
@@ -387,6 +390,45 @@ def test_an_own_dataset_is_known_by_its_content(tmp_path, name, block):
     found, dataset = converted(tmp_path / name, tmp_path / "b.h5")
     assert found.frames == len(dataset) == 12
     dataset.close()
+
+
+def run_convert(*arguments):
+    return CliRunner().invoke(commands, ["convert", *map(str, arguments)])
+
+
+def test_the_command_adds_partners_and_edges_and_says_which(tmp_path):
+    bare = sleap_io.Skeleton(["nose", "ear_l", "ear_r"])
+    video = pictures(tmp_path / "film", [(20, 10)])
+    path = save(tmp_path / "a.slp", (video, 0, [animal(skeleton=bare)]))
+    done = run_convert(path, tmp_path / "a.h5", "--symmetry", "auto", "--edge", "nose,ear_r")
+    assert done.exit_code == 0, done.output
+    assert done.stderr.splitlines()[-2:] == [
+        "Added left/right partners: ear_l,ear_r.",
+        "Added edges: nose,ear_r.",
+    ]
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file.attrs["symmetries"].tolist() == [[1, 2]]
+        assert file.attrs["edges"].tolist() == [[0, 2]]
+
+
+def test_the_command_adds_partners_to_an_own_dataset(tmp_path):
+    image, points, _, group = next(make_frames(1))
+    write_dataset(tmp_path / "a.h5", Skeleton(NAMES, ((0, 1),)), [(image, points, None, group)])
+    option = ("--symmetry", "ear_left,ear_right")
+    assert run_convert(tmp_path / "a.h5", tmp_path / "b.h5", *option).exit_code == 0
+    with closing(open_dataset(tmp_path / "b.h5")) as dataset:
+        assert (dataset.symmetries, dataset.edges) == (((1, 2),), ((0, 1),))
+        np.testing.assert_array_equal(dataset.points[0, 0], points)
+        np.testing.assert_array_equal(dataset[0].image, image)
+
+
+def test_a_wrong_pair_is_refused_before_anything_is_written(tmp_path):
+    video = pictures(tmp_path / "film", [(20, 10)])
+    path = save(tmp_path / "a.slp", (video, 0, [animal()]))
+    done = run_convert(path, tmp_path / "a.h5", "--edge", "nose,ear_right")
+    assert isinstance(done.exception, DatasetError)
+    assert f"{path} has no keypoint 'ear_right' (did you mean ear_r?)" in str(done.exception)
+    assert not (tmp_path / "a.h5").exists()
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 import json
 import re
+import shlex
 
 import h5py
 import numpy as np
@@ -13,12 +14,11 @@ from hgtrain.data.inspection.checks import (
     far_off,
     inspect_datasets,
     inspect_safely,
-    left_right_pairs,
     report_text,
 )
 from hgtrain.data.inspection.swaps import swapped_pairs
 from hgtrain.errors import DatasetError
-from hgtrain.skeleton import Skeleton
+from hgtrain.skeleton import Skeleton, left_right_pairs
 
 SKELETON = Skeleton(("nose", "tail", "ear_left", "ear_right"), ((0, 1),), ((2, 3),))
 # A body along x; left is above.
@@ -171,8 +171,20 @@ def test_names_with_sides_but_no_symmetries_are_warned_of(path):
         "names say left and right, but no symmetries are stored"
     )
     assert found(report)["no_symmetries"].endswith(
-        "as hgtrain convert takes them: --symmetry ear_left,ear_right"
+        f"`hgtrain convert {path} NEW.h5 --symmetry ear_left,ear_right` stores them"
     )
+
+
+def test_the_offered_command_sets_the_partners(path, tmp_path):
+    spaced = tmp_path / "my flies.h5"
+    write(spaced, skeleton=Skeleton(SKELETON.keypoint_names))
+    text = found(inspect_datasets([str(spaced)]))["no_symmetries"]
+    command = shlex.split(text.split("`")[1].replace("NEW.h5", str(path)))
+    assert CliRunner().invoke(commands, command[1:]).exit_code == 0
+    report = inspect_datasets([str(path)])
+    names = report["keypoint_names"]
+    assert report["symmetries"] == [[names.index("ear_left"), names.index("ear_right")]]
+    assert "no_symmetries" not in found(report)
 
 
 def test_a_keypoint_that_is_never_labelled_is_named(path):
@@ -294,6 +306,11 @@ def test_names_without_a_partner_are_no_pairs():
         left_right_pairs(["tail", "Lip", "leftEar", "rightEye", "eyeL", "earR", "plow", "prow"])
         == []
     )
+
+
+def test_no_name_is_in_two_pairs():
+    names = ["left_l", "left_r", "right_l", "right_r"]
+    assert left_right_pairs(names) == [("left_l", "right_l"), ("left_r", "right_r")]
 
 
 def test_a_keypoint_far_off_its_animal_is_named_with_its_frames(path):
