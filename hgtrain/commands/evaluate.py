@@ -34,7 +34,7 @@ def evaluate(folder: Path, files: Sequence[str], refinement: str) -> dict[str, A
     with open_with_notes(files, run.config.data.annotated_only) as dataset:
         names = run.skeleton.keypoint_names
         check_same_keypoints(dataset.keypoint_names, names, dataset.path, f"the run {folder}")
-        selected = select_frames(dataset)
+        selected = select_frames(dataset, run.config.model.head)
         for note in selected.notes:
             say(note)
         side = Subset(dataset, selected.frames)

@@ -64,7 +64,7 @@ def _sides(run: Run, data: Sequence[str]) -> Iterator[tuple[Subset, Subset]]:
             names = run.skeleton.keypoint_names
             where = f"the run {run.folder}"
             check_same_keypoints(dataset.keypoint_names, names, dataset.path, where)
-            side = Subset(dataset, select_frames(dataset).frames)
+            side = Subset(dataset, select_frames(dataset, run.config.model.head).frames)
             yield side, side
         return
     if "validation" not in read_split(run.folder):

@@ -18,10 +18,11 @@ from hgtrain.config.schema import Config, TrainingConfig
 from hgtrain.coords import padded_length, resized_length
 from hgtrain.data.dataset import PoseDataset, skeleton_of
 from hgtrain.data.open_split import open_split
-from hgtrain.data.split import Split, files_of, split_from_json
+from hgtrain.data.split import Split, Subset, files_of, split_from_json
 from hgtrain.errors import RunError
 from hgtrain.log import blocks_progress, say
 from hgtrain.pipeline.cache import chunk_note, resolve_cache
+from hgtrain.planning.head_from_labels import head_from_labels, head_notes
 from hgtrain.planning.input_spec import InputSpec, check_as_described
 from hgtrain.planning.memory import device_here
 from hgtrain.planning.out_of_memory import out_of_memory_text
@@ -77,9 +78,12 @@ def fit(
     initial = None
     if is_chief and not any((folder / layout.CHECKPOINTS).glob("*.index")):
         initial = read_initial_weights(config.training, config.where)
-    with open_split(config.data, config.where) as split:
+    with open_split(config.data, config.model.head, config.where) as split:
         dataset = split.train.dataset
         check_as_described(config.data, dataset, config.where)
+        if is_resumed:
+            split = split_from_json(read_split(folder), dataset, split.validation.dataset)
+        config = with_head_from_labels(config, split.train)
         described = InputSpec(
             config.data,
             config.model,
@@ -87,8 +91,6 @@ def fit(
             dataset.image_shape,
             skeleton_of(dataset),
         )
-        if is_resumed:
-            split = split_from_json(read_split(folder), dataset, split.validation.dataset)
         is_default = not (run_dir or config.output.run_dir)
         with (
             layout.lock_run_dir(folder, resume, is_default)
@@ -110,6 +112,15 @@ def fit(
                 config, described, folder, split, compute, initial, stop
             )
     return folder, evaluation
+
+
+def with_head_from_labels(config: Config, side: Subset) -> Config:
+    """Return the config with what is null in its head taken from the labels to train on."""
+    head = head_from_labels(
+        config.model.head, side, config.model.backbone, config.data.input_scale, config.where
+    )
+    model = config.model.model_copy(update={"head": head})
+    return config.model_copy(update={"model": model})
 
 
 def _train_and_evaluate(
@@ -187,7 +198,9 @@ def _run_folder(config: Config, run_dir: Path | None, resume: bool) -> Path:
 def _notes(config: Config, split: Split) -> Iterable[str]:
     """Return what is worth knowing of the data, each thing once."""
     sides = (*split.train.dataset.notes, *split.validation.dataset.notes)
-    return dict.fromkeys((*sides, *split.notes, *_size_notes(config, split.train.dataset)))
+    dataset = split.train.dataset
+    of_head = head_notes(config.model.head, skeleton_of(dataset))
+    return dict.fromkeys((*sides, *split.notes, *of_head, *_size_notes(config, dataset)))
 
 
 def _size_notes(config: Config, dataset: PoseDataset) -> Iterator[str]:
@@ -222,7 +235,9 @@ def _trainer(config: Config, split: Split, compute: "Compute", folder: Path) -> 
     ):
         say(note)
     backbone, training = config.model.backbone, config.training
-    head = make_head(config.model.head, skeleton_of(dataset), backbone.output_stride)
+    head = make_head(
+        config.model.head, skeleton_of(dataset), backbone.output_stride, config.data.complete
+    )
     preprocessing = preprocessing_of(config.data, backbone.max_stride, dataset.image_shape)
     frames = store_split(split, preprocessing, cache, head.crop, blocks_progress("reading images"))
     networks = Networks(backbone, training, compute, preprocessing.channels, head)

@@ -93,6 +93,10 @@ class HeadConfig(Section):
         return {key: value for key, value in handler(self).items() if key in self.own_keys}
 
 
+SINGLE_INSTANCE = HeadConfig()
+"""The head for one animal, with its defaults."""
+
+
 def keys_of_head(head: str) -> tuple[str, ...]:
     """Return the keys of `model.head` that belong to a type of it."""
     return tuple(

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
+from hgtrain.config.head import HeadConfig
 from hgtrain.config.schema import DataConfig, Where
 from hgtrain.data.builtin_datasets import BUILTIN, draw_missing
 from hgtrain.data.dataset import PoseDataset
@@ -14,8 +15,13 @@ from hgtrain.log import say
 
 
 @contextmanager
-def open_split(data: DataConfig, where: Where) -> Iterator[Split]:
+def open_split(data: DataConfig, head: HeadConfig, where: Where) -> Iterator[Split]:
     """Open the datasets of a `data` section and split them; closed when the block ends.
+
+    Args:
+        data: The section.
+        head: The section of the head, which says what frames it can use.
+        where: Gives the place of a key.
 
     Raises:
         HgtrainError: One of them is missing or cannot be used; the message has the place of the
@@ -33,7 +39,7 @@ def open_split(data: DataConfig, where: Where) -> Iterator[Split]:
         else _open_files("data.validation", others, data.annotated_only, where) as validation,
     ):
         yield make_split(
-            train, validation, data.validation_fraction, data.group_by, data.split_seed
+            train, validation, data.validation_fraction, data.group_by, data.split_seed, head
         )
 
 

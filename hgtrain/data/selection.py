@@ -1,10 +1,11 @@
-"""Which frames of a dataset a network for one animal can use, and their labels."""
+"""Which frames of a dataset a head can use, and their labels."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 from hgtrain.config.choices import HEAD_TYPES
+from hgtrain.config.head import SINGLE_INSTANCE, HeadConfig
 from hgtrain.data.concatenated import flags_path
 from hgtrain.data.dataset import NOT_LABELLED, PoseDataset
 from hgtrain.errors import DatasetError
@@ -17,26 +18,49 @@ class Selection(NamedTuple):
     notes: tuple[str, ...]
 
 
-def select_frames(dataset: PoseDataset) -> Selection:
-    """Return the frames with exactly one animal that has a labelled keypoint.
+def select_frames(dataset: PoseDataset, head: HeadConfig = SINGLE_INSTANCE) -> Selection:
+    """Return the frames that a head can use.
+
+    For one animal these are those with exactly one animal that has a labelled keypoint. For several
+    animals they are those with any, and those that were labelled as empty.
+
+    Args:
+        dataset: Whose frames.
+        head: The section of the head.
 
     Raises:
         DatasetError: No frame is left; the message gives the reason and the fix.
     """
     animals = (dataset.visibility != NOT_LABELLED).any(-1).sum(-1)
-    frames = np.flatnonzero(animals == 1).astype(np.int64)
     several, none = int((animals > 1).sum()), int((animals == 0).sum())
+    usable = animals == 1
     notes = []
-    if several:
+    if head.several_animals:
+        usable = animals > 0
+        if none and not head.needs_animals and marks_empty_frames(dataset):
+            usable[:] = True
+            notes.append(f"{dataset.path}: {none} frames have no animal, and teach that.")
+            none = 0
+    elif several:
         notes.append(f"{dataset.path}: {several} frames with several animals are left out.")
     if none:
         notes.append(f"{dataset.path}: {none} frames without a labelled keypoint are left out.")
-    if not len(frames):
-        raise DatasetError(_nothing_left(dataset, several, none))
+    frames = np.flatnonzero(usable).astype(np.int64)
+    if not animals[frames].any():
+        raise DatasetError(_nothing_left(dataset, head, several, none))
     return Selection(frames, tuple(notes))
 
 
-def _nothing_left(dataset: PoseDataset, several: int, none: int) -> str:
+def marks_empty_frames(dataset: PoseDataset) -> bool:
+    """Return whether a frame without labels is one without animals, not one nobody labelled.
+
+    It is in hgtrain's own format with an axis of animals. Other formats list what was labelled, and
+    with one animal a frame without it has nothing to say.
+    """
+    return dataset.format == "hgtrain" and dataset.points.shape[1] > 1
+
+
+def _nothing_left(dataset: PoseDataset, head: HeadConfig, several: int, none: int) -> str:
     filled = int(np.isfinite(dataset.points).all(-1).sum())
     if not several and filled and flags_path(dataset):
         return (
@@ -44,10 +68,19 @@ def _nothing_left(dataset: PoseDataset, several: int, none: int) -> str:
             f"{dataset.path} have "
             "coordinates: set data.annotated_only: false to use them"
         )
+    if head.several_animals:
+        return (
+            f"{dataset.path} has no frame to use: none of its {len(dataset)} frames has a labelled "
+            "keypoint"
+        )
+    fix = (
+        f"; for several animals set model.head.type to {HEAD_TYPES[1]}, or let `hgtrain init "
+        f"{dataset.path} -o CONFIG` write a config"
+    )
     return (
         f"{dataset.path} has no frame to use: {several} of {len(dataset)} have several animals, "
-        f"{none} no labelled "
-        f"keypoint, and a {HEAD_TYPES[0]} head needs frames with exactly one animal"
+        f"{none} no labelled keypoint, and a {head.type} head needs frames with exactly one animal"
+        f"{fix if several else ''}"
     )
 
 

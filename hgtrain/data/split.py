@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hgtrain.config.head import SINGLE_INSTANCE, HeadConfig
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.fingerprint import fingerprint
 from hgtrain.data.open import check_same_images
@@ -60,6 +61,7 @@ def make_split(
     fraction: float | None,
     group_by: str | None,
     seed: int,
+    head: HeadConfig = SINGLE_INSTANCE,
 ) -> Split:
     """Return the two sides of the split.
 
@@ -73,17 +75,18 @@ def make_split(
         group_by: Where given, every group goes to one side as a whole, and validation gets groups
             until it has the fraction.
         seed: Of the random choice.
+        head: The section of the head, which says what frames it can use.
 
     Raises:
         DatasetError: The sides do not fit together, or there are not two frames or groups to split.
     """
-    selected = select_frames(train)
+    selected = select_frames(train, head)
     if validation is not None:
         check_same_keypoints(
             train.keypoint_names, validation.keypoint_names, train.path, validation.path
         )
         check_same_images(train, validation)
-        other = select_frames(validation)
+        other = select_frames(validation, head)
         notes = selected.notes + other.notes + _shared_files(train, validation)
         return Split(Subset(train, selected.frames), Subset(validation, other.frames), notes)
     if fraction is None:

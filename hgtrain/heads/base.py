@@ -8,10 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import tensorflow as tf
-from keras import KerasTensor
+from keras import KerasTensor, initializers, layers
 
 from hgtrain.coords import Crop
 from hgtrain.poses import Poses
+
+# Maps are nearly zero nearly everywhere. From Keras's usual width the first steps only undo the
+# noise of the start, and the network stays at the background for hundreds of steps (60 px instead
+# of 10 px after 200 steps on 80 frames).
+START_STDDEV_FACTOR = 1 / 30
 
 Outputs = Mapping[str, tf.Tensor]
 """What one stack gives, `(B, H / stride, W / stride, channels)` float32 each, by name."""
@@ -105,6 +110,39 @@ class Head(Protocol):
         Returns:
             Poses as tensors, points in px of the network's input.
         """
+
+
+def output_layers(
+    channels: Mapping[str, int],
+    names: Mapping[str, str],
+    features: KerasTensor,
+    stack: int,
+    stacks: int,
+) -> dict[str, KerasTensor]:
+    """Return a linear layer on a stack's features for each output, `(B, H, W, C)` float32.
+
+    Args:
+        channels: Of each output, by name.
+        names: Of its layer in the last stack, as the reference names it.
+        features: Of the stack.
+        stack: From 0.
+        stacks: How many there are.
+    """
+    prefix = f"stack{stack}_" if stack < stacks - 1 else ""
+    start = START_STDDEV_FACTOR**2
+    return {
+        name: layers.Conv2D(
+            count,
+            1,
+            padding="same",
+            kernel_initializer=initializers.VarianceScaling(start, "fan_avg", "uniform"),
+            # Whatever the precision of the network: peaks are compared and refined by small
+            # differences.
+            dtype="float32",
+            name=prefix + names[name],
+        )(features)
+        for name, count in channels.items()
+    }
 
 
 def by_stack(head: Head, flat: Sequence[tf.Tensor]) -> list[dict[str, tf.Tensor]]:

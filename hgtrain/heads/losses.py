@@ -32,6 +32,27 @@ def confmap_losses(
     return tf.reduce_mean(error, axis=-1)
 
 
+def map_losses(
+    maps: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor, hard_keypoint_mining: bool = False
+) -> tf.Tensor:
+    """Return the loss of each example where single cells may teach nothing.
+
+    Args:
+        maps: `(B, H, W, C)` with unit peaks.
+        targets: The same.
+        weights: `(B, H, W, C)`, 1 where a cell counts and 0 where it does not; both are part of
+            the mean.
+        hard_keypoint_mining: As in `confmap_losses`.
+
+    Returns:
+        Losses `(B,)` float32.
+    """
+    error = MAP_SCALE**2 * _mean_squares(tf.where(weights > 0, maps - targets, 0.0))
+    if hard_keypoint_mining:
+        error = tf.math.top_k(error, k=(error.shape[-1] + 1) // 2).values
+    return tf.reduce_mean(error, axis=-1)
+
+
 @tf.custom_gradient
 def _mean_squares(differences: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     """Return the mean over height and width of the squares, `(B, K)`.

@@ -6,8 +6,12 @@ Estimation in the Wild, arXiv:1701.01779).
 
 import tensorflow as tf
 
+from hgtrain.heads.confidence_maps import over_animals
+
 DISC_HEIGHT = 0.2
 """A keypoint's disc is where its own confidence map is higher: 1.8 sigma."""
+
+FAR_CELLS = 1e6
 
 
 def offset_maps(points: tf.Tensor, height: int, width: int, stride: int) -> tf.Tensor:
@@ -26,6 +30,52 @@ def offset_maps(points: tf.Tensor, height: int, width: int, stride: int) -> tf.T
     cells = tf.stack(tf.meshgrid(xs, ys), axis=-1)
     ways = (points[:, None, None] - cells[:, :, None]) / stride
     return tf.reshape(ways, (-1, height // stride, width // stride, 2 * points.shape[1]))
+
+
+def nearest_offset_maps(points: tf.Tensor, height: int, width: int, stride: int) -> tf.Tensor:
+    """Return the way from each cell to the nearest of several animals' keypoints.
+
+    Args:
+        points: `(B, I, K, 2)` float32, x then y, px of the network's input; NaN where missing.
+        height: Of the network's input, px, a multiple of `stride`.
+        width: The same.
+        stride: Px for each cell.
+
+    Returns:
+        As `offset_maps`; a way is far longer than any image where no animal has the keypoint.
+    """
+    rows, columns, keypoints = height // stride, width // stride, points.shape[2]
+    nothing = tf.fill((tf.shape(points)[0], rows, columns, keypoints, 2), FAR_CELLS)
+
+    def nearer(ways: tf.Tensor, animal: tf.Tensor) -> tf.Tensor:
+        own = tf.reshape(offset_maps(animal, height, width, stride), tf.shape(ways))
+        squared, own_squared = (
+            tf.reduce_sum(tf.square(each), axis=-1, keepdims=True) for each in (ways, own)
+        )
+        # False where there is NaN.
+        return tf.where(own_squared < squared, own, ways)
+
+    ways = over_animals(points, nothing, nearer)
+    return tf.reshape(ways, (-1, rows, columns, 2 * keypoints))
+
+
+def offsets_at_peaks(offsets: tf.Tensor, cells: tf.Tensor) -> tf.Tensor:
+    """Return the offsets `(B, K, P, 2)`, in cells, at several peaks of each keypoint.
+
+    Args:
+        offsets: `(B, h, w, 2 K)`, in cells.
+        cells: `(B, K, P, 2)` float32, x then y, whole numbers within the maps.
+    """
+    keypoints, room = cells.shape[1], cells.shape[2]
+    height, width = _sides(offsets)
+    column, row = tf.unstack(tf.cast(cells, tf.int32), axis=-1)
+    place = (row * width + column) * keypoints + tf.range(keypoints)[:, None]
+    vectors = tf.gather(
+        tf.reshape(offsets, (-1, height * width * keypoints, 2)),
+        tf.reshape(place, (-1, keypoints * room)),
+        batch_dims=1,
+    )
+    return tf.reshape(vectors, (-1, keypoints, room, 2))
 
 
 def disc_weights(confmaps: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

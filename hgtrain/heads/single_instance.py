@@ -5,21 +5,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import tensorflow as tf
-from keras import KerasTensor, initializers, layers
+from keras import KerasTensor
 
 from hgtrain.coords import cells_to_pixels
-from hgtrain.heads.base import Outputs, Target
+from hgtrain.heads.base import Outputs, Target, output_layers
 from hgtrain.heads.confidence_maps import confidence_maps
 from hgtrain.heads.losses import confmap_losses
 from hgtrain.heads.offsets import disc_weights, offset_losses, offset_maps, offsets_at
 from hgtrain.heads.peaks import DECODERS, refinement_radius, unrefined_peaks
 from hgtrain.poses import Poses
 from hgtrain.skeleton import Skeleton
-
-# Maps are nearly zero nearly everywhere. From Keras's usual width the first steps only undo the
-# noise of the start, and the network stays at the background for hundreds of steps (60 px instead
-# of 10 px after 200 steps on 80 frames).
-START_STDDEV_FACTOR = 1 / 30
 
 CONFMAPS, OFFSETS = "confmaps", "offsets"
 LAYERS = {CONFMAPS: "SingleInstanceConfmapsHead", OFFSETS: "OffsetRefinementHead"}
@@ -49,7 +44,9 @@ class SingleInstance:
     crop: ClassVar[None] = None
 
     @classmethod
-    def of_skeleton(cls, skeleton: Skeleton, stride: int, **keys: Any) -> "SingleInstance":
+    def of_skeleton(
+        cls, skeleton: Skeleton, stride: int, complete: bool, **keys: Any
+    ) -> "SingleInstance":
         """Return the head of a dataset's skeleton, with the keys of its section."""
         return cls(len(skeleton.keypoint_names), stride, **keys)
 
@@ -65,11 +62,7 @@ class SingleInstance:
         The last stack's layers have the names the reference gives its heads, so that weights fit
         by name.
         """
-        prefix = f"stack{stack}_" if stack < stacks - 1 else ""
-        return {
-            name: _convolution(channels, prefix + LAYERS[name])(features)
-            for name, channels in self.outputs.items()
-        }
+        return output_layers(self.outputs, LAYERS, features, stack, stacks)
 
     def targets(
         self, points: tf.Tensor, weights: tf.Tensor, height: int, width: int
@@ -115,13 +108,3 @@ class SingleInstance:
         scores = tf.reduce_mean(confidence, axis=-1)
         return Poses(points[:, None], confidence[:, None], scores[:, None])
 
-
-def _convolution(channels: int, name: str) -> layers.Layer:
-    start = initializers.VarianceScaling(
-        START_STDDEV_FACTOR**2, mode="fan_avg", distribution="uniform"
-    )
-    # float32 whatever the precision of the network: peaks are compared and refined by small
-    # differences.
-    return layers.Conv2D(
-        channels, 1, padding="same", kernel_initializer=start, dtype="float32", name=name
-    )

@@ -26,14 +26,20 @@ More epochs stretch a cosine from where the run stands.
 """
 
 
+FROM_LABELS = ("model.head.max_instances", "model.head.crop_size_px")
+"""Keys that a run's own config has from the labels where they were null."""
+
+
 def check_same_run(config: Config, folder: Path) -> None:
     """Raise RunError when the config is not the one the run in the folder was started with."""
     old = _flat(load_config(folder / layout.CONFIG).model_dump())
     new = _flat(config.model_dump())
     changed = [
-        f"{key} was {old[key]}, is {new[key]}"
+        f"{key} was {old.get(key)}, is {new[key]}"
         for key in new
-        if new[key] != old[key] and not key.startswith(MAY_CHANGE)
+        if new[key] != old.get(key)
+        and not key.startswith(MAY_CHANGE)
+        and not (key in FROM_LABELS and new[key] is None)
     ]
     if changed:
         raise RunError(

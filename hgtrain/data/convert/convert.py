@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hgtrain.data.convert.added_pairs import NONE_ADDED, AddedPairs, pair_notes, with_pairs
-from hgtrain.data.convert.coco import HIDDEN_KEPT
 from hgtrain.data.convert.labels import find_moved, load_labels
 from hgtrain.data.convert.sleap_io import FOREIGN_ERRORS, from_foreign_skeleton, import_sleap_io
 from hgtrain.data.convert.source_images import (
