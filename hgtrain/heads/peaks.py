@@ -1,10 +1,13 @@
-"""From confidence maps to points: the global peak of every map, refined to a fraction of a cell.
+"""From confidence maps to points: the peaks of every map, refined to a fraction of a cell.
+
+One animal is at the global peak of each map; several are at its local maxima.
 
 The same TensorFlow operations serve validation, `evaluate`, `predict` and the exported model.
 """
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -68,13 +71,13 @@ def unrefined_peaks(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def local_peaks(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the highest cell of each map moved a quarter cell towards its higher neighbour.
 
-    This is what the reference does: along x and along y on its own, with 0 beyond the border.
-    Shapes are those of `global_peaks`.
+    This is what the reference does: along x and along y on its own, with 0 beyond the border. Only
+    the refinement is local; `local_maxima` finds more than one peak. Shapes are those of
+    `global_peaks`.
     """
     cells, row, column, values = _highest(maps)
-    patch = _patch(cells, row, column, 1)
-    x = tf.cast(column, tf.float32) + 0.25 * tf.sign(patch[:, 1, 2] - patch[:, 1, 0])
-    y = tf.cast(row, tf.float32) + 0.25 * tf.sign(patch[:, 2, 1] - patch[:, 0, 1])
+    x, y = _quarter_way(_patch(cells, row, column, 1))
+    x, y = tf.cast(column, tf.float32) + x, tf.cast(row, tf.float32) + y
     return _as_points(x, y, values), values
 
 
@@ -85,15 +88,8 @@ def integral_peaks(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     is wider than the patch. Beyond the border is 0. Shapes are those of `global_peaks`.
     """
     cells, row, column, values = _highest(maps)
-    patch = _patch(cells, row, column, 2)
-    total = tf.reduce_sum(patch, axis=(1, 2))
-    at = tf.range(-2.0, 3.0)
-    x = tf.cast(column, tf.float32) + tf.math.divide_no_nan(
-        tf.reduce_sum(patch * at[None, None, :], (1, 2)), total
-    )
-    y = tf.cast(row, tf.float32) + tf.math.divide_no_nan(
-        tf.reduce_sum(patch * at[None, :, None], (1, 2)), total
-    )
+    x, y = _to_centre_of_mass(_patch(cells, row, column, 2))
+    x, y = tf.cast(column, tf.float32) + x, tf.cast(row, tf.float32) + y
     return _as_points(x, y, values), values
 
 
@@ -108,6 +104,165 @@ DECODERS: dict[str, Callable[[tf.Tensor, int], tuple[tf.Tensor, tf.Tensor]]] = {
 Takes maps `(B, H, W, K)` and the radius of the refinement, and gives points `(B, K, 2)` in cells
 and values `(B, K)`.
 """
+
+
+class Peaks(NamedTuple):
+    """Where the maps of some images have peaks, P for each of K keypoints.
+
+    Attributes:
+        points: `(B, K, P, 2)` float32, x then y; in cells from `local_maxima`.
+        values: `(B, K, P)` float32, of the maps there, highest first; 0 where there is no peak.
+        valid: `(B, K, P)` bool, whether there is a peak.
+    """
+
+    points: tf.Tensor
+    values: tf.Tensor
+    valid: tf.Tensor
+
+
+def local_maxima(
+    maps: tf.Tensor,
+    count: int,
+    threshold: float,
+    radius: int = RADIUS,
+    refinement: str = "unbiased",
+) -> Peaks:
+    """Return the highest local maxima of each map, refined as the global peak is.
+
+    A local maximum is not below any of its eight neighbours, and above those that come before it
+    in reading order: equal cells in a rectangle are one peak. Beside the border there are fewer
+    neighbours.
+
+    Args:
+        maps: `(B, H, W, K)`.
+        count: P, how many are returned for each map.
+        threshold: They are higher.
+        radius: How many cells around a maximum the unbiased refinement uses.
+        refinement: A key of `DECODERS`.
+    """
+    shape = tf.shape(maps)
+    height, width, keypoints = shape[1], shape[2], maps.shape[3]
+    is_peak = _is_local_maximum(maps) & (maps > threshold)
+    heights = tf.transpose(tf.where(is_peak, maps, tf.float32.min), (0, 3, 1, 2))
+    found = tf.math.top_k(
+        tf.reshape(heights, (-1, keypoints, height * width)), tf.minimum(count, height * width)
+    )
+    # A map may have fewer cells than there is room for.
+    room = [[0, 0], [0, 0], [0, count - tf.shape(found.values)[2]]]
+    values = tf.pad(found.values, room, constant_values=tf.float32.min)
+    cells = tf.pad(found.indices, room)
+    values, cells = (tf.ensure_shape(each, (None, keypoints, count)) for each in (values, cells))
+    valid = values > threshold
+    row, column = cells // width, cells % width
+    if refinement == "unbiased":
+        x, y = _refined(maps, row, column, _reach(row, column, valid, radius), radius)
+    else:
+        x, y = _moved(maps, row, column, refinement)
+    return Peaks(tf.stack([x, y], axis=-1), tf.where(valid, values, 0.0), valid)
+
+
+def _reach(row: tf.Tensor, column: tf.Tensor, valid: tf.Tensor, radius: int) -> tf.Tensor:
+    """Return how many cells around each peak `(B, K, P)` are nearer to it than to others.
+
+    With cells of another animal's hill two keypoints three sigma apart were placed 1.2 cells off.
+    Peaks within about a standard deviation are dents in one hill, and do not count as others.
+    """
+    x, y = tf.cast(column, tf.float32), tf.cast(row, tf.float32)
+    apart = tf.maximum(
+        tf.abs(x[..., None] - x[..., None, :]), tf.abs(y[..., None] - y[..., None, :])
+    )
+    is_other = valid[..., None, :] & (2 * apart >= radius)
+    nearest = tf.reduce_min(tf.where(is_other, apart, 2.0 * radius + 1), axis=-1)
+    return tf.maximum((nearest - 1) / 2, 1.0)
+
+
+def _is_local_maximum(maps: tf.Tensor) -> tf.Tensor:
+    lowest = tf.float32.min
+    line = tf.nn.max_pool2d(maps, (1, 3), 1, "SAME")
+    lines = tf.pad(line, [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=lowest)
+    before = tf.pad(maps[:, :, :-1], [[0, 0], [0, 0], [1, 0], [0, 0]], constant_values=lowest)
+    return (maps >= line) & (maps > before) & (maps > lines[:, :-2]) & (maps >= lines[:, 2:])
+
+
+def _refined(
+    maps: tf.Tensor, row: tf.Tensor, column: tf.Tensor, reach: tf.Tensor, radius: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return x and y `(B, K, P)` float32 of peaks, refined without bias.
+
+    Args:
+        maps: `(B, H, W, K)`.
+        row: `(B, K, P)` int32, of a peak's cell.
+        column: The same.
+        reach: `(B, K, P)` float32, from `_reach`.
+        radius: As for `global_peaks`.
+    """
+    height, width = tf.unstack(tf.shape(maps)[1:3])
+    top, left = row - radius, column - radius
+    if radius == 1:
+        # As in `_full_window`.
+        top = tf.clip_by_value(top, 0, tf.maximum(height - 3, 0))
+        left = tf.clip_by_value(left, 0, tf.maximum(width - 3, 0))
+    windows = tf.maximum(_windows(maps, top, left, 2 * radius + 1), 0.0)
+    if radius > 1:
+        at = tf.abs(tf.range(-radius, radius + 1, dtype=tf.float32))
+        is_near = at <= tf.reshape(reach, (-1, 1))
+        windows = tf.where(is_near[:, :, None] & is_near[:, None, :], windows, 0.0)
+    vertex = _three_point_vertex if radius == 1 else _fitted_vertex
+    to_x, to_y = (
+        tf.reshape(vertex(tf.reduce_sum(windows, axis=axis)), tf.shape(row)) for axis in (1, 2)
+    )
+    x = _near(column, tf.cast(left, tf.float32) + to_x, width)
+    return x, _near(row, tf.cast(top, tf.float32) + to_y, height)
+
+
+def _moved(
+    maps: tf.Tensor, row: tf.Tensor, column: tf.Tensor, refinement: str
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return x and y `(B, K, P)` float32 of peaks, refined as the reference does or not at all."""
+    x, y = tf.cast(column, tf.float32), tf.cast(row, tf.float32)
+    if refinement == "none":
+        return x, y
+    radius, move = {"local": (1, _quarter_way), "integral": (2, _to_centre_of_mass)}[refinement]
+    move_x, move_y = move(_windows(maps, row - radius, column - radius, 2 * radius + 1))
+    return x + tf.reshape(move_x, tf.shape(x)), y + tf.reshape(move_y, tf.shape(y))
+
+
+def _windows(maps: tf.Tensor, top: tf.Tensor, left: tf.Tensor, side: int) -> tf.Tensor:
+    """Return the cells from rows and columns `(B, K, P)` on, `(B * K * P, side, side)`.
+
+    Beyond the border is 0.
+    """
+    shape = tf.shape(maps)
+    height, width, keypoints = shape[1], shape[2], maps.shape[3]
+    count = keypoints * top.shape[2]
+    rows, columns = (tf.reshape(first, (-1, count, 1)) + tf.range(side) for first in (top, left))
+    is_inside = ((rows >= 0) & (rows < height))[..., None] & ((columns >= 0) & (columns < width))[
+        :, :, None
+    ]
+    keypoint = tf.repeat(tf.range(keypoints), top.shape[2])[:, None, None]
+    cells = (rows[..., None] * width + columns[:, :, None]) * keypoints + keypoint
+    cells = tf.reshape(tf.where(is_inside, cells, 0), (-1, count * side * side))
+    flat = tf.reshape(maps, (-1, height * width * keypoints))
+    windows = tf.reshape(tf.gather(flat, cells, batch_dims=1), (-1, count, side, side))
+    return tf.reshape(tf.where(is_inside, windows, 0.0), (-1, side, side))
+
+
+def _quarter_way(patch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return x and y `(n,)` from the middle of patches `(n, 3, 3)` towards higher neighbours."""
+    return (
+        0.25 * tf.sign(patch[:, 1, 2] - patch[:, 1, 0]),
+        0.25 * tf.sign(patch[:, 2, 1] - patch[:, 0, 1]),
+    )
+
+
+def _to_centre_of_mass(patch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return x and y `(n,)` from the middle of patches `(n, 5, 5)` to their centres of mass."""
+    total = tf.reduce_sum(patch, axis=(1, 2))
+    at = tf.range(-2.0, 3.0)
+    return (
+        tf.math.divide_no_nan(tf.reduce_sum(patch * at[None, None, :], (1, 2)), total),
+        tf.math.divide_no_nan(tf.reduce_sum(patch * at[None, :, None], (1, 2)), total),
+    )
 
 
 def _highest(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
