@@ -23,6 +23,26 @@ class Skeleton(NamedTuple):
     symmetries: tuple[tuple[int, int], ...] = ()
 
 
+class Tree(NamedTuple):
+    """How an animal is put together along the edges of its skeleton.
+
+    Attributes:
+        keypoints: How many the skeleton has.
+        edges: Pairs of keypoints, all of the skeleton's.
+        order: Indices of the edges that are used, each after the one that leads to it.
+        backwards: For each of `order`, whether it leads from its second keypoint to its first.
+        unused: Indices of edges that would close a circle; what they say is not needed.
+        lone: Keypoints at no edge.
+    """
+
+    keypoints: int
+    edges: tuple[tuple[int, int], ...]
+    order: tuple[int, ...]
+    backwards: tuple[bool, ...]
+    unused: tuple[int, ...]
+    lone: tuple[int, ...]
+
+
 def check_skeleton(skeleton: Skeleton, where: str) -> Skeleton:
     """Return the skeleton after checking it.
 
@@ -77,6 +97,43 @@ def left_right_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
 def default_names(count: int) -> tuple[str, ...]:
     """Return `keypoint0`, `keypoint1`, ... for files that name no keypoints."""
     return tuple(f"keypoint{i}" for i in range(count))
+
+
+def tree_edges(edges: Sequence[tuple[int, int]], keypoints: int) -> Tree:
+    """Return in which order edges are followed, breadth first, so that none closes a circle.
+
+    First come keypoints that are nobody's second; direction only decides where to begin: a keypoint
+    with two parents joins both.
+
+    Args:
+        edges: Pairs of keypoints.
+        keypoints: How many there are.
+    """
+    seconds = {second for _, second in edges}
+    ends = {end for edge in edges for end in edge}
+    order: list[int] = []
+    backwards: list[bool] = []
+    reached: set[int] = set()
+    for root in sorted(ends, key=lambda keypoint: (keypoint in seconds, keypoint)):
+        waiting = [] if root in reached else [root]
+        reached.add(root)
+        # Grows while it is read.
+        for keypoint in waiting:
+            for index, (first, second) in enumerate(edges):
+                other = {first: second, second: first}.get(keypoint, keypoint)
+                if other not in reached:
+                    reached.add(other)
+                    waiting.append(other)
+                    order.append(index)
+                    backwards.append(keypoint == second)
+    return Tree(
+        keypoints,
+        tuple((int(first), int(second)) for first, second in edges),
+        tuple(order),
+        tuple(backwards),
+        tuple(sorted(set(range(len(edges))) - set(order))),
+        tuple(sorted(set(range(keypoints)) - ends)),
+    )
 
 
 def check_same_keypoints(

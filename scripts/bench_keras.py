@@ -26,8 +26,8 @@ from bench import seconds_since_start
 from hgtrain.config.load import load_config
 from hgtrain.config.schema import Config
 from hgtrain.heads import make_head
-from hgtrain.heads.confidence_maps import confidence_maps
 from hgtrain.heads.losses import confmap_losses
+from hgtrain.heads.targets.confidence_maps import confidence_maps
 from hgtrain.model.network import build_network
 from hgtrain.pipeline.augment import augment_geometry, augment_intensity, draw
 from hgtrain.pipeline.preprocess import pad

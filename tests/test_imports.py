@@ -57,7 +57,13 @@ GROUND_FLOOR = {
 HOMES = {
     "click": {"cli"},
     "yaml": {"config.load", "config.yaml", "sleap_import.run"},
-    "pydantic": {"config.schema", "config.load", "config.fields"},
+    "pydantic": {
+        "config.schema",
+        "config.head",
+        "config.section",
+        "config.load",
+        "config.fields",
+    },
     "pydantic_core": {"config.messages"},
     "h5py": {
         "hdf5",

@@ -18,7 +18,7 @@ def evaluate(folder: Path, files: Sequence[str], refinement: str) -> dict[str, A
     Args:
         folder: The run directory.
         files: Datasets, all frames of which are taken; empty for the run's own validation frames.
-        refinement: A key of `heads.peaks.DECODERS`.
+        refinement: A key of `heads.decoding.peaks.DECODERS`.
 
     Raises:
         HgtrainError: The run or the data cannot be used, or the keypoints differ in name or order.

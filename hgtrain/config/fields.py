@@ -54,6 +54,12 @@ def _path(value: object) -> object:
     return value
 
 
+def _name(value: object) -> object:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"must be a keypoint's name, got {shown(value)}")
+    return value
+
+
 def _files(value: object, expected: str = "a file or a list of files") -> object:
     names = [value] if isinstance(value, str) else value
     if (
@@ -179,6 +185,7 @@ RateOrZero = Annotated[float, Field(ge=0, le=1e6), _off_or_at_least(1e-12)]
 NoiseOrZero = Annotated[float, Field(ge=0, le=1e6), _off_or_at_least(1e-4)]
 Fraction = Annotated[float, Field(ge=_MIN_FRACTION, le=_MAX_FRACTION)]
 
+Name = Annotated[_FileName, BeforeValidator(_name)]
 Folder = Annotated[_FileName, BeforeValidator(_path)]
 Files = Annotated[_FileName | _FileNames, BeforeValidator(_files)]
 FractionOrFiles = Annotated[Fraction | _FileName | _FileNames, BeforeValidator(_validation)]

@@ -57,7 +57,7 @@ class HeadConfig(Section):
     assignment: Literal["exact", "greedy"] = Field(
         default="exact", description="multi_instance: how peaks are matched along an edge"
     )
-    anchor: str | None = Field(
+    anchor: fields.Name | None = Field(
         default=None,
         description="centroid, centered_instance: the keypoint that is an animal's centroid; "
         "null: the middle of the bounding box",

@@ -9,15 +9,20 @@ from keras import KerasTensor
 
 from hgtrain.coords import cells_to_pixels
 from hgtrain.heads.base import Outputs, Target, output_layers
-from hgtrain.heads.confidence_maps import multi_confidence_maps
-from hgtrain.heads.decoding.grouping import Rules, group_peaks, tree_edges
+from hgtrain.heads.decoding.grouping import Rules, group_peaks
 from hgtrain.heads.decoding.peaks import local_maxima, refinement_radius
-from hgtrain.heads.labelled import Grid, map_weights
 from hgtrain.heads.losses import map_losses
-from hgtrain.heads.offsets import disc_weights, nearest_offset_maps, offset_losses, offsets_at_peaks
-from hgtrain.heads.part_affinity import part_affinity_fields
+from hgtrain.heads.targets.confidence_maps import multi_confidence_maps
+from hgtrain.heads.targets.counted_cells import Grid, map_weights
+from hgtrain.heads.targets.offsets import (
+    disc_weights,
+    nearest_offset_maps,
+    offset_losses,
+    offsets_at_peaks,
+)
+from hgtrain.heads.targets.part_affinity import part_affinity_fields
 from hgtrain.poses import Poses
-from hgtrain.skeleton import Skeleton
+from hgtrain.skeleton import Skeleton, tree_edges
 
 CONFMAPS, OFFSETS, PAFS = "confmaps", "offsets", "pafs"
 LAYERS = {
@@ -116,7 +121,9 @@ class MultiInstance:
             fields = part_affinity_fields(
                 points, self.edges, height, width, self.stride, self.paf_width_px
             )
-            first, second = (tf.gather(unknown, ends, axis=2) for ends in zip(*self.edges, strict=True))
+            first, second = (
+                tf.gather(unknown, ends, axis=2) for ends in zip(*self.edges, strict=True)
+            )
             of_axes = tf.repeat(first | second, 2, axis=2)
             counted = map_weights(points, of_axes, fields, grid, self.complete)
             targets[PAFS] = Target(fields, counted)
@@ -158,9 +165,7 @@ class MultiInstance:
         cells = peaks.points
         if by_offsets:
             cells += offsets_at_peaks(outputs[OFFSETS], cells)
-        rules = Rules(
-            self.max_instances, self.min_line_score, self.min_keypoints, self.assignment
-        )
+        rules = Rules(self.max_instances, self.min_line_score, self.min_keypoints, self.assignment)
         peaks = peaks._replace(points=cells_to_pixels(cells, self.stride))
         tree = tree_edges(self.edges, self.keypoints)
-        return Poses(*group_peaks(outputs.get(PAFS), peaks, tree, self.stride, rules))
+        return group_peaks(outputs.get(PAFS), peaks, tree, self.stride, rules)

@@ -9,10 +9,10 @@ from keras import KerasTensor
 
 from hgtrain.coords import cells_to_pixels
 from hgtrain.heads.base import Outputs, Target, output_layers
-from hgtrain.heads.confidence_maps import confidence_maps
+from hgtrain.heads.decoding.peaks import DECODERS, refinement_radius, unrefined_peaks
 from hgtrain.heads.losses import confmap_losses
-from hgtrain.heads.offsets import disc_weights, offset_losses, offset_maps, offsets_at
-from hgtrain.heads.peaks import DECODERS, refinement_radius, unrefined_peaks
+from hgtrain.heads.targets.confidence_maps import confidence_maps
+from hgtrain.heads.targets.offsets import disc_weights, offset_losses, offset_maps, offsets_at
 from hgtrain.poses import Poses
 from hgtrain.skeleton import Skeleton
 
@@ -107,4 +107,3 @@ class SingleInstance:
         confidence = tf.clip_by_value(values, 0.0, 1.0)
         scores = tf.reduce_mean(confidence, axis=-1)
         return Poses(points[:, None], confidence[:, None], scores[:, None])
-

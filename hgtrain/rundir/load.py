@@ -37,7 +37,7 @@ def load_predictor(
         folder: Of the run.
         image_shape: `(H, W, C)` of the dataset's images.
         skeleton: Of the dataset.
-        refinement: A key of `heads.peaks.DECODERS`.
+        refinement: A key of `heads.decoding.peaks.DECODERS`.
 
     Raises:
         RunError: Where there is no model, or it cannot be opened.

@@ -17,6 +17,9 @@ SECONDS_A_CALL = 0.5
 Long enough to cost nothing, short enough to react to a signal.
 """
 
+OF_SEVERAL = ("val_oks_map", "val_f1")
+"""What metrics.jsonl has of a validation where an image may hold several animals."""
+
 MOST_SKIPPED = 10
 """Steps of a run that may be left out; more of them are no accident."""
 
@@ -85,7 +88,8 @@ class Inner(Protocol):
     def validate(self) -> dict[str, Any]:
         """Return the metrics of the clean validation.
 
-        They have at least `val_loss` and `val_error_px` (None without labelled points).
+        They have at least `val_loss` and `val_error_px` (None without labelled points), and
+        `val_rank` where the best epoch is not that of the lowest error but of the lowest rank.
         """
         ...
 
@@ -251,7 +255,7 @@ def _end_epoch(
     row = _epoch_row(plan, state, clock, validation)
     state.elapsed_s = row["elapsed_s"]
     state.history.append(row)
-    if _judge(plan, state, row):
+    if _judge(plan, state, validation):
         before = time.monotonic()
         inner.save_best()
         state.checkpoint_s += time.monotonic() - before
@@ -362,6 +366,7 @@ def _epoch_row(
         "loss_per_stack": per_stack,
         "val_loss": validation["val_loss"],
         "val_error_px": validation["val_error_px"],
+        **{key: validation[key] for key in OF_SEVERAL if key in validation},
         "learning_rate": plan.learning_rate(state.step - 1, state.plateau_factor),
         "images_per_s": _images_per_s(plan, clock),
         "data_wait_fraction": clock.wait_fraction(),
@@ -375,12 +380,14 @@ def _images_per_s(plan: Plan, clock: _Clock) -> float | None:
     return None if steps_per_s is None else steps_per_s * plan.batch_size
 
 
-def _judge(plan: Plan, state: State, row: dict[str, Any]) -> bool:
+def _judge(plan: Plan, state: State, validation: dict[str, Any]) -> bool:
     """Return whether this epoch is the best, and count it if not.
 
-    The best is by error in px or, where no point is labelled, by loss.
+    The best is by rank where there is one, else by error in px or, where no point is labelled, by
+    loss.
     """
-    value = row["val_loss"] if row["val_error_px"] is None else row["val_error_px"]
+    values = (validation.get(key) for key in ("val_rank", "val_error_px", "val_loss"))
+    value = next(value for value in values if value is not None)
     is_best = state.best is None or value < state.best
     if is_best:
         state.best = value

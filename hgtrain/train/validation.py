@@ -6,11 +6,32 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hgtrain.evaluate.matching import average_precision_and_recall, frame_matches
+from hgtrain.evaluate.pairs import in_place_of_labels, pair_animals
 from hgtrain.heads import Head, by_stack
 from hgtrain.log import progress
 from hgtrain.pipeline.frame_store import StoredSplit, prefetched
 from hgtrain.pipeline.preprocess import pad
 from hgtrain.poses import Poses, joined
+
+TIE = 1e-6
+"""What mean OKS counts in the rank beside average precision, which is 0 for many epochs."""
+
+
+def several_metrics(truth: np.ndarray, found: Poses) -> dict[str, float | None]:
+    """Return COCO's average precision and the rank, the lower the better.
+
+    Args:
+        truth: `(N, I, K, 2)` px, NaN where not labelled.
+        found: In these frames.
+    """
+    matches = frame_matches(truth, np.isfinite(truth).all(-1), found.points, found.scores)
+    precision, _ = average_precision_and_recall(matches)
+    if precision is None:
+        return {"val_oks_map": None}
+    best = [frame.similarity.max(0, initial=0.0) for frame in matches]
+    similarity = float(np.concatenate(best).mean())
+    return {"val_oks_map": precision, "val_rank": -(precision + TIE * similarity)}
 
 
 class Validation:
@@ -30,7 +51,7 @@ class Validation:
         """Return the row of metrics, and the animals, points in px of the dataset's images."""
         losses: list[np.ndarray] = []
         found: list[Poses] = []
-        errors: list[np.ndarray] = []
+        truth: list[np.ndarray] = []
         count = len(self._samples)
         starts = range(0, count, self._batch_size)
         # The last batch starts over with the first samples: another shape would be another
@@ -46,18 +67,28 @@ class Validation:
             of_batch, *poses = (part.numpy()[: count - start] for part in batch)
             losses.append(of_batch)
             found.append(Poses(*poses))
-            truth = labels.truth[: len(of_batch)]
-            errors.append(np.linalg.norm(found[-1].points - truth, axis=-1))
-        predicted, error = joined(found), np.concatenate(errors)
+            truth.append(labels.truth[: len(of_batch)])
+        predicted = joined(found)
+        row = {"val_loss": float(np.concatenate(losses).mean(dtype=np.float64))}
+        return row | self._metrics(np.concatenate(truth), predicted), predicted
+
+    def _metrics(self, truth: np.ndarray, found: Poses) -> dict[str, float | None]:
+        """Return the metrics of what was found, against truth `(N, I, K, 2)` px."""
+        metrics = {}
+        if self._head.several_animals:
+            metrics = several_metrics(truth, found)
+            visibility = np.isfinite(truth).all(-1)
+            found = in_place_of_labels(found, pair_animals(truth, visibility, found.points))
+        error = np.linalg.norm(found.points - truth, axis=-1)
         located = np.isfinite(error)
-        row = {
-            "val_loss": float(np.concatenate(losses).mean(dtype=np.float64)),
-            "val_error_px": float(error[located].mean(dtype=np.float64)) if located.any() else None,
-            "val_confidence": float(predicted.confidence[located].mean(dtype=np.float64))
-            if located.any()
+        has_any = bool(located.any())
+        return {
+            "val_error_px": float(error[located].mean(dtype=np.float64)) if has_any else None,
+            "val_confidence": float(found.confidence[located].mean(dtype=np.float64))
+            if has_any
             else None,
+            **metrics,
         }
-        return row, predicted
 
     def _batch(
         self, images: tf.Tensor, points: tf.Tensor, weights: tf.Tensor

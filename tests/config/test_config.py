@@ -22,6 +22,7 @@ DEFAULTS = {
         "group_by": None,
         "split_seed": 0,
         "annotated_only": True,
+        "complete": True,
         "input_scale": 1.0,
         "channels": None,
         "image_shape": None,

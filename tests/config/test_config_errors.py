@@ -134,10 +134,24 @@ WRONG_VALUES = [
         '2: augmentation.fill must be constant or reflect, got ["reflect"]',
     ),
     (
-        "model: {head: {type: centroid}}",
-        '2: model.head.type must be single_instance, got "centroid" (not available yet)',
+        "model: {head: {type: centroids}}",
+        "2: model.head.type must be single_instance, multi_instance, centroid or centered_instance, "
+        'got "centroids" (did you mean centroid?)',
     ),
-    ("model: {head: {type: x}}", '2: model.head.type must be single_instance, got "x"'),
+    (
+        "model: {head: {paf_width_px: 8}}",
+        "2: model.head.paf_width_px belongs to multi_instance, and model.head.type is "
+        "single_instance (remove paf_width_px, or set type to multi_instance)",
+    ),
+    (
+        "model: {head: {type: multi_instance, anchor: thorax}}",
+        "2: model.head.anchor belongs to centroid and centered_instance, and model.head.type is "
+        "multi_instance (remove anchor, or set type to centroid)",
+    ),
+    (
+        "model: {head: {type: centroid, anchor: 3}}",
+        "2: model.head.anchor must be a keypoint's name, got 3",
+    ),
     (
         "model: {backbone: {stem_stride: 8}}",
         "2: model.backbone.stem_stride must be 1, 2 or 4, got 8",
@@ -235,7 +249,9 @@ WRONG_VALUES = [
     (
         "model: {head: x}",
         "2: model.head must be a section with the keys type, sigma_px, loss_weight, offsets, "
-        'offsets_loss_weight, got "x"',
+        "offsets_loss_weight, paf_width_px, paf_loss_weight, max_instances, peak_threshold, "
+        "min_line_score, min_keypoints, assignment, anchor, crop_size_px, centroid_jitter, got "
+        '"x"',
     ),
     ("model: []", "2: model must be a section with the keys backbone, head, got []"),
     # unknown keys

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from hgtrain.coords import cells_to_pixels
 from hgtrain.data import crop_size
-from hgtrain.heads.confidence_maps import confidence_maps
-from hgtrain.heads.peaks import global_peaks, refinement_radius
+from hgtrain.heads.decoding.peaks import global_peaks, refinement_radius
+from hgtrain.heads.targets.confidence_maps import confidence_maps
 from hgtrain.pipeline.crops import centroids, crop_corners, crops, suppress_duplicates
 
 NAN = float("nan")

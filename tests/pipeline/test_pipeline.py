@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from hgtrain.config.schema import AugmentationConfig
-from hgtrain.heads.confidence_maps import confidence_maps
 from hgtrain.heads.losses import confmap_losses
+from hgtrain.heads.targets.confidence_maps import confidence_maps
 from hgtrain.pipeline import feed as feed_module
 from hgtrain.pipeline.batch import BatchSpec, DeviceCache, batch_maker
 from hgtrain.pipeline.feed import Feed

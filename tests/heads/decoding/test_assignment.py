@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hgtrain.heads.assignment import ASSIGNMENTS, exact_assignment, greedy_assignment
+from hgtrain.heads.decoding.assignment import ASSIGNMENTS, exact_assignment, greedy_assignment
 
 by_method = pytest.mark.parametrize("assign", ASSIGNMENTS.values(), ids=ASSIGNMENTS)
 

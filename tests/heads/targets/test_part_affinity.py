@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hgtrain.heads.confidence_maps import confidence_maps, multi_confidence_maps
-from hgtrain.heads.part_affinity import part_affinity_fields
+from hgtrain.heads.targets.confidence_maps import confidence_maps, multi_confidence_maps
+from hgtrain.heads.targets.part_affinity import part_affinity_fields
 
 NAN = float("nan")
 CASES = ["inside", "border", "nan", "odd_size", "empty", "overlap", "degenerate"]

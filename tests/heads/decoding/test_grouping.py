@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hgtrain.heads.confidence_maps import multi_confidence_maps
-from hgtrain.heads.grouping import (
-    Animals,
+from hgtrain.heads.decoding.grouping import (
     LineScoring,
     Rules,
     group_peaks,
     line_scores,
-    tree_edges,
 )
-from hgtrain.heads.part_affinity import part_affinity_fields
-from hgtrain.heads.peaks import Peaks, local_maxima
+from hgtrain.heads.decoding.peaks import Peaks, local_maxima
+from hgtrain.heads.targets.confidence_maps import multi_confidence_maps
+from hgtrain.heads.targets.part_affinity import part_affinity_fields
+from hgtrain.poses import Poses
+from hgtrain.skeleton import tree_edges
 
 NAN = float("nan")
 ROOM = 10
@@ -78,7 +78,7 @@ def scene_of(conformance: Path, name: str, assignment: str = "exact") -> Scene:
     return Scene(figures, tf.constant(fields), peaks, places, edges, int(stride), rules)
 
 
-def grouped(scene: Scene) -> Animals:
+def grouped(scene: Scene) -> Poses:
     tree = tree_edges(scene.edges, scene.peaks.points.shape[1])
     return group_peaks(scene.fields, scene.peaks, tree, scene.stride, scene.rules)
 
@@ -94,7 +94,7 @@ def as_sets(points: np.ndarray, frames: np.ndarray | None = None) -> list[tuple[
     return sorted((int(f), *row) for f, row in zip(frames[there], rounded.tolist(), strict=True))
 
 
-def check_padding(animals: Animals) -> None:
+def check_padding(animals: Poses) -> None:
     there = np.isfinite(animals.points)
     np.testing.assert_array_equal(there[..., 0], there[..., 1])
     np.testing.assert_array_equal(there[..., 0], np.isfinite(animals.confidence))
@@ -187,7 +187,7 @@ def test_maps_and_fields_give_the_animals_of_the_reference(
 
 def drawn(
     points: object, edges: list[tuple[int, int]], rules: Rules, room: int = 5, size: int = 64
-) -> Animals:
+) -> Poses:
     """Return the animals found in maps and fields drawn from points `(B, I, K, 2)`."""
     points = tf.constant(points, tf.float32)
     maps = multi_confidence_maps(points, size, size, 2, 3.0)

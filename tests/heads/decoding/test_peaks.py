@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hgtrain.heads.peaks import DECODERS, global_peaks, refinement_radius
+from hgtrain.heads.decoding.peaks import DECODERS, global_peaks, refinement_radius
 from hgtrain.heads.single_instance import SingleInstance
 from hgtrain.pipeline.preprocess import Preprocessing
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hgtrain.config.schema import HeadConfig
 from hgtrain.coords import original_points, padded_length, resized_length, resized_points
 from hgtrain.heads import make_head
-from hgtrain.heads.confidence_maps import confidence_maps
 from hgtrain.heads.single_instance import SingleInstance
+from hgtrain.heads.targets.confidence_maps import confidence_maps
 from hgtrain.skeleton import unnamed_skeleton
 
 NAN = float("nan")

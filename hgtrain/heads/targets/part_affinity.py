@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from hgtrain.heads.confidence_maps import over_animals
+from hgtrain.heads.targets.confidence_maps import over_animals
 
 SHORTEST_PX = 1.0
 """An edge below it has no middle to speak of: the distance is taken as if it were that long."""

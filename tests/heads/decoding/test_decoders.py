@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from hgtrain.evaluate.metrics import object_keypoint_similarity
-from hgtrain.heads.peaks import DECODERS, RADIUS
+from hgtrain.heads.decoding.peaks import DECODERS, RADIUS
 from hgtrain.heads.single_instance import SingleInstance
 
 REFERENCE_NAMES = {"none": "None", "local": "local", "integral": "integral"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hgtrain.heads.offsets import disc_weights, offset_losses, offset_maps, offsets_at
+from hgtrain.heads.targets.offsets import disc_weights, offset_losses, offset_maps, offsets_at
 
 NAN = float("nan")
 

@@ -6,7 +6,7 @@ Estimation in the Wild, arXiv:1701.01779).
 
 import tensorflow as tf
 
-from hgtrain.heads.confidence_maps import over_animals
+from hgtrain.heads.targets.confidence_maps import over_animals
 
 DISC_HEIGHT = 0.2
 """A keypoint's disc is where its own confidence map is higher: 1.8 sigma."""

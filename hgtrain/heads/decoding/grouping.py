@@ -10,28 +10,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from hgtrain.heads.assignment import ASSIGNMENTS
-from hgtrain.heads.peaks import Peaks
-
-
-class Tree(NamedTuple):
-    """How an animal is put together along the edges of its skeleton.
-
-    Attributes:
-        keypoints: How many the skeleton has.
-        edges: Pairs of keypoints, all of the skeleton's.
-        order: Indices of the edges that are used, each after the one that leads to it.
-        backwards: For each of `order`, whether it leads from its second keypoint to its first.
-        unused: Indices of edges that would close a circle; what they say is not needed.
-        lone: Keypoints at no edge.
-    """
-
-    keypoints: int
-    edges: tuple[tuple[int, int], ...]
-    order: tuple[int, ...]
-    backwards: tuple[bool, ...]
-    unused: tuple[int, ...]
-    lone: tuple[int, ...]
+from hgtrain.heads.decoding.assignment import ASSIGNMENTS
+from hgtrain.heads.decoding.peaks import Peaks
+from hgtrain.poses import Poses
+from hgtrain.skeleton import Tree
 
 
 class LineScoring(NamedTuple):
@@ -64,58 +46,6 @@ class Rules(NamedTuple):
     min_keypoints: int = 1
     assignment: str = "exact"
     lines: LineScoring = LineScoring()
-
-
-class Animals(NamedTuple):
-    """The animals of some images, best first; NaN fills up to I.
-
-    Attributes:
-        points: `(B, I, K, 2)` float32, x then y, NaN where an animal lacks a keypoint.
-        confidence: `(B, I, K)` float32, the peaks' values in 0..1, NaN likewise.
-        scores: `(B, I)` float32 in 0..1: the mean over an animal's keypoints of value times the
-            score of the lines to it.
-    """
-
-    points: tf.Tensor
-    confidence: tf.Tensor
-    scores: tf.Tensor
-
-
-def tree_edges(edges: Sequence[tuple[int, int]], keypoints: int) -> Tree:
-    """Return in which order edges are followed, breadth first, so that none closes a circle.
-
-    First come keypoints that are nobody's second; direction only decides where to begin: a keypoint
-    with two parents joins both.
-
-    Args:
-        edges: Pairs of keypoints.
-        keypoints: How many there are.
-    """
-    seconds = {second for _, second in edges}
-    ends = {end for edge in edges for end in edge}
-    order: list[int] = []
-    backwards: list[bool] = []
-    reached: set[int] = set()
-    for root in sorted(ends, key=lambda keypoint: (keypoint in seconds, keypoint)):
-        waiting = [] if root in reached else [root]
-        reached.add(root)
-        # Grows while it is read.
-        for keypoint in waiting:
-            for index, (first, second) in enumerate(edges):
-                other = {first: second, second: first}.get(keypoint, keypoint)
-                if other not in reached:
-                    reached.add(other)
-                    waiting.append(other)
-                    order.append(index)
-                    backwards.append(keypoint == second)
-    return Tree(
-        keypoints,
-        tuple((int(first), int(second)) for first, second in edges),
-        tuple(order),
-        tuple(backwards),
-        tuple(sorted(set(range(len(edges))) - set(order))),
-        tuple(sorted(set(range(keypoints)) - ends)),
-    )
 
 
 def line_scores(
@@ -194,7 +124,7 @@ def _read(fields: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 def group_peaks(
     fields: tf.Tensor | None, peaks: Peaks, tree: Tree, stride: int, rules: Rules
-) -> Animals:
+) -> Poses:
     """Return the animals that the peaks belong to.
 
     An animal has two keypoints or more that edges join; of a skeleton without edges each peak is an
@@ -207,6 +137,10 @@ def group_peaks(
         tree: Of the skeleton.
         stride: Px for each cell of the fields.
         rules: Which animals are kept.
+
+    Returns:
+        The animals, best first, NaN filling up to `max_instances`. An animal's score is the mean
+        over its keypoints of the peak's value times the score of the lines to it.
     """
     keypoints, room = peaks.points.shape[1:3]
     linked, quality = peaks.valid, tf.clip_by_value(peaks.values, 0.0, 1.0)
@@ -225,7 +159,7 @@ def group_peaks(
     if tree.order and tree.lone:
         members = _with_lone(members, points, peaks, tree.lone)
         points, confidence = _members(peaks, members)
-    return Animals(points, confidence, animal_scores)
+    return Poses(points, confidence, animal_scores)
 
 
 def _joined(scores: tf.Tensor, candidates: tf.Tensor, rules: Rules) -> tf.Tensor:

@@ -4,7 +4,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hgtrain.heads.peaks import DECODERS, Peaks, local_maxima
+from hgtrain.heads.decoding.peaks import DECODERS, Peaks, local_maxima
 
 SIGMA = 2.5
 

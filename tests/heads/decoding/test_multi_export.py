@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 
 from hgtrain.export.onnx import write_onnx
-from hgtrain.heads.confidence_maps import multi_confidence_maps
-from hgtrain.heads.grouping import Rules, group_peaks, tree_edges
-from hgtrain.heads.part_affinity import part_affinity_fields
-from hgtrain.heads.peaks import local_maxima
+from hgtrain.heads.decoding.grouping import Rules, group_peaks
+from hgtrain.heads.decoding.peaks import local_maxima
+from hgtrain.heads.targets.confidence_maps import multi_confidence_maps
+from hgtrain.heads.targets.part_affinity import part_affinity_fields
+from hgtrain.skeleton import tree_edges
 
 pytestmark = pytest.mark.slow
 

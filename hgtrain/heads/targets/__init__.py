@@ -1,0 +1,1 @@
+"""What outputs are to be, and which cells of them count."""
