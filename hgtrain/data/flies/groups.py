@@ -8,15 +8,15 @@ from hgtrain.data.flies.anatomy import SKELETON, sample_fly
 from hgtrain.data.flies.scene import ARENAS, FliesSettings, photograph
 from hgtrain.skeleton import Skeleton
 
-FLY_GROUPS = FliesSettings(version=1, frames=500, seed=0, size=192)
+FLY_GROUPS = FliesSettings(version=1, frames=500, seed=0, size=224)
 
 COUNT_SHARES = (0.08, 0.16, 0.22, 0.22, 0.18, 0.14)
 """Of frames with no fly, one, and so on."""
 
-UNITS = (0.23, 0.27)
+UNITS = (0.25, 0.29)
 """Of a fly, as shares of the image's size; a fly is about 1.1 units long and as wide."""
 
-MARGIN, NEAREST, TOUCHING, BESIDE = 0.45, 0.6, 0.95, 0.35
+MARGIN, NEAREST, TOUCHING, BESIDE = 0.45, 0.65, 0.95, 0.3
 """In units of the largest fly: the least from a fly's middle to the border, the least between the
 middles of two flies, and the most between those of two that were put side by side, of which the
 last number is the share. A body is 0.3 units wide and 0.85 long."""

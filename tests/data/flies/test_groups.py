@@ -13,7 +13,7 @@ from hgtrain.data.flies.groups import FLY_GROUPS, draw_group, draw_groups
 from hgtrain.data.flies.scene import photograph
 from hgtrain.data.open import open_dataset
 
-K, SIZE = 19, 192
+K, SIZE = 19, 224
 NAMES = SKELETON.keypoint_names
 THORAX, EYES, FOOT = NAMES.index("thorax"), (1, 2), NAMES.index("foot_mid_left")
 
@@ -60,8 +60,8 @@ def centroid(weight):
 
 
 def two_flies(foot_under_the_other):
-    """Return two flies; the middle left foot of one, the first or the second, is at the other's thorax."""
-    middle = 96 + 96j
+    """Return two flies, a foot of the lower or else of the upper one at the other's thorax."""
+    middle = 112 + 112j
     other = sample_fly(np.random.default_rng(4), middle, 50.0)
     away = other.thorax.origin - sample_fly(np.random.default_rng(3), middle, 50.0).landmarks[FOOT]
     one = sample_fly(np.random.default_rng(3), middle + away, 50.0)
@@ -119,7 +119,7 @@ def test_every_fly_shows_more_than_half_of_its_keypoints(flies):
 
 
 def test_thoraces_lie_more_than_a_body_width_apart(frames):
-    body_width_px = 0.3 * 0.27 * SIZE
+    body_width_px = 0.3 * 0.29 * SIZE
     distances = [np.linalg.norm(a[THORAX] - b[THORAX]) for a, b in pairs_in(frames)]
     assert min(distances) > body_width_px
 
@@ -219,7 +219,7 @@ def test_the_dataset_is_drawn_once_into_a_file_padded_with_nan(tmp_path, monkeyp
     (file,) = tmp_path.iterdir()
     written = file.stat().st_mtime_ns
     assert builtin_file("builtin:fly-groups") == file
-    assert file.name == "fly-groups-v1-seed0-192px-500.h5"
+    assert file.name == "fly-groups-v1-seed0-224px-500.h5"
     assert file.stat().st_mtime_ns == written
 
 
