@@ -63,6 +63,14 @@ def fit(config: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: 
         click.echo(_table(folder, evaluation))
 
 
+CENTROIDS = click.option(
+    "--centroids",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="The run that finds the animals, for a run that sees crops around them.",
+)
+
+
 DECODERS = click.Choice(["unbiased", "integral", "local", "none"])
 
 
@@ -73,12 +81,15 @@ DECODERS = click.Choice(["unbiased", "integral", "local", "none"])
 @click.option(
     "--decode", type=DECODERS, default="unbiased", show_default=True, help="How peaks are refined."
 )
-def evaluate(run: Path, data: tuple[str, ...], as_json: bool, decode: str) -> None:
+@CENTROIDS
+def evaluate(
+    run: Path, data: tuple[str, ...], as_json: bool, decode: str, centroids: Path | None
+) -> None:
     """Measure the best network of RUN on its validation frames, or on the datasets DATA."""
     with StopRequest().listening():
         from hgtrain.commands.evaluate import evaluate
 
-        evaluation = evaluate(run, data, decode)
+        evaluation = evaluate(run, data, decode, centroids)
     click.echo(
         json.dumps(evaluation, indent=1, allow_nan=False) if as_json else _table(run, evaluation)
     )
@@ -107,6 +118,7 @@ def evaluate(run: Path, data: tuple[str, ...], as_json: bool, decode: str) -> No
     type=click.IntRange(min=1),
     help="Images at once [default: the run's, 8 for exports].",
 )
+@CENTROIDS
 def predict(
     run_or_export: Path,
     inputs: tuple[str, ...],
@@ -114,12 +126,13 @@ def predict(
     overlay: Path | None,
     decode: str | None,
     batch_size: int | None,
+    centroids: Path | None,
 ) -> None:
     """Predict the keypoints of datasets, images, folders of images and videos."""
     with StopRequest().listening():
         from hgtrain.commands.predict import PredictOptions, predict
 
-        options = PredictOptions(overlay, decode, batch_size)
+        options = PredictOptions(overlay, decode, batch_size, centroids)
         frames = predict(run_or_export, inputs, out, options)
     click.echo(f"{out}: {frames} frames")
 
@@ -251,14 +264,20 @@ class ImageSize(click.ParamType):
 @click.option(
     "--data", multiple=True, help="Check on the frames of this dataset [default: the run's own]."
 )
+@CENTROIDS
 def export(
-    run: Path, output: Path, format_name: str, size: tuple[int, int] | None, data: tuple[str, ...]
+    run: Path,
+    output: Path,
+    format_name: str,
+    size: tuple[int, int] | None,
+    data: tuple[str, ...],
+    centroids: Path | None,
 ) -> None:
     """Write RUN's best network, from uint8 images to keypoints, for programs without hgtrain."""
     with StopRequest().listening():
         from hgtrain.commands.export import export
 
-        for line in export(run, output, format_name, size, data):
+        for line in export(run, output, format_name, size, data, centroids):
             click.echo(line)
 
 

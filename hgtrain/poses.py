@@ -4,6 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+CENTROID = "centroid"
+"""Name of the one keypoint of an animal of which only the place is known."""
+
 
 class Poses(NamedTuple):
     """Predictions of some frames, as arrays or as tensors of a compiled graph.
@@ -31,3 +34,23 @@ def no_poses(instances: int, keypoints: int, frames: int = 0) -> Poses:
     shape = (frames, instances, keypoints, 2)
     points = np.full(shape, np.nan, np.float32)
     return Poses(points, points[..., 0].copy(), points[:, :, 0, 0].copy())
+
+
+def centroids(points: np.ndarray, anchor: int | None) -> np.ndarray:
+    """Return the points around which animals are cropped, as `heads.targets.centroids` does.
+
+    Args:
+        points: `(..., K, 2)` in px, NaN where missing.
+        anchor: Index of the keypoint that is the centroid; where it is missing, or with None, that
+            is the midpoint of the bounding box of the points that are there.
+
+    Returns:
+        `(..., 2)` of the points' type, NaN where all are missing.
+    """
+    present = ~np.isnan(points).any(axis=-1, keepdims=True)
+    low = np.where(present, points, np.inf).min(axis=-2)
+    high = np.where(present, points, -np.inf).max(axis=-2)
+    middle = np.where(present.any(axis=-2), low, np.nan) / 2 + high / 2
+    if anchor is None:
+        return middle
+    return np.where(present[..., anchor, :], points[..., anchor, :], middle)

@@ -22,6 +22,14 @@ class Skeleton(NamedTuple):
     edges: tuple[tuple[int, int], ...] = ()
     symmetries: tuple[tuple[int, int], ...] = ()
 
+    def keypoint_index(self, name: str | None) -> int | None:
+        """Return the place of a keypoint, None for none.
+
+        Raises:
+            ValueError: There is no such keypoint.
+        """
+        return None if name is None else self.keypoint_names.index(name)
+
 
 class Tree(NamedTuple):
     """How an animal is put together along the edges of its skeleton.

@@ -15,7 +15,7 @@ from hgtrain.data.split import Subset
 from hgtrain.errors import RunError
 from hgtrain.log import say
 from hgtrain.rundir import layout
-from hgtrain.rundir.load import Run, load_run, reopened_split
+from hgtrain.rundir.load import Run, check_finds_animals, load_run, reopened_split
 from hgtrain.rundir.records import read_split
 from hgtrain.skeleton import check_same_keypoints
 
@@ -26,7 +26,12 @@ CHECKED_FRAMES = CALIBRATION_FRAMES = 100
 
 
 def export(
-    folder: Path, out: Path, format_name: str, size: tuple[int, int] | None, data: Sequence[str]
+    folder: Path,
+    out: Path,
+    format_name: str,
+    size: tuple[int, int] | None,
+    data: Sequence[str],
+    centroids: Path | None = None,
 ) -> list[str]:
     """Write the best model of a run for other programs to `out`.
 
@@ -36,6 +41,7 @@ def export(
         format_name: A key of FORMATS.
         size: Height and width to fix where a runtime needs it.
         data: Datasets whose frames the check is made on; empty for the run's own.
+        centroids: The run that finds the animals for one that sees crops around them.
 
     Returns:
         A sentence for each file that was checked.
@@ -43,7 +49,9 @@ def export(
     Raises:
         HgtrainError: The run or data cannot be used, or the check fails; `out` is then as it was.
     """
-    run = load_run(folder)
+    if (folder / layout.CONFIG).is_file():
+        check_finds_animals(folder, centroids)
+    run = load_run(folder, centroids=centroids)
     from hgtrain.export.export import export
     from hgtrain.export.readme import check_lines
 

@@ -332,8 +332,7 @@ def _evaluate_best(config: Config, folder: Path, split: Split) -> dict[str, Any]
     predictor = load_predictor(config, folder, dataset.image_shape, skeleton_of(dataset))
     side = split.validation
     found, images_per_s = predict_side(predictor, side, blocks_progress("reading images"))
-    several = predictor.head.several_animals
-    evaluation = evaluate_side(found, images_per_s, side, several)
+    evaluation = evaluate_side(found, images_per_s, side, predictor.head)
     files.write_json(folder / layout.EVALUATION, evaluation)
     augmented = augmented_batch(
         split.train,

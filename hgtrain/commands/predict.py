@@ -10,13 +10,14 @@ from hgtrain.data.media.frame_source import FrameSource
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.files import check_outputs
 from hgtrain.log import say
+from hgtrain.poses import CENTROID
 from hgtrain.predict.inputs import DatasetFrames, open_frames
 from hgtrain.predict.overlay_video import OverlayVideo
 from hgtrain.predict.saved_model import MODEL_FILE, SavedModelPredictor, is_export
 from hgtrain.predict.stream import Model, file_sink, predict_all
 from hgtrain.predict.writers import SlpFile, file_type
 from hgtrain.rundir import layout
-from hgtrain.rundir.load import load_run
+from hgtrain.rundir.load import check_finds_animals, load_run
 from hgtrain.skeleton import Skeleton
 
 
@@ -27,11 +28,13 @@ class PredictOptions(NamedTuple):
         overlay: A video to draw into.
         refinement: None for the model's own.
         batch_size: The same.
+        centroids: The run that finds the animals for one that sees crops around them.
     """
 
     overlay: Path | None = None
     refinement: str | None = None
     batch_size: int | None = None
+    centroids: Path | None = None
 
 
 def predict(model_folder: Path, inputs: Sequence[str], out: Path, options: PredictOptions) -> int:
@@ -93,6 +96,8 @@ def _say_what_slp_lacks(images: FrameSource) -> None:
 def _predicting_model(folder: Path, options: PredictOptions) -> tuple[Model, Skeleton, int]:
     """Return what predicts, its skeleton, and the channels it takes."""
     if is_export(folder):
+        if options.centroids is not None:
+            raise RunError(f"--centroids belongs to a run, and {folder} is an export: leave it out")
         if options.refinement not in (None, "unbiased"):
             raise RunError(
                 f"--decode {options.refinement} needs a run: the export {folder} decodes as it "
@@ -112,9 +117,13 @@ def _predicting_model(folder: Path, options: PredictOptions) -> tuple[Model, Ske
             f"{folder} is neither a run directory (no {layout.CONFIG}) nor an export (no "
             f"{MODEL_FILE})"
         )
-    run = load_run(folder, options.refinement or "unbiased")
+    check_finds_animals(folder, options.centroids)
+    run = load_run(folder, options.refinement or "unbiased", options.centroids)
     run.predictor.batch_size = options.batch_size or run.predictor.batch_size
-    return run.predictor, run.skeleton, run.predictor.preprocessing.channels
+    skeleton = run.skeleton
+    if run.predictor.keypoints != len(skeleton.keypoint_names):
+        skeleton = Skeleton((CENTROID,))
+    return run.predictor, skeleton, run.predictor.preprocessing.channels
 
 
 def _check_channels(folder: Path, channels: int, sources: Sequence[FrameSource]) -> None:

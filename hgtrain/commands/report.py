@@ -48,7 +48,7 @@ def _results(folder: Path, opened: ExitStack) -> "RunResults":
         config.model_dump(),
         split,
         found,
-        evaluate_side(found, images_per_s, side, run.predictor.head.several_animals),
+        evaluate_side(found, images_per_s, side, run.predictor.head),
         augmented_batch(
             split.train,
             run.predictor.preprocessing,

@@ -88,6 +88,16 @@ class HeadConfig(Section):
         """Return whether a frame without animals is of no use."""
         return self.type in ("single_instance", "centered_instance")
 
+    @property
+    def sees_crops(self) -> bool:
+        """Return whether the network sees a crop around each animal instead of the image."""
+        return self.type == "centered_instance"
+
+    @property
+    def finds_centroids(self) -> bool:
+        """Return whether the network finds where animals are, and no more."""
+        return self.type == "centroid"
+
     @model_serializer(mode="wrap")
     def _without_other_types(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in handler(self).items() if key in self.own_keys}

@@ -5,29 +5,10 @@ import math
 import numpy as np
 
 from hgtrain.coords import NEGLIGIBLE_PX, crop_corners, padded_length
+from hgtrain.poses import centroids
 
 WHOLE_PERCENTILE = 99.5
 """Of the animals, by their extent, that are to be whole in a crop: a few labels are far off."""
-
-
-def centroids(points: np.ndarray, anchor: int | None) -> np.ndarray:
-    """Return the points around which animals are cropped, as `pipeline.crops.centroids` does.
-
-    Args:
-        points: `(..., K, 2)` in px, NaN where missing.
-        anchor: Index of the keypoint that is the centroid; where it is missing, or with None, that
-            is the midpoint of the bounding box of the points that are there.
-
-    Returns:
-        `(..., 2)` of the points' type, NaN where all are missing.
-    """
-    present = ~np.isnan(points).any(axis=-1, keepdims=True)
-    low = np.where(present, points, np.inf).min(axis=-2)
-    high = np.where(present, points, -np.inf).max(axis=-2)
-    middle = np.where(present.any(axis=-2), low, np.nan) / 2 + high / 2
-    if anchor is None:
-        return middle
-    return np.where(present[..., anchor, :], points[..., anchor, :], middle)
 
 
 def crop_size_px(

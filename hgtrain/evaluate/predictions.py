@@ -1,12 +1,16 @@
 """How well a network does on a dataset: predictions for its frames and their metrics."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+import numpy as np
+import tensorflow as tf
 
 from hgtrain.data.split import Subset
 from hgtrain.evaluate.instances import poses_metrics
-from hgtrain.poses import Poses, joined
+from hgtrain.heads import Head
+from hgtrain.poses import CENTROID, Poses, joined
 from hgtrain.predict.predictor import Predictor
 
 FRAMES_AT_ONCE = 32
@@ -19,21 +23,34 @@ def predict_side(
 ) -> tuple[Poses, float]:
     """Return the animals found in every frame of `side`, in its order, and the images per second.
 
-    The time for reading counts in the speed, that for compiling does not.
+    A network that sees crops gets them around the labelled animals, unless another network finds
+    these. The time for reading counts in the speed, that for compiling does not.
     """
-    predictor(side.dataset.read_images(side.frames[:FRAMES_AT_ONCE]))
+
+    def of_frames(start: int) -> Poses:
+        rows = slice(start, start + FRAMES_AT_ONCE)
+        images = side.dataset.read_images(side.frames[rows])
+        if not predictor.needs_centroids:
+            return predictor(images)
+        return predictor(images, labelled_centroids(predictor.head, side, rows))
+
+    of_frames(0)
     started = time.monotonic()
-    parts = [
-        predictor(side.dataset.read_images(side.frames[start : start + FRAMES_AT_ONCE]))
-        for start in progress(range(0, len(side.frames), FRAMES_AT_ONCE))
-    ]
+    parts = [of_frames(start) for start in progress(range(0, len(side.frames), FRAMES_AT_ONCE))]
     seconds = time.monotonic() - started
     return joined(parts), len(side.frames) / max(seconds, 1e-9)
 
 
-def evaluate_side(
-    found: Poses, images_per_s: float, side: Subset, several: bool = False
-) -> dict[str, Any]:
+def labelled_centroids(head: Head, side: Subset, rows: slice) -> np.ndarray:
+    """Return around which places a head sees the labelled animals, `(n, I, 2)` px, NaN for none."""
+    points, visibility = side.labels(rows)
+    labelled = np.where((visibility > 0)[..., None], points, np.nan).astype(np.float32)
+    if head.crop is None:
+        raise ValueError("a head that sees whole images needs no centroids")
+    return np.asarray(head.crop.centroids(tf.constant(labelled)))
+
+
+def evaluate_side(found: Poses, images_per_s: float, side: Subset, head: Head) -> dict[str, Any]:
     """Return the metrics of what was found in a side's frames.
 
     They are those of contract section 5 and those of `extra_metrics`.
@@ -42,10 +59,25 @@ def evaluate_side(
         found: In every frame of the side.
         images_per_s: How fast it was found.
         side: Whose labels it is measured against.
-        several: Whether a frame may hold several animals.
+        head: That found it.
     """
-    truth, visibility = side.labels()
-    names, groups = side.dataset.keypoint_names, side.dataset.groups
-    groups = None if groups is None else groups[side.frames]
-    metrics = poses_metrics(truth, visibility, found, names, groups, several)
+    truth, visibility = labels_of(head, side)
+    names: Sequence[str] = side.dataset.keypoint_names
+    if head.keypoints != len(names):
+        names = [CENTROID]
+    groups = None if side.dataset.groups is None else side.dataset.groups[side.frames]
+    metrics = poses_metrics(truth, visibility, found, names, groups, head.several_animals)
     return metrics | {"images_per_s": images_per_s}
+
+
+def labels_of(head: Head, side: Subset) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a head should find in a side's frames.
+
+    Returns:
+        Points `(N, I, k, 2)` px and visibility `(N, I, k)`, k being the head's keypoints.
+    """
+    points, visibility = side.labels()
+    if head.keypoints == visibility.shape[2]:
+        return points, visibility
+    labelled = np.where((visibility > 0)[..., None], points, np.nan)
+    return head.labelled(labelled), visibility.max(-1, keepdims=True)

@@ -53,7 +53,7 @@ class Served(tf.Module):
     def __init__(self, predictor: Predictor, channels: int, size: tuple[int, int] | None) -> None:
         super().__init__()
         # What a tf.Module does not hold is not saved.
-        self.weights = [variable.value for variable in predictor.network.variables]
+        self.weights = predictor.variables
         self.image = tf.TensorSpec(
             [None, *(size or (None, None)), channels], tf.uint8, name="image"
         )

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hgtrain.heads.base import Head, Outputs, Target, by_stack
+from hgtrain.heads.centered_instance import CenteredInstance
+from hgtrain.heads.centroid import Centroid
 from hgtrain.heads.multi_instance import MultiInstance
 from hgtrain.heads.single_instance import SingleInstance
 from hgtrain.skeleton import Skeleton
@@ -13,6 +15,8 @@ __all__ = ["HEADS", "Head", "Outputs", "Target", "by_stack", "make_head"]
 HEADS: dict[str, Callable[..., Head]] = {
     "single_instance": SingleInstance.of_skeleton,
     "multi_instance": MultiInstance.of_skeleton,
+    "centroid": Centroid.of_skeleton,
+    "centered_instance": CenteredInstance.of_skeleton,
 }
 """By `model.head.type`: what makes a head.
 

@@ -7,6 +7,7 @@ head is: what differs between kinds is said by its methods.
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import tensorflow as tf
 from keras import KerasTensor, initializers, layers
 
@@ -109,6 +110,16 @@ class Head(Protocol):
 
         Returns:
             Poses as tensors, points in px of the network's input.
+        """
+
+    def labelled(self, points: np.ndarray) -> np.ndarray:
+        """Return what `decode` should find.
+
+        Args:
+            points: Labels of animals, `(n, I, K, 2)` px, NaN where not labelled.
+
+        Returns:
+            `(n, I, k, 2)` in the same px, k being `keypoints`.
         """
 
 

@@ -9,27 +9,7 @@ import math
 import tensorflow as tf
 
 from hgtrain import coords
-
-
-def centroids(points: tf.Tensor, anchor: int | None) -> tf.Tensor:
-    """Return the points around which animals are cropped, as `data.crop_size.centroids` does.
-
-    Args:
-        points: `(..., K, 2)` in px, NaN where missing.
-        anchor: Index of the keypoint that is the centroid; where it is missing, or with None, that
-            is the midpoint of the bounding box of the points that are there.
-
-    Returns:
-        `(..., 2)` of the points' type, NaN where all are missing.
-    """
-    present = tf.reduce_all(~tf.math.is_nan(points), axis=-1, keepdims=True)
-    # By choice of numbers that are finite: a runtime for phones need not know infinity.
-    low = tf.reduce_min(tf.where(present, points, points.dtype.max), axis=-2)
-    high = tf.reduce_max(tf.where(present, points, points.dtype.min), axis=-2)
-    middle = tf.where(tf.reduce_any(present, axis=-2), low / 2 + high / 2, math.nan)
-    if anchor is None:
-        return middle
-    return tf.where(present[..., anchor, :], points[..., anchor, :], middle)
+from hgtrain.poses import Poses
 
 
 def crop_corners(centroids: tf.Tensor, size: int) -> tf.Tensor:
@@ -79,35 +59,45 @@ def crops(images: tf.Tensor, corners: tf.Tensor, size: int) -> tf.Tensor:
     return tf.reshape(cut, (batch, tf.shape(corners)[1], size, size, channels))
 
 
-def suppress_duplicates(
-    points: tf.Tensor, values: tf.Tensor, valid: tf.Tensor, distance: float | tf.Tensor
-) -> tf.Tensor:
-    """Return which points to keep: of those nearer to each other than `distance` the highest.
-
-    As in non-maximum suppression a point that is dropped drops no other. Of equal values the first
-    is kept.
+def crops_around(images: tf.Tensor, centroids: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return a crop for each centroid, and where it begins.
 
     Args:
-        points: `(B, P, 2)` in px, P known.
-        values: `(B, P)`.
-        valid: `(B, P)` bool; the others neither stay nor suppress.
-        distance: In px.
+        images: `(B, H, W, C)` as the network takes them; what is padded is black like what lies
+            outside.
+        centroids: `(B, I, 2)` px of these images, NaN where there is no animal.
+        size: Side of the crops in px.
 
     Returns:
-        `(B, P)` bool.
+        Crops `(B * I, size, size, C)`, and their corners `(B, I, 2)` float32 px.
     """
-    count = points.shape[1]
-    away = points[:, :, None] - points[:, None]
-    near = tf.reduce_sum(away**2, axis=-1) < distance**2
-    place = tf.range(count)
-    mine, other = values[:, :, None], values[:, None]
-    higher = (other > mine) | ((other == mine) & (place[None, :] < place[:, None]))
-    beaten = near & higher & valid[:, None]
-    kept = valid
-    # Whether a point stays depends on higher ones only, so after n rounds the n highest are right.
-    for _ in range(count - 1):
-        kept = valid & ~tf.reduce_any(beaten & kept[:, None], axis=-1)
-    return kept
+    corners = crop_corners(centroids, size)
+    cut = crops(images, corners, size)
+    return (
+        tf.reshape(cut, (-1, size, size, images.shape[3])),
+        tf.cast(corners, tf.float32),
+    )
+
+
+def in_images(of_crops: Poses, corners: tf.Tensor, centroids: tf.Tensor) -> Poses:
+    """Return what was found in crops as the animals of their images.
+
+    Args:
+        of_crops: One animal for each crop, `(B * I, 1, K, 2)`, points in px of the crop.
+        corners: Where the crops begin, `(B, I, 2)` px.
+        centroids: `(B, I, 2)`; where they are NaN there is no animal.
+    """
+    animals = tf.shape(corners)[:2]
+    keypoints = of_crops.points.shape[2]
+    is_there = ~tf.math.is_nan(centroids[..., 0])
+    points = tf.reshape(of_crops.points, tf.concat([animals, [keypoints, 2]], 0))
+    confidence = tf.reshape(of_crops.confidence, tf.concat([animals, [keypoints]], 0))
+    scores = tf.reshape(of_crops.scores, animals)
+    return Poses(
+        tf.where(is_there[..., None, None], points + corners[:, :, None], math.nan),
+        tf.where(is_there[..., None], confidence, math.nan),
+        tf.where(is_there, scores, math.nan),
+    )
 
 
 def _within(positions: tf.Tensor, length: tf.Tensor) -> tf.Tensor:

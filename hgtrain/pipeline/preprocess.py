@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
-from hgtrain.coords import NEGLIGIBLE_PX, original_points, padded_length, resized_length
+from hgtrain.coords import (
+    NEGLIGIBLE_PX,
+    original_points,
+    padded_length,
+    resized_length,
+    resized_points,
+)
 
 if TYPE_CHECKING:
     from hgtrain.config.schema import DataConfig
@@ -34,6 +40,10 @@ class Preprocessing(NamedTuple):
         prepared = resize(to_channels(images, self.channels), self.input_scale)
         # In float already here: runtimes for phones pad no unsigned bytes.
         return pad(tf.cast(prepared, tf.float32), self.multiple)
+
+    def resized_points(self, points: tf.Tensor) -> tf.Tensor:
+        """Return points of the dataset's images, `(..., 2)` px, in px of the network's input."""
+        return resized_points(points, self.input_scale)
 
     def original_points(self, points: tf.Tensor) -> tf.Tensor:
         """Return points of the network's input, `(..., 2)` px, in px of the dataset's images."""

@@ -52,17 +52,12 @@ def head_from_labels(
         points, visibility = side.labels()
         labelled = np.where((visibility > 0)[..., None], points, np.nan)
         points = resized_points(labelled, input_scale)
-        anchor = anchor_of(head, skeleton)
+        anchor = skeleton.keypoint_index(head.anchor)
         size = head.crop_size_px
         if size is None:
             size = changes["crop_size_px"] = crop_size_px(points, anchor, backbone.max_stride)
         check_crop(size, points, anchor, backbone.max_stride, where)
     return head.model_copy(update=changes)
-
-
-def anchor_of(head: HeadConfig, skeleton: Skeleton) -> int | None:
-    """Return the index of the keypoint that is an animal's centroid, None for none."""
-    return None if head.anchor is None else skeleton.keypoint_names.index(head.anchor)
 
 
 def check_anchor(head: HeadConfig, skeleton: Skeleton, path: str, where: Where) -> None:

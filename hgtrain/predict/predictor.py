@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from hgtrain.heads import Head, by_stack
 from hgtrain.model.dynamic_size import any_size
+from hgtrain.pipeline.crops import crops_around, in_images
 from hgtrain.pipeline.preprocess import Preprocessing
 from hgtrain.poses import Poses, no_poses
 
@@ -34,8 +35,17 @@ class Predictor:
         self.head = head
         self.preprocessing = preprocessing
         self.batch_size = batch_size
-        self._refinement = refinement
+        self.refinement = refinement
         self._compiled = tf.function(self.poses, autograph=False, reduce_retracing=True)
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """Return the variables of all that computes."""
+        return [variable.value for variable in self.network.variables]
+
+    def _outputs(self, prepared: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the last stack's outputs of the network's own input, by name."""
+        return by_stack(self.head, tf.nest.flatten(self.network(prepared, training=False)))[-1]
 
     def outputs(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return the last stack's outputs `(B, h, w, C)` float32 by name.
@@ -43,28 +53,49 @@ class Predictor:
         Args:
             images: `(B, H, W, C)` uint8.
         """
-        given = self.network(self.preprocessing(images), training=False)
-        return by_stack(self.head, tf.nest.flatten(given))[-1]
+        return self._outputs(self.preprocessing(images))
 
     def confmaps(self, images: tf.Tensor) -> tf.Tensor:
         """Return the last stack's confidence maps `(B, h, w, K)` of images `(B, H, W, C)` uint8."""
         return self.head.confmaps(self.outputs(images))
 
-    def poses(self, images: tf.Tensor) -> Poses:
+    @property
+    def max_instances(self) -> int:
+        """Return how many animals are given of an image whose centroids are not handed in."""
+        return self.head.max_instances
+
+    @property
+    def needs_centroids(self) -> bool:
+        """Return whether somebody has to say around which places to look."""
+        return self.head.crop is not None
+
+    def poses(self, images: tf.Tensor, centroids: tf.Tensor | None = None) -> Poses:
         """Return the animals as tensors, points in px of the images.
 
         Args:
             images: `(B, H, W, C)` uint8.
+            centroids: Around which places to look, `(B, I, 2)` px of the images, NaN for none;
+                where the network sees crops.
         """
-        found = self.head.decode(self.outputs(images), self._refinement)
+        crop = self.head.crop
+        if crop is None:
+            found = self.head.decode(self.outputs(images), self.refinement)
+        elif centroids is None:
+            raise ValueError("the network sees crops around animals: centroids must be given")
+        else:
+            middles = self.preprocessing.resized_points(centroids)
+            cut, corners = crops_around(self.preprocessing(images), middles, crop.size_px)
+            of_crops = self.head.decode(self._outputs(cut), self.refinement)
+            found = in_images(of_crops, corners, middles)
         return found._replace(points=self.preprocessing.original_points(found.points))
 
-    def __call__(self, images: np.ndarray) -> Poses:
+    def __call__(self, images: np.ndarray, centroids: np.ndarray | None = None) -> Poses:
         """Return the animals of images as arrays, points in px of the images.
 
         Args:
             images: `(N, H, W, C)` uint8; N may be 0, C is 1 or 3 and converted where the network
                 has another.
+            centroids: As for `poses`, `(N, I, 2)` float32.
 
         Raises:
             ValueError: For another dtype or shape.
@@ -74,17 +105,22 @@ class Predictor:
             raise ValueError(
                 f"images must be (N, H, W, 1 or 3) uint8, got {images.shape} {images.dtype}"
             )
-        found = no_poses(self.head.max_instances, self.head.keypoints, len(images))
+        given = (images,) if centroids is None else (images, centroids.astype(np.float32))
+        instances = self.max_instances if centroids is None else centroids.shape[1]
+        found = no_poses(instances, self.keypoints, len(images))
         for start in range(0, len(images), self.batch_size):
             part = slice(start, start + self.batch_size)
-            batch = images[part]
+            batch = [values[part] for values in given]
+            count = len(batch[0])
             # The last batch is filled up: another shape would be another compilation.
-            missing = min(self.batch_size, max(len(images), 1)) - len(batch)
-            filled = (
-                np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-                if missing
-                else batch
-            )
-            for kept, values in zip(found, self._compiled(tf.constant(filled)), strict=True):
-                kept[part] = values[: len(batch)]
+            missing = min(self.batch_size, max(len(images), 1)) - count
+            if missing:
+                batch = [np.concatenate([one, np.repeat(one[-1:], missing, 0)]) for one in batch]
+            for kept, values in zip(found, self._compiled(*map(tf.constant, batch)), strict=True):
+                kept[part] = values[:count]
         return found
+
+    @property
+    def keypoints(self) -> int:
+        """Return how many keypoints an animal has."""
+        return self.head.keypoints

@@ -15,7 +15,7 @@ from hgtrain.data.split import Split, split_from_json
 from hgtrain.errors import RunError
 from hgtrain.rundir import layout
 from hgtrain.rundir.records import read_described_data, read_split
-from hgtrain.skeleton import Skeleton
+from hgtrain.skeleton import Skeleton, check_same_keypoints
 
 if TYPE_CHECKING:
     import keras
@@ -107,23 +107,68 @@ class Run(NamedTuple):
         return found.points[:, 0], found.confidence[:, 0]
 
 
-def load_run(path: str | Path, refinement: str = "unbiased") -> Run:
+def load_run(
+    path: str | Path, refinement: str = "unbiased", centroids: str | Path | None = None
+) -> Run:
     """Return the run in a run directory.
 
+    Args:
+        path: The run directory.
+        refinement: A key of `heads.decoding.peaks.DECODERS`.
+        centroids: That of a run which finds animals, where the run itself sees crops around them.
+
     Raises:
-        HgtrainError: It is no run directory, or has no best model yet.
+        HgtrainError: It is no run directory, or has no best model yet, or the two do not fit
+            together.
     """
     folder = Path(path)
     if not (folder / layout.CONFIG).is_file():
         raise RunError(f"{folder} is no run directory: it has no {layout.CONFIG}")
     config = load_config(folder / layout.CONFIG)
     skeleton, image_shape = read_described_data(folder)
-    return Run(
-        folder,
-        config,
-        skeleton,
-        load_predictor(config, folder, image_shape, skeleton, refinement),
-    )
+    if centroids is not None:
+        _check_centroids(folder, config, skeleton, Path(centroids))
+    predictor = load_predictor(config, folder, image_shape, skeleton, refinement)
+    if centroids is not None:
+        from hgtrain.predict.top_down import TopDownPredictor
+
+        predictor = TopDownPredictor(load_run(centroids, refinement).predictor, predictor)
+    return Run(folder, config, skeleton, predictor)
+
+
+def check_finds_animals(folder: Path, centroids: Path | None) -> None:
+    """Raise RunError where a run sees crops and no other run finds the animals for it."""
+    if centroids is None and load_config(folder / layout.CONFIG).model.head.sees_crops:
+        raise RunError(
+            f"{folder} sees crops around animals: name the run that finds these with "
+            "--centroids RUN"
+        )
+
+
+def _check_centroids(folder: Path, config: Config, skeleton: Skeleton, centroids: Path) -> None:
+    """Raise an HgtrainError unless the run `centroids` finds the animals the other crops around."""
+    if not config.model.head.sees_crops:
+        raise RunError(
+            f"--centroids belongs to a run that sees crops around animals, and {folder} has a "
+            f"{config.model.head.type} head: leave it out"
+        )
+    if not (centroids / layout.CONFIG).is_file():
+        raise RunError(f"{centroids} is no run directory: it has no {layout.CONFIG}")
+    finder = load_config(centroids / layout.CONFIG)
+    if not finder.model.head.finds_centroids:
+        raise RunError(
+            f"--centroids must be a run that finds centroids, and {centroids} has a "
+            f"{finder.model.head.type} head"
+        )
+    names = read_described_data(centroids)[0].keypoint_names
+    check_same_keypoints(names, skeleton.keypoint_names, centroids, folder)
+    anchors = finder.model.head.anchor, config.model.head.anchor
+    if anchors[0] != anchors[1]:
+        raise RunError(
+            f"{centroids} finds animals at {anchors[0] or 'the middle of their points'} "
+            f"(model.head.anchor), and {folder} was trained around "
+            f"{anchors[1] or 'the middle of their points'}: they must be the same"
+        )
 
 
 @contextmanager

@@ -1,0 +1,146 @@
+"""The first head of top-down: where animals are, one point for each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+from keras import KerasTensor
+
+from hgtrain import poses
+from hgtrain.coords import cells_to_pixels
+from hgtrain.heads.base import Outputs, Target, output_layers
+from hgtrain.heads.decoding.duplicates import suppress_duplicates
+from hgtrain.heads.decoding.grouping import Rules, group_peaks
+from hgtrain.heads.decoding.peaks import local_maxima, refinement_radius
+from hgtrain.heads.losses import map_losses
+from hgtrain.heads.targets.centroids import centroids
+from hgtrain.heads.targets.confidence_maps import multi_confidence_maps
+from hgtrain.heads.targets.counted_cells import Grid, map_weights
+from hgtrain.heads.targets.offsets import (
+    disc_weights,
+    nearest_offset_maps,
+    offset_losses,
+    offsets_at_peaks,
+)
+from hgtrain.poses import Poses
+from hgtrain.skeleton import Skeleton, tree_edges
+
+CONFMAPS, OFFSETS = "confmaps", "offsets"
+LAYERS = {CONFMAPS: "CentroidConfmapsHead", OFFSETS: "OffsetRefinementHead"}
+DEFAULT_INSTANCES = 8
+SPARE_PEAKS = 2
+NEAREST_SIGMAS = 2.0
+"""Two peaks nearer to each other are of one hill: the sum of two such Gaussians has one top."""
+
+
+@dataclass(frozen=True)
+class Centroid:
+    """A confidence map of the centroids of all animals.
+
+    Attributes:
+        stride: Px of the network's input for each cell.
+        sigma_px: Standard deviation of the Gaussians, in px of the network's input.
+        max_instances: How many animals are found at most.
+        anchor: The keypoint that is an animal's centroid; None for the middle of its points.
+        loss_weight: Factor of the map's loss.
+        offsets: Whether an offset map says where in a cell the centroid is.
+        offsets_loss_weight: Factor of its loss.
+        peak_threshold: Height from which a peak counts.
+        complete: Whether every animal of a labelled frame is labelled.
+    """
+
+    stride: int
+    sigma_px: float
+    max_instances: int
+    anchor: int | None = None
+    loss_weight: float = 1.0
+    offsets: bool = False
+    offsets_loss_weight: float = 1.0
+    peak_threshold: float = 0.2
+    complete: bool = True
+    keypoints: ClassVar[int] = 1
+    several_animals: ClassVar[bool] = True
+    crop: ClassVar[None] = None
+
+    @classmethod
+    def of_skeleton(
+        cls,
+        skeleton: Skeleton,
+        stride: int,
+        complete: bool,
+        max_instances: int | None,
+        anchor: str | None,
+        **keys: Any,
+    ) -> "Centroid":
+        """Return the head of a dataset's skeleton, with the keys of its section."""
+        keys |= {"anchor": skeleton.keypoint_index(anchor), "complete": complete}
+        return cls(stride, max_instances=max_instances or DEFAULT_INSTANCES, **keys)
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        """Channels of each output, by name."""
+        return {CONFMAPS: 1} | ({OFFSETS: 2} if self.offsets else {})
+
+    def layers(self, features: KerasTensor, stack: int, stacks: int) -> dict[str, KerasTensor]:
+        """Return the outputs `(B, H, W, C)` float32 of one stack; linear, the map peaks at 1.
+
+        The last stack's layers have the names the reference gives its heads, so that weights fit
+        by name.
+        """
+        return output_layers(self.outputs, LAYERS, features, stack, stacks)
+
+    def targets(
+        self, points: tf.Tensor, weights: tf.Tensor, height: int, width: int
+    ) -> dict[str, Target]:
+        """Return the maximum of a Gaussian for each animal's centroid, weighted by cell."""
+        middles = centroids(points, self.anchor)[:, :, None]
+        maps = multi_confidence_maps(middles, height, width, self.stride, self.sigma_px)
+        grid = Grid(height, width, self.stride)
+        # An animal with any point has a centroid.
+        unknown = tf.zeros_like(weights[..., :1], tf.bool)
+        targets = {CONFMAPS: Target(maps, map_weights(points, unknown, maps, grid, self.complete))}
+        if self.offsets:
+            ways = nearest_offset_maps(middles, height, width, self.stride)
+            targets[OFFSETS] = Target(ways, disc_weights(maps, tf.ones_like(maps[:, 0, 0])))
+        return targets
+
+    def losses(
+        self, outputs: Outputs, targets: Mapping[str, Target], hard_keypoint_mining: bool = False
+    ) -> tf.Tensor:
+        """Return the weighted losses of each example, `(B,)` float32."""
+        losses = self.loss_weight * map_losses(outputs[CONFMAPS], *targets[CONFMAPS])
+        if self.offsets:
+            losses += self.offsets_loss_weight * offset_losses(outputs[OFFSETS], *targets[OFFSETS])
+        return losses
+
+    def confmaps(self, outputs: Outputs) -> tf.Tensor:
+        """Return the confidence map `(B, h, w, 1)` among the outputs of a stack."""
+        return outputs[CONFMAPS]
+
+    def decode(self, outputs: Outputs, refinement: str = "unbiased") -> Poses:
+        """Return the peaks as animals of one keypoint, the highest first.
+
+        Of peaks that are too near to each other for two animals the highest stays.
+        """
+        by_offsets = self.offsets and refinement == "unbiased"
+        peaks = local_maxima(
+            outputs[CONFMAPS],
+            self.max_instances + SPARE_PEAKS,
+            self.peak_threshold,
+            refinement_radius(self.sigma_px, self.stride),
+            "none" if by_offsets else refinement,
+        )
+        cells = peaks.points
+        if by_offsets:
+            cells += offsets_at_peaks(outputs[OFFSETS], cells)
+        points = cells_to_pixels(cells, self.stride)
+        nearest = NEAREST_SIGMAS * self.sigma_px
+        kept = suppress_duplicates(points[:, 0], peaks.values[:, 0], peaks.valid[:, 0], nearest)
+        peaks = peaks._replace(points=points, valid=kept[:, None])
+        return group_peaks(None, peaks, tree_edges((), 1), self.stride, Rules(self.max_instances))
+
+    def labelled(self, points: np.ndarray) -> np.ndarray:
+        """Return the centroids `(n, I, 1, 2)` px of animals with points `(n, I, K, 2)` px."""
+        return poses.centroids(points, self.anchor)[:, :, None]
