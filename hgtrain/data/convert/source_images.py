@@ -56,7 +56,8 @@ def with_files(frames: Sequence[LabelledFrame], left_out: Counter[str]) -> list[
 
     The other frames are counted in `left_out`.
     """
-    _pages.cache_clear()
+    for seen in (_pages, _film_depth):
+        seen.cache_clear()
     exists: dict[str, bool] = {}
     kept = []
     beyond: dict[int, list[LabelledFrame]] = {}
@@ -206,7 +207,7 @@ def _file_shape(place: Place, depth: BitDepth, looks_colour: bool) -> Shape:
 
 def _film_shape(file: str) -> Shape | str:
     try:
-        with closing(iter(VideoFrames(file, 3))) as images:
+        with closing(iter(VideoFrames(file, 3, _film_depth(file)))) as images:
             readable = _readable(images)
             first = next(readable, None)
             if first is None:
@@ -215,6 +216,12 @@ def _film_shape(file: str) -> Shape | str:
     except DatasetError as error:
         return str(error)
     return first.shape[0], first.shape[1], 1 if is_grey else 3
+
+
+@lru_cache(maxsize=256)
+def _film_depth(file: str) -> BitDepth:
+    """Return the depth of a film, which is looked at for its shape and read for its images."""
+    return VideoFrames(file, 3).depth
 
 
 def _readable(images: Iterator[Image]) -> Iterator[np.ndarray]:
@@ -265,7 +272,7 @@ def _film_images(
         for number, of_number in groupby(frames, key=lambda frame: frame.number)
     }
     why, length = "", 0
-    with closing(iter(VideoFrames(file, channels))) as images:
+    with closing(iter(VideoFrames(file, channels, _film_depth(file)))) as images:
         try:
             for number, image in enumerate(images):
                 wanted, length = by_number.pop(number, []), number + 1

@@ -63,7 +63,7 @@ def copied_ultralytics(
         seen.append([])
         if label.is_file():
             lines = [
-                _checked_line(line, config.get("kpt_shape"), seen[-1], left_out)
+                _checked_line(line, config, seen[-1], left_out)
                 for line in label.read_text().splitlines()
             ]
             (labels / f"{number:07d}.txt").write_text("\n".join(lines))
@@ -74,31 +74,37 @@ def copied_ultralytics(
     return seen
 
 
-def _checked_line(line: str, shape: Any, animals: list[list[int]], left_out: Counter[str]) -> str:
+def _checked_line(
+    line: str, config: dict[str, Any], animals: list[list[int]], left_out: Counter[str]
+) -> str:
     """Return the line of an animal with three values a keypoint, others as they are.
 
     Args:
         line: Class, box, and keypoints in fractions of the image.
-        shape: `kpt_shape` of data.yaml.
+        config: What data.yaml holds.
         animals: Gets the visibility of the animal's keypoints.
         left_out: Counts keypoints that look labelled and are not used.
     """
+    parts = line.split()
     try:
-        keypoints, values = map(int, shape)
-        given = [float(part) for part in line.split()[5:]]
-    except (TypeError, ValueError):
+        keypoints, values = map(int, config["kpt_shape"])
+        int(parts[0])
+        given = [float(part) for part in parts[1:]][4:]
+    except (KeyError, IndexError, TypeError, ValueError):
         return line
-    if values not in (2, 3) or not given or len(given) != keypoints * values:
+    names = config.get("node_names") or range(keypoints)
+    if values not in (2, 3) or not len(given) == keypoints * values > 0 or len(names) < keypoints:
+        # sleap-io warns of such a line and leaves it out.
         return line
-    parts, animal = line.split()[:5], []
+    written, animal = parts[:5], []
     for at in range(0, len(given), values):
         x, y = given[at : at + 2]
         # Without visibility Ultralytics takes what is negative for missing.
         seen = given[at + 2] if values == 3 else VISIBLE if min(x, y) >= 0 else NOT_LABELLED
         animal.append(checked_visibility(x, y, seen, left_out))
-        parts += [str(x), str(y), str(animal[-1])]
+        written += [str(x), str(y), str(animal[-1])]
     animals.append(animal)
-    return " ".join(parts)
+    return " ".join(written)
 
 
 def _ultralytics_pairs(root: Path, config: dict[str, Any]) -> Iterator[tuple[Path, Path]]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -35,11 +36,14 @@ class VideoFrames:
     """The frames of a video's first video stream.
 
     They come in the order they are shown in, turned as the video's header says.
+
+    Attributes:
+        depth: Of frames of 16 bits.
     """
 
     kind = "video"
 
-    def __init__(self, path: str, channels: int) -> None:
+    def __init__(self, path: str, channels: int, depth: BitDepth | None = None) -> None:
         self.path = path
         self.files: tuple[str, ...] = (path,)
         self.channels = channels
@@ -51,7 +55,7 @@ class VideoFrames:
             self.count = stream.frames or round(seconds * (self.rate or 0))
             height, width = first_size(container) or (stream.height, stream.width)
             self.shape: tuple[int, int, int, int] | None = (self.count, height, width, channels)
-        self._depth = BitDepth(path, self.count, self._largest_values)
+        self.depth = depth or BitDepth(path, self.count, self._largest_values)
 
     def _open(self) -> "av.container.InputContainer":
         import av
@@ -82,8 +86,8 @@ class VideoFrames:
                 yield upright(pixels.reshape(*pixels.shape[:2], self.channels), matrix)
 
     def _pixels(self, frame: "av.VideoFrame") -> np.ndarray:
-        if is_deep(frame) and self._depth.bits < DEPTHS[-1]:
-            return self._depth.upper_8(frame.to_ndarray(format=DEEP_FORMATS[self.channels]))
+        if is_deep(frame) and self.depth.bits < DEPTHS[-1]:
+            return self.depth.upper_8(frame.to_ndarray(format=DEEP_FORMATS[self.channels]))
         return frame.to_ndarray(format=MODES[self.channels][1])
 
     def _largest_values(self) -> Iterator[int]:
@@ -220,8 +224,16 @@ def _decode(
 
 def is_deep(frame: "av.VideoFrame") -> bool:
     """Return whether grey or colours are stored in 16 bits, of which the camera may use fewer."""
-    parts = frame.format.components
-    return parts[0].bits == DEPTHS[-1] and (len(parts) < 3 or frame.format.is_rgb)
+    return _is_deep_format(frame.format.name)
+
+
+@lru_cache(maxsize=16)
+def _is_deep_format(name: str) -> bool:
+    import av
+
+    layout = av.VideoFormat(name)
+    parts = layout.components
+    return parts[0].bits == DEPTHS[-1] and (len(parts) < 3 or layout.is_rgb)
 
 
 def reason(error: Exception) -> str:

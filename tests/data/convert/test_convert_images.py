@@ -5,6 +5,7 @@ Each is looked at by itself, and what cannot be looked at is counted.
 
 import re
 
+import av
 import h5py
 import numpy as np
 import pytest
@@ -171,3 +172,20 @@ def test_the_pages_of_a_tiff_file_are_the_frames_of_their_numbers(tmp_path):
     assert dataset.image_shape == (10, 20, 1)
     assert dataset.read_images([0, 1])[:, 0, 0, 0].tolist() == [10, 40]
     dataset.close()
+
+
+def test_a_film_of_12_bits_is_scaled_and_its_depth_told_once(tmp_path, capsys):
+    with av.open(str(tmp_path / "film.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 20, 10, "gray16le"
+        for value in (255, 2047, 4095):
+            pixels = np.full((10, 20), value, np.uint16)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="gray16le")))
+        container.mux(stream.encode())
+    video = to_foreign_video([str(tmp_path / "film.mkv")], "video", (3, 10, 20, 1), 10.0)
+    path = save(tmp_path / "a.slp", *[(video, i) for i in range(3)])
+    _, dataset = converted(path, tmp_path / "a.h5")
+    assert dataset.read_images(range(3))[:, 0, 0, 0].tolist() == [15, 127, 255]
+    dataset.close()
+    told = capsys.readouterr().err
+    assert told.count("film.mkv: its 16-bit images use 12 bits (the largest value is 4095)") == 1

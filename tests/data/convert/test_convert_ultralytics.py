@@ -113,3 +113,15 @@ def test_keypoints_without_visibility_are_read(tmp_path, keypoints):
     assert dataset.visibility[:, 0, :2].tolist() == [[2, 0], [2, 0]]
     np.testing.assert_allclose(dataset.points[:, 0, 0], [[2, 2], [6, 4]], rtol=1e-6)
     dataset.close()
+
+
+def test_lines_that_are_no_animals_do_not_shift_the_visibility_of_others(tmp_path):
+    (tmp_path / "data.yaml").write_text("kpt_shape: [2, 3]\nnames: [fly]\ntrain: train/images\n")
+    lines_of(
+        tmp_path,
+        "# a comment\n0 .5 .5 1 1\n0.5 .5 .5 1 1 .1 .2 2 .3 .4 2\n0 .5 .5 1 1 .1 .2 2\n\n"
+        "0 .5 .5 1 1 .1 .2 2 .3 .4 1",
+    )
+    _, dataset = converted(tmp_path, tmp_path / "a.h5")
+    assert dataset.visibility.tolist() == [[[2, 1]]]
+    dataset.close()
