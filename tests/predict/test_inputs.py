@@ -221,6 +221,21 @@ def test_all_pages_of_a_tiff_file_are_read(tmp_path):
     assert frames.place(3) == Place(str(tmp_path / "b.tif"), 2)
 
 
+def test_a_damaged_page_is_named_and_the_others_are_read(tmp_path):
+    pages = [Image.new("L", (20, 10), 10 * i) for i in range(3)]
+    options = {"save_all": True, "append_images": pages[1:], "compression": "tiff_adobe_deflate"}
+    pages[0].save(tmp_path / "b.tif", **options)
+    with Image.open(tmp_path / "b.tif") as stored:
+        stored.seek(1)
+        (start,), (size,) = stored.tag_v2[273], stored.tag_v2[279]
+    data = bytearray((tmp_path / "b.tif").read_bytes())
+    data[start : start + size] = b"\xff" * size
+    (tmp_path / "b.tif").write_bytes(data)
+    first, damaged, last = open_frames(str(tmp_path / "b.tif"), 1)
+    assert str(damaged).startswith(f"{tmp_path}/b.tif: page 1: cannot be read as an image: ")
+    assert (first.max(), last.max()) == (0, 20)
+
+
 @pytest.mark.parametrize("name", ["film.gif", "film.data"])
 def test_all_frames_of_a_gif_without_delays_are_read(tmp_path, name):
     path = tmp_path / name

@@ -113,7 +113,8 @@ def _opened(file: str, page: int) -> Iterator[Image.Image]:
         size = Path(file).stat().st_size
         raise DatasetError(f"{file}: is no image that can be read ({size} bytes)") from error
     except UNREADABLE_IMAGE as error:
-        raise DatasetError(f"{file}: cannot be read as an image: {error}") from error
+        where = f"{file}: page {page}" if page else file
+        raise DatasetError(f"{where}: cannot be read as an image: {error}") from error
 
 
 def _sixteen_bits(file: str, image: Image.Image, page: int) -> np.ndarray | None:
