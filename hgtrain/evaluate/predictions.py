@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from hgtrain.data.split import Subset
 from hgtrain.evaluate.instances import poses_metrics
@@ -32,7 +31,7 @@ def predict_side(
         images = side.dataset.read_images(side.frames[rows])
         if not predictor.needs_centroids:
             return predictor(images)
-        return predictor(images, labelled_centroids(predictor.head, side, rows))
+        return predictor(images, labelled_centroids(predictor, side, rows))
 
     of_frames(0)
     started = time.monotonic()
@@ -41,13 +40,11 @@ def predict_side(
     return joined(parts), len(side.frames) / max(seconds, 1e-9)
 
 
-def labelled_centroids(head: Head, side: Subset, rows: slice) -> np.ndarray:
-    """Return around which places a head sees the labelled animals, `(n, I, 2)` px, NaN for none."""
+def labelled_centroids(predictor: Predictor, side: Subset, rows: slice) -> np.ndarray:
+    """Return around which places a network sees labelled animals, `(n, I, 2)` px, NaN for none."""
     points, visibility = side.labels(rows)
     labelled = np.where((visibility > 0)[..., None], points, np.nan).astype(np.float32)
-    if head.crop is None:
-        raise ValueError("a head that sees whole images needs no centroids")
-    return np.asarray(head.crop.centroids(tf.constant(labelled)))
+    return predictor.centroids(labelled)
 
 
 def evaluate_side(found: Poses, images_per_s: float, side: Subset, head: Head) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras import KerasTensor, initializers, layers
 
 from hgtrain.coords import Crop
+from hgtrain.heads.decoding.extent import Size
 from hgtrain.poses import Poses
 
 # Maps are nearly zero nearly everywhere. From Keras's usual width the first steps only undo the
@@ -101,12 +102,16 @@ class Head(Protocol):
     def confmaps(self, outputs: Outputs) -> tf.Tensor:
         """Return the confidence maps `(B, h, w, K)` among the outputs of a stack."""
 
-    def decode(self, outputs: Outputs, refinement: str = "unbiased") -> Poses:
+    def decode(
+        self, outputs: Outputs, refinement: str = "unbiased", size: Size | None = None
+    ) -> Poses:
         """Return the animals that the outputs say, `max_instances` of them in each image.
 
         Args:
             outputs: Of the last stack.
-            refinement: A key of `peaks.DECODERS`.
+            refinement: A key of `decoding.peaks.DECODERS`.
+            size: Height and width of the image before it was padded at the right and the bottom,
+                in px of the network's input: no point is looked for beyond. None: all is image.
 
         Returns:
             Poses as tensors, points in px of the network's input.

@@ -12,6 +12,7 @@ from hgtrain import poses
 from hgtrain.coords import cells_to_pixels
 from hgtrain.heads.base import Outputs, Target, output_layers
 from hgtrain.heads.decoding.duplicates import suppress_duplicates
+from hgtrain.heads.decoding.extent import Size, near_image, within_image
 from hgtrain.heads.decoding.grouping import Rules, group_peaks
 from hgtrain.heads.decoding.peaks import local_maxima, refinement_radius
 from hgtrain.heads.losses import map_losses
@@ -119,11 +120,14 @@ class Centroid:
         """Return the confidence map `(B, h, w, 1)` among the outputs of a stack."""
         return outputs[CONFMAPS]
 
-    def decode(self, outputs: Outputs, refinement: str = "unbiased") -> Poses:
+    def decode(
+        self, outputs: Outputs, refinement: str = "unbiased", size: Size | None = None
+    ) -> Poses:
         """Return the peaks as animals of one keypoint, the highest first.
 
         Of peaks that are too near to each other for two animals the highest stays.
         """
+        outputs = within_image(outputs, size, self.stride)
         by_offsets = self.offsets and refinement == "unbiased"
         peaks = local_maxima(
             outputs[CONFMAPS],
@@ -135,7 +139,7 @@ class Centroid:
         cells = peaks.points
         if by_offsets:
             cells += offsets_at_peaks(outputs[OFFSETS], cells)
-        points = cells_to_pixels(cells, self.stride)
+        points = near_image(cells_to_pixels(cells, self.stride), size, self.stride)
         nearest = NEAREST_SIGMAS * self.sigma_px
         kept = suppress_duplicates(points[:, 0], peaks.values[:, 0], peaks.valid[:, 0], nearest)
         peaks = peaks._replace(points=points, valid=kept[:, None])

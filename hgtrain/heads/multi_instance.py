@@ -10,6 +10,7 @@ from keras import KerasTensor
 
 from hgtrain.coords import cells_to_pixels
 from hgtrain.heads.base import Outputs, Target, output_layers
+from hgtrain.heads.decoding.extent import Size, near_image, within_image
 from hgtrain.heads.decoding.grouping import Rules, group_peaks
 from hgtrain.heads.decoding.peaks import local_maxima, refinement_radius
 from hgtrain.heads.losses import map_losses
@@ -150,11 +151,14 @@ class MultiInstance:
         """Return the confidence maps `(B, h, w, K)` among the outputs of a stack."""
         return outputs[CONFMAPS]
 
-    def decode(self, outputs: Outputs, refinement: str = "unbiased") -> Poses:
+    def decode(
+        self, outputs: Outputs, refinement: str = "unbiased", size: Size | None = None
+    ) -> Poses:
         """Return the animals that peaks and fields make, the best first, NaN where there are fewer.
 
         With offsets a point is the cell of its peak plus the offset there.
         """
+        outputs = within_image(outputs, size, self.stride)
         by_offsets = self.offsets and refinement == "unbiased"
         peaks = local_maxima(
             outputs[CONFMAPS],
@@ -167,7 +171,8 @@ class MultiInstance:
         if by_offsets:
             cells += offsets_at_peaks(outputs[OFFSETS], cells)
         rules = Rules(self.max_instances, self.min_line_score, self.min_keypoints, self.assignment)
-        peaks = peaks._replace(points=cells_to_pixels(cells, self.stride))
+        points = near_image(cells_to_pixels(cells, self.stride), size, self.stride)
+        peaks = peaks._replace(points=points)
         tree = tree_edges(self.edges, self.keypoints)
         return group_peaks(outputs.get(PAFS), peaks, tree, self.stride, rules)
 

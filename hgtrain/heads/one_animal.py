@@ -10,6 +10,7 @@ from keras import KerasTensor
 
 from hgtrain.coords import cells_to_pixels
 from hgtrain.heads.base import Outputs, Target, output_layers
+from hgtrain.heads.decoding.extent import Size, near_image, within_image
 from hgtrain.heads.decoding.peaks import DECODERS, refinement_radius, unrefined_peaks
 from hgtrain.heads.losses import confmap_losses
 from hgtrain.heads.targets.confidence_maps import confidence_maps
@@ -82,19 +83,22 @@ class OneAnimal:
         """Return the confidence maps `(B, h, w, K)` among the outputs of a stack."""
         return outputs[CONFMAPS]
 
-    def decode(self, outputs: Outputs, refinement: str = "unbiased") -> Poses:
+    def decode(
+        self, outputs: Outputs, refinement: str = "unbiased", size: Size | None = None
+    ) -> Poses:
         """Return the global peak of each map, its height as confidence.
 
         With offsets the point is the highest cell plus its offset. The animal's score is its mean
-        confidence.
+        confidence. What the maps say of padding counts for nothing.
         """
+        outputs = within_image(outputs, size, self.stride)
         if self.offsets and refinement == "unbiased":
             cells, values = unrefined_peaks(outputs[CONFMAPS])
             cells += offsets_at(outputs[OFFSETS], cells)
         else:
             radius = refinement_radius(self.sigma_px, self.stride)
             cells, values = DECODERS[refinement](outputs[CONFMAPS], radius)
-        points = cells_to_pixels(cells, self.stride)
+        points = near_image(cells_to_pixels(cells, self.stride), size, self.stride)
         confidence = tf.clip_by_value(values, 0.0, 1.0)
         scores = tf.reduce_mean(confidence, axis=-1)
         return Poses(points[:, None], confidence[:, None], scores[:, None])

@@ -41,6 +41,11 @@ class Preprocessing(NamedTuple):
         # In float already here: runtimes for phones pad no unsigned bytes.
         return pad(tf.cast(prepared, tf.float32), self.multiple)
 
+    def size(self, images: tf.Tensor) -> tuple[int | tf.Tensor, int | tf.Tensor]:
+        """Return height and width of images `(B, H, W, C)` in the network's input, unpadded, px."""
+        height, width = _sizes(images)[1:3]
+        return _resized(height, self.input_scale), _resized(width, self.input_scale)
+
     def resized_points(self, points: tf.Tensor) -> tf.Tensor:
         """Return points of the dataset's images, `(..., 2)` px, in px of the network's input."""
         return resized_points(points, self.input_scale)
@@ -80,9 +85,8 @@ def resize(images: tf.Tensor, scale: float) -> tf.Tensor:
     """
     if scale == 1:
         return images
-    rows = _resampling(tf.shape(images)[1], images.shape[1], scale)
-    columns = _resampling(tf.shape(images)[2], images.shape[2], scale)
     _, height, width, channels = _sizes(images)
+    rows, columns = _resampling(height, scale), _resampling(width, scale)
     # Not as einsum: TensorFlow Lite's converter loses the sizes of what it makes of that. Nor as a
     # product for each
     # image: of no images at all it makes none.
@@ -110,16 +114,22 @@ def _rounded(values: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(tf.floor(values + 0.5005), 0, 255), tf.uint8)
 
 
-def _resampling(length: tf.Tensor, static_length: int | None, scale: float) -> tf.Tensor:
+def _resized(length: int | tf.Tensor, scale: float) -> int | tf.Tensor:
+    """Return the length of a side in the network's input, a number where that of the image is."""
+    if scale == 1:
+        return length
+    if isinstance(length, int):
+        return resized_length(length, scale)
+    content = tf.cast(length, tf.float32) * scale
+    return tf.maximum(1, tf.cast(tf.math.ceil(content - NEGLIGIBLE_PX), tf.int32))
+
+
+def _resampling(length: int | tf.Tensor, scale: float) -> tf.Tensor:
     """Return the matrix `(resized, length)` of a triangular filter.
 
     The filter is as wide as the coarser of the two grids.
     """
-    if static_length is not None:
-        resized = tf.constant(resized_length(static_length, scale))
-    else:
-        content = tf.cast(length, tf.float32) * scale
-        resized = tf.maximum(1, tf.cast(tf.math.ceil(content - NEGLIGIBLE_PX), tf.int32))
+    resized = _resized(length, scale)
     # Not divided by the scale: in a graph a division may become this product, which gives other
     # last digits.
     at = (tf.cast(tf.range(resized), tf.float32) + 0.5) * (1 / scale) - 0.5

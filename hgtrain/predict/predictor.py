@@ -69,6 +69,20 @@ class Predictor:
         """Return whether somebody has to say around which places to look."""
         return self.head.crop is not None
 
+    def centroids(self, points: np.ndarray) -> np.ndarray:
+        """Return around which places the network sees animals, `(..., 2)` px, NaN for none.
+
+        Args:
+            points: Of the animals, `(..., K, 2)` float32 px, NaN where missing.
+
+        Raises:
+            ValueError: The network sees whole images.
+        """
+        if self.head.crop is None:
+            raise ValueError("a network that sees whole images needs no centroids")
+        centroids: np.ndarray = self.head.crop.centroids(tf.constant(points)).numpy()
+        return centroids
+
     def poses(self, images: tf.Tensor, centroids: tf.Tensor | None = None) -> Poses:
         """Return the animals as tensors, points in px of the images.
 
@@ -79,7 +93,8 @@ class Predictor:
         """
         crop = self.head.crop
         if crop is None:
-            found = self.head.decode(self.outputs(images), self.refinement)
+            size = self.preprocessing.size(images)
+            found = self.head.decode(self.outputs(images), self.refinement, size)
         elif centroids is None:
             raise ValueError("the network sees crops around animals: centroids must be given")
         else:

@@ -115,9 +115,9 @@ class Validation:
     def _batch(
         self, images: tf.Tensor, points: tf.Tensor, weights: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        crop, corners = self._crop, None
+        crop, corners, size = self._crop, None, None
         if crop is None:
-            seen = pad(images, self._preprocessing.multiple)
+            seen, size = pad(images, self._preprocessing.multiple), tuple(images.shape[1:3])
         else:
             # In float already: a GPU gathers no bytes.
             middles = crop.centroids(points)
@@ -126,7 +126,7 @@ class Validation:
         stacks = by_stack(self._head, tf.nest.flatten(self._network(seen, training=False)))
         targets = self._head.targets(points, weights, seen.shape[1], seen.shape[2])
         losses = tf.add_n([self._head.losses(outputs, targets) for outputs in stacks])
-        found = self._head.decode(stacks[-1])
+        found = self._head.decode(stacks[-1], size=size)
         if corners is not None:
             found = in_images(found, corners, middles)
         points = self._preprocessing.original_points(found.points)

@@ -252,6 +252,34 @@ def test_no_images_give_no_points(
         assert [values.shape for values in found] == shapes
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format_name", ["savedmodel", "onnx", "tflite"])
+@pytest.mark.parametrize("input_scale", [1.0, 0.5])
+def test_no_export_finds_a_point_in_the_padding(
+    tmp_path: Path, format_name: str, input_scale: float
+) -> None:
+    if format_name == "onnx":
+        pytest.importorskip("tf2onnx", reason="needs the extra onnx")
+        pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    image = keras.Input((None, None, 1))
+    # How dark the image is, of which the padding is darkest.
+    same = layers.Conv2D(1, 1)(layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, layers.Conv2D(1, 1, strides=2)(same))
+    model.layers[-2].set_weights([np.full((1, 1, 1, 1), 1.0), np.zeros(1)])
+    model.layers[-1].set_weights([np.full((1, 1, 1, 1), -1.0), np.ones(1)])
+    predictor = predictor_with(model, Preprocessing(1, input_scale, multiple=64), 2)
+    size = (41, 50)
+    served = hgtrain.export.served.Served(predictor, 1, size if format_name == "tflite" else None)
+    at = np.array([[12.0, 30.0], [40.0, 9.0]])
+    y, x = np.mgrid[: size[0], : size[1]]
+    squared = (x - at[:, :1, None]) ** 2 + (y - at[:, 1:, None]) ** 2
+    images = (255 - 250 * np.exp(-squared / 32)).astype(np.uint8)[..., None]
+    for file in hgtrain.export.formats.FORMATS[format_name].write(served, tmp_path, images):
+        points, confidence, _ = file.load(tmp_path / file.name)(images)
+        np.testing.assert_allclose(points[:, 0, 0], at, atol=1.0)
+        assert 0.75 < confidence.min() <= confidence.max() < 0.99
+
+
 @pytest.fixture(scope="module")
 def onnx(predictor: Predictor, sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("tf2onnx", reason="needs the extra onnx")

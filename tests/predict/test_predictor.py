@@ -7,6 +7,7 @@ from networks import predictor_with, whole_network
 
 from hgtrain.config.schema import BackboneConfig, ModelConfig
 from hgtrain.coords import resized_points
+from hgtrain.heads.single_instance import SingleInstance
 from hgtrain.pipeline.preprocess import Preprocessing
 from hgtrain.predict.predictor import Predictor
 
@@ -22,6 +23,14 @@ def dot_finder(channels: int) -> keras.Model:
     model = keras.Model(image, first)
     model.layers[-1].set_weights([np.full((1, 1, channels, 2), [1 / channels, 0.1 / channels])])
     return model
+
+
+def dark_finder() -> keras.Model:
+    """Return a network whose map at `STRIDE` is how dark the image is; padding is darkest."""
+    image = keras.Input((None, None, 1))
+    return keras.Model(
+        image, layers.AveragePooling2D(1, STRIDE)(layers.Rescaling(-1 / 255, 1)(image))
+    )
 
 
 def predictor_of(channels: int = 1, input_scale: float = 1.0, batch_size: int = 4) -> Predictor:
@@ -154,3 +163,32 @@ def test_bilinear_upsampling_gives_what_keras_gives_at_each_size() -> None:
         compiled = tf.function(predictor.confmaps, [tf.TensorSpec((None, None, None, 1), tf.uint8)])
         np.testing.assert_allclose(compiled(images), model(images.astype(np.float32)), rtol=1e-5)
         assert np.isfinite(predictor(images).points).all()
+
+
+@pytest.mark.parametrize("decoder", ["unbiased", "integral", "local", "none"])
+@pytest.mark.parametrize("input_scale", [1.0, 0.5])
+def test_no_point_is_found_in_the_padding(decoder: str, input_scale: float) -> None:
+    preprocessing = Preprocessing(1, input_scale, multiple=64)
+    head = SingleInstance(1, STRIDE, sigma_px=1.1 * STRIDE)
+    predictor = Predictor(dark_finder(), head, preprocessing, refinement=decoder)
+    at = places(5, 41, 50)
+    points, confidence, _ = predictor(255 - dots(at, 41, 50))
+    np.testing.assert_allclose(points[:, 0, 0], at, atol=1.25 / input_scale)
+    # The dots' centres are at most one cell's diagonal off the nearest cell's; the padding has 1.
+    farthest = 2 * (STRIDE / input_scale / 2) ** 2
+    assert confidence.min() >= 250 / 255 * np.exp(-farthest / (2 * 4.0**2)) - 0.03
+    assert confidence.max() <= 0.985
+
+
+@pytest.mark.parametrize("input_scale", [1.0, 0.3, 1.5])
+def test_points_beside_the_padding_lie_within_half_a_cell_of_the_image(input_scale: float) -> None:
+    preprocessing = Preprocessing(1, input_scale, multiple=64)
+    predictor = predictor_with(dark_finder(), preprocessing, STRIDE)
+    images = np.random.default_rng(0).integers(0, 256, (40, 13, 21, 1), dtype=np.uint8)
+    # Ever darker to the right and to the bottom, towards the padding.
+    images[20:] = 255 - 5 * np.add(*np.mgrid[:13, :21])[None, ..., None]
+    points = predictor(images).points
+    half = STRIDE / input_scale / 2
+    assert points.min() >= -0.5 - half
+    assert (points.reshape(-1, 2).max(0) <= (20.5 + half, 12.5 + half)).all()
+    np.testing.assert_allclose(points[20:, 0, 0], [[20, 12]] * 20, atol=2 * half + 0.5)

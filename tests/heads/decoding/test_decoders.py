@@ -74,3 +74,23 @@ def test_an_empty_map_has_its_peak_in_the_first_cell_whatever_the_refinement():
 def test_decode_uses_the_refinement_it_is_told():
     found = SingleInstance(1, 4, 5.0).decode({"confmaps": tf.constant(peak_map())}, "local")
     np.testing.assert_allclose(found.points[0, 0, 0], (13.0, 7.0))
+
+
+@pytest.mark.parametrize("offsets", [False, True])
+def test_with_a_size_only_cells_in_the_image_are_looked_at(offsets):
+    random = np.random.default_rng(0)
+    head = SingleInstance(3, 4, 5.0, offsets=offsets)
+    outputs = {
+        name: random.uniform(0, 1, (50, 8, 8, channels)).astype(np.float32)
+        for name, channels in head.outputs.items()
+    }
+    if offsets:
+        outputs["offsets"] = 40 * (outputs["offsets"] - 0.5)
+    points, confidence, _ = head.decode(
+        {name: tf.constant(maps) for name, maps in outputs.items()}, size=(13, 21)
+    )
+    points, confidence = points[:, 0], confidence[:, 0]
+    # The centres of cells 0 to 3 down and 0 to 5 across lie in the image, 0 to 12 and 0 to 20 px.
+    np.testing.assert_array_equal(confidence, outputs["confmaps"][:, :4, :6].max((1, 2)))
+    assert points.numpy().min() >= -0.5 - 2
+    assert (points.numpy().reshape(-1, 2).max(0) <= (20.5 + 2, 12.5 + 2)).all()
