@@ -80,9 +80,10 @@ def test_predict_hands_on_its_options(called):
 def test_convert_says_what_was_written(called):
     converted = SimpleNamespace(frames=5, skeleton=SimpleNamespace(keypoint_names=("a", "b")))
     printed, handed = called(
-        "convert_dataset", converted, "convert", "project", "b.h5", "--predictions"
-    )
-    assert handed == ("project", Path("b.h5"), True, None)
+        "convert_dataset", converted, "convert", "project", "b.h5", "--predictions",
+        "--symmetry", "a,b", "--edge", "a,b", "--symmetry", "auto",
+    )  # fmt: skip
+    assert handed == ("project", Path("b.h5"), True, None, ("a,b", "auto"), ("a,b",))
     assert printed == "b.h5: 5 frames, 2 keypoints (a, b)\n"
 
 
@@ -91,7 +92,7 @@ def test_convert_hands_on_where_the_images_are(called, tmp_path):
     _, handed = called(
         "convert_dataset", converted, "convert", "project", "b.h5", "--images", str(tmp_path)
     )
-    assert handed == ("project", Path("b.h5"), False, tmp_path)
+    assert handed == ("project", Path("b.h5"), False, tmp_path, (), ())
 
 
 def test_report_prints_what_was_written(called):

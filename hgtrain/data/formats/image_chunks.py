@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 GZIP_LEVEL = 1
-"""HDF5's own choice, 4, takes twice as long and makes films and photos no smaller."""
+"""HDF5's own choice, 4, takes twice as long and makes real images smaller by 6% at most."""
 
 IMAGES_A_TRIAL = 64
 MOST_THREADS = 8
@@ -49,7 +49,7 @@ class ImageChunks:
         """Write an image `(H, W, C)` uint8, which may be changed afterwards, to a row in range."""
         raw = image.tobytes()
         if row % IMAGES_A_TRIAL == 0:
-            self._strategy = _better_strategy(raw)
+            self._strategy = _fastest_strategy(raw)
         if len(self._waiting) == self._most_waiting:
             self._write_first()
         self._waiting.append((row, self._pool.submit(_chunk, raw, self._strategy)))
@@ -65,15 +65,16 @@ class ImageChunks:
         self._dataset.id.write_direct_chunk((row, 0, 0, 0), chunk, mask)
 
 
-def _better_strategy(raw: bytes) -> int:
-    """Return zlib's search for runs where it packs as well: where noise leaves nothing else to find.
+def _fastest_strategy(raw: bytes) -> int:
+    """Return the fastest way of zlib that packs an image as well as a search for any match.
 
-    It takes half as long.
+    Noise leaves nothing to find: without a search it takes half as long.
     """
-    runs, any_match = (
-        len(_packed(raw, strategy)) for strategy in (zlib.Z_RLE, zlib.Z_DEFAULT_STRATEGY)
+    enough = len(_packed(raw, zlib.Z_DEFAULT_STRATEGY))
+    faster = (zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE)
+    return next(
+        (way for way in faster if len(_packed(raw, way)) <= enough), zlib.Z_DEFAULT_STRATEGY
     )
-    return zlib.Z_RLE if runs <= any_match else zlib.Z_DEFAULT_STRATEGY
 
 
 def _chunk(raw: bytes, strategy: int) -> tuple[int, bytes]:
