@@ -68,9 +68,8 @@ def open_dataset(path: str | Path, annotated_only: bool = True) -> PoseDataset:
         if known is None:
             if (csv := _deeplabcut_csv(file, name)) is not None:
                 raise DatasetError(
-                    f"{name} is of no known format: it holds labels of DeepLabCut without their "
-                    "images; convert the "
-                    f"CSV beside it with `hgtrain convert {csv} NEW.h5`"
+                    f"{name} holds labels of DeepLabCut without their images; convert the CSV "
+                    f"beside it with `hgtrain convert {csv} NEW.h5`"
                 )
             layouts = "; ".join(f"{name}: {known.layout}" for name, known in FORMATS.items())
             raise DatasetError(

@@ -122,9 +122,9 @@ def _read_videos(file: h5py.File, format_id: float, frames: np.ndarray) -> dict[
     groups = [group for group in sorted(groups) if _holds_video(get_item(file, f"video{group}"))]
     if not groups:
         raise DatasetError(
-            f"{file.filename} holds no images (no /video0/video): save it with its images, in "
-            "SLEAP by "
-            '"Export Labels Package", in sleap-io by labels.save("x.pkg.slp", embed="user")'
+            f"{file.filename} holds no images (no /video0/video): `hgtrain convert "
+            f"{file.filename} NEW.h5` takes them from its videos, or save it with its images, in "
+            'SLEAP by "Export Labels Package"'
         )
     numbers = _numbers_in_frames(file, frames, groups)
     crops = _read_crops(file)
