@@ -102,6 +102,15 @@ def left_right_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
+def partners_by_name(
+    names: Sequence[str], symmetries: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Return the pairs by index that names tell, of keypoints without a partner in `symmetries`."""
+    taken = {keypoint for pair in symmetries for keypoint in pair}
+    pairs = [(names.index(left), names.index(right)) for left, right in left_right_pairs(names)]
+    return [pair for pair in pairs if taken.isdisjoint(pair)]
+
+
 def default_names(count: int) -> tuple[str, ...]:
     """Return `keypoint0`, `keypoint1`, ... for files that name no keypoints."""
     return tuple(f"keypoint{i}" for i in range(count))

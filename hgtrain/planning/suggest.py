@@ -20,7 +20,7 @@ from hgtrain.data.dataset import PoseDataset, skeleton_of
 from hgtrain.data.selection import labels_of_frames, select_frames
 from hgtrain.planning.input_spec import animal_px
 from hgtrain.planning.memory import Device
-from hgtrain.skeleton import Skeleton
+from hgtrain.skeleton import Skeleton, partners_by_name
 
 LONGEST_SIDE_PX = {"CPU": 384, "GPU": 1024}
 SMALLEST_ANIMAL_PX = 48
@@ -69,7 +69,7 @@ class DatasetStats(NamedTuple):
         animal_px: Size of the animals, in pixels of the images.
         spread: Of the animals' size, 10th to 90th percentile, as a part of the median.
         faces_one_way: Whether the animals all face the same way.
-        has_partners: Whether keypoints have partners.
+        has_partners: Whether left and right keypoints have partners, as far as names tell all.
         flip: How a mirrored image still looks like one of them: none, horizontal, vertical.
         annotated_only: Whether only annotated frames count.
     """
@@ -95,7 +95,8 @@ def dataset_stats(dataset: PoseDataset, annotated_only: bool) -> DatasetStats:
     points, visibility = labels_of_frames(dataset, frames)
     located = np.where((visibility > 0)[..., None], points, np.nan)[:, 0]
     longest = animal_px(dataset) or float(max(dataset.image_shape[:2])) / 4
-    faces_one_way = _faces_one_way(located)
+    faces_one_way, symmetries = _faces_one_way(located), dataset.symmetries
+    lacks_partners = bool(partners_by_name(dataset.keypoint_names, symmetries))
     return DatasetStats(
         frames=len(frames),
         image_shape=dataset.image_shape,
@@ -103,8 +104,8 @@ def dataset_stats(dataset: PoseDataset, annotated_only: bool) -> DatasetStats:
         animal_px=longest,
         spread=_spread(located),
         faces_one_way=faces_one_way,
-        has_partners=bool(dataset.symmetries),
-        flip=_flip(located, dataset.symmetries, faces_one_way),
+        has_partners=bool(symmetries) and not lacks_partners,
+        flip="none" if lacks_partners else _flip(located, symmetries, faces_one_way),
         annotated_only=annotated_only,
     )
 
@@ -320,7 +321,7 @@ def _augmentation_lines(looked: DatasetStats, kind: str) -> Iterator[tuple[str, 
 
 def _flip_reason(looked: DatasetStats) -> str:
     if not looked.has_partners:
-        return "the file names no left/right partners; hgtrain convert --symmetry adds them"
+        return "the file names no left/right partners, or not all; hgtrain convert --symmetry adds them"
     if looked.flip == "none":
         return "a mirrored animal would face another way"
     return "left and right keypoints know their partners"

@@ -94,7 +94,7 @@ def test_choices_say_their_reasons() -> None:
     [
         (
             {"has_partners": False, "flip": "none"},
-            "flip: none # the file names no left/right partners; hgtrain convert --symmetry adds",
+            "flip: none # the file names no left/right partners, or not all; hgtrain convert",
         ),
         ({"flip": "none"}, "flip: none # a mirrored animal would face another way"),
         ({"flip": "vertical"}, "flip: vertical # left and right keypoints know their partners"),
@@ -220,6 +220,17 @@ def test_animals_are_flipped_so_that_they_look_like_themselves(
     looked = looked_at(dataset(tmp_path, points, symmetries=((1, 2),)))
     assert looked.flip == flip
     assert looked_at(dataset(tmp_path, points)).flip == "none"
+
+
+def test_animals_are_not_flipped_where_names_tell_partners_that_the_file_lacks(
+    tmp_path: Path,
+) -> None:
+    skeleton = Skeleton(("nose", "earL", "earR", "eyeL", "eyeR"), (), ((1, 2),))
+    points = np.concatenate([mice(np.arange(0, 360, 30)), mice(np.arange(0, 360, 30))[:, :1]], 1)
+    frames = [(np.zeros((64, 64, 1), np.uint8), at, None, None) for at in points]
+    write_dataset(tmp_path / "a.h5", skeleton, frames)
+    looked = looked_at(tmp_path / "a.h5")
+    assert (looked.has_partners, looked.flip) == (False, "none")
 
 
 def test_single_keypoints_say_nothing_of_size_and_direction(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hgtrain.errors import DatasetError
-from hgtrain.skeleton import Skeleton, left_right_pairs
+from hgtrain.skeleton import Skeleton, partners_by_name
 
 BY_NAME = "auto"
 """Instead of a pair: all that the names tell."""
@@ -48,7 +48,7 @@ def with_pairs(skeleton: Skeleton, added: AddedPairs, source: str) -> Skeleton:
         if text != BY_NAME:
             _add_partners(symmetries, _pair(names, text, "--symmetry", source), text, names)
     if BY_NAME in added.symmetries:
-        symmetries += _partners_by_name(names, symmetries)
+        symmetries += partners_by_name(names, symmetries)
         if not symmetries:
             raise DatasetError(
                 f"--symmetry {BY_NAME}: no two keypoints of {source} differ by left and right "
@@ -72,12 +72,6 @@ def _add_partners(symmetries: list[Pair], pair: Pair, text: str, names: Sequence
                     "already, and a keypoint has one at most"
                 )
     symmetries.append(pair)
-
-
-def _partners_by_name(names: Sequence[str], known: Sequence[Pair]) -> list[Pair]:
-    taken = {keypoint for pair in known for keypoint in pair}
-    pairs = [(names.index(left), names.index(right)) for left, right in left_right_pairs(names)]
-    return [pair for pair in pairs if taken.isdisjoint(pair)]
 
 
 def _pair(names: Sequence[str], text: str, option: str, source: str) -> Pair:

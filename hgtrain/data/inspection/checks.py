@@ -16,7 +16,7 @@ from hgtrain.data.sandbox.process import Sandbox, answer_with, step_done
 from hgtrain.data.selection import labels_of_frames, select_frames
 from hgtrain.data.split import make_split
 from hgtrain.errors import DatasetError
-from hgtrain.skeleton import left_right_pairs
+from hgtrain.skeleton import partners_by_name
 
 FRAMES_AT_ONCE = 32
 LISTED = 10
@@ -271,20 +271,22 @@ def _label_problems(dataset: PoseDataset, labels: dict[str, Any]) -> Iterator[Pr
 
 
 def _side_problems(dataset: PoseDataset, paths: Sequence[str]) -> Iterator[Problem]:
-    pairs = left_right_pairs(dataset.keypoint_names)
-    sides = [
-        side
-        for side in ("left", "right")
-        if any(side in name.lower() for name in dataset.keypoint_names)
-    ]
-    if dataset.symmetries or not (pairs or len(sides) == 2):
+    names = dataset.keypoint_names
+    pairs = partners_by_name(names, dataset.symmetries)
+    says_sides = all(any(side in name.lower() for name in names) for side in ("left", "right"))
+    if not pairs and (dataset.symmetries or not says_sides):
         return
-    text = "names say left and right, but no symmetries are stored: a flipped left stays a left"
-    options = [word for pair in pairs for word in ("--symmetry", ",".join(pair))]
-    options = options or ["--symmetry", "LEFT,RIGHT"]
-    command = shlex.join(["hgtrain", "convert", paths[0], "NEW.h5", *options])
+    kind, text = (
+        ("missing_symmetries", "names say left and right of keypoints that are no partners")
+        if dataset.symmetries
+        else ("no_symmetries", "names say left and right, but no symmetries are stored")
+    )
+    options = [f"{names[left]},{names[right]}" for left, right in pairs] or ["LEFT,RIGHT"]
+    words = [word for option in options for word in ("--symmetry", option)]
+    command = shlex.join(["hgtrain", "convert", paths[0], "NEW.h5", *words])
     others = "" if len(paths) == 1 else ", and so for each file,"
-    yield _problem("warning", "no_symmetries", f"{text}; `{command}`{others} stores them")
+    fix = f"a flipped left stays a left; `{command}`{others} stores them"
+    yield _problem("warning", kind, f"{text}: {fix}")
 
 
 def _swap_problems(dataset: PoseDataset) -> Iterator[Problem]:

@@ -175,6 +175,14 @@ def test_names_with_sides_but_no_symmetries_are_warned_of(path):
     )
 
 
+def test_partners_that_some_names_tell_and_the_file_lacks_are_warned_of(path):
+    names = ("ear_left", "ear_right", "eye_left", "eye_right")
+    report = inspect_datasets([write(path, skeleton=Skeleton(names, (), ((0, 1),)))])
+    assert found(report)["missing_symmetries"].endswith(
+        f"`hgtrain convert {path} NEW.h5 --symmetry eye_left,eye_right` stores them"
+    )
+
+
 def test_the_offered_command_sets_the_partners(path, tmp_path):
     spaced = tmp_path / "my flies.h5"
     write(spaced, skeleton=Skeleton(SKELETON.keypoint_names))
