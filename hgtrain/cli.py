@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from hgtrain import __version__
+from hgtrain.commands.options import CENTROIDS, DECODERS, ImageSize
 from hgtrain.errors import HgtrainError
 from hgtrain.signals import StoppedError, StopRequest
 
@@ -61,17 +62,6 @@ def fit(config: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: 
             folder, evaluation = fit(loaded, run_dir, resume, stop)
     if evaluation is not None:
         click.echo(_table(folder, evaluation))
-
-
-CENTROIDS = click.option(
-    "--centroids",
-    type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="The run that finds the animals, for a run that sees crops around them.",
-)
-
-
-DECODERS = click.Choice(["unbiased", "integral", "local", "none"])
 
 
 @commands.command(epilog="Example: hgtrain evaluate runs/flies-20250102-101500 other.h5 --json")
@@ -219,26 +209,6 @@ def summarize(
         from hgtrain.planning.summary_table import summary_text
 
         click.echo(summary_text(summary))
-
-
-class ImageSize(click.ParamType):
-    """HEIGHTxWIDTH in pixels, as (height, width)."""
-
-    name = "HxW"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """Return height and width.
-
-        The command line is wrong when they are not two whole numbers above 0.
-        """
-        if isinstance(value, tuple):
-            return value
-        height, _, width = value.partition("x")
-        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-            self.fail(f"{value!r} is not a height and a width such as 192x256", param, ctx)
-        return int(height), int(width)
 
 
 @commands.command(

@@ -55,7 +55,7 @@ GROUND_FLOOR = {
 """The modules of `hgtrain/` itself that all others may import, and which of them they import themselves."""
 
 HOMES = {
-    "click": {"cli"},
+    "click": {"cli", "commands.options"},
     "yaml": {"config.load", "config.yaml", "sleap_import.run"},
     "pydantic": {
         "config.schema",

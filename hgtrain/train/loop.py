@@ -18,8 +18,7 @@ Long enough to cost nothing, short enough to react to a signal.
 """
 
 OF_SEVERAL = ("val_oks_map", "val_f1")
-"""What metrics.jsonl has of a validation where an image may hold several animals."""
-
+"""What metrics.jsonl has too where an image may hold several animals."""
 MOST_SKIPPED = 10
 """Steps of a run that may be left out; more of them are no accident."""
 
@@ -383,8 +382,7 @@ def _images_per_s(plan: Plan, clock: _Clock) -> float | None:
 def _judge(plan: Plan, state: State, validation: dict[str, Any]) -> bool:
     """Return whether this epoch is the best, and count it if not.
 
-    The best is by rank where there is one, else by error in px or, where no point is labelled, by
-    loss.
+    It is by rank where there is one, else by error in px or, where nothing is labelled, by loss.
     """
     values = (validation.get(key) for key in ("val_rank", "val_error_px", "val_loss"))
     value = next(value for value in values if value is not None)
@@ -395,10 +393,8 @@ def _judge(plan: Plan, state: State, validation: dict[str, Any]) -> bool:
         return True
     state.epochs_without_best += 1
     state.epochs_on_plateau += 1
-    if (
-        plan.plateau_patience_epochs is not None
-        and state.epochs_on_plateau >= plan.plateau_patience_epochs
-    ):
+    patience = plan.plateau_patience_epochs
+    if patience is not None and state.epochs_on_plateau >= patience:
         state.plateau_factor *= plan.plateau_factor
         state.epochs_on_plateau = 0
     return False

@@ -4,6 +4,7 @@ import pytest
 from hgtrain.data.split import Subset
 from hgtrain.errors import DatasetError
 from hgtrain.evaluate.predictions import evaluate_side, predict_side
+from hgtrain.heads.single_instance import SingleInstance
 from hgtrain.poses import Poses
 from hgtrain.skeleton import check_same_keypoints
 
@@ -23,10 +24,18 @@ class Dataset:
         return np.array([np.full((2, 2, 1), i) for i in indices], np.uint8)
 
 
-def brightness(images):
-    at = images.mean((1, 2, 3), dtype=np.float32)
-    points = np.stack([at, at + 3], -1)[:, None, None]
-    return Poses(points, np.full(points.shape[:3], 0.5), np.full(points.shape[:2], 0.5))
+class Brightness:
+    """Finds the keypoint 3 px beside where it is."""
+
+    needs_centroids = False
+
+    def __call__(self, images):
+        at = images.mean((1, 2, 3), dtype=np.float32)
+        points = np.stack([at, at + 3], -1)[:, None, None]
+        return Poses(points, np.full(points.shape[:3], 0.5), np.full(points.shape[:2], 0.5))
+
+
+brightness, HEAD = Brightness(), SingleInstance(1, 4, 5.0)
 
 
 def test_every_frame_of_a_side_is_predicted_in_its_order():
@@ -50,7 +59,7 @@ def test_progress_passes_over_the_blocks():
 def test_errors_are_those_of_the_sides_frames():
     groups = np.array(["a"] * 50 + ["b"] * 50)
     side = Subset(Dataset(100, groups), np.array([10, 60, 61]))
-    evaluation = evaluate_side(*predict_side(brightness, side), side)
+    evaluation = evaluate_side(*predict_side(brightness, side), side, HEAD)
     assert evaluation["frames"] == 3
     assert evaluation["error_px"]["mean"] == 3.0
     assert [(group["name"], group["frames"]) for group in evaluation["per_group"]] == [
@@ -62,7 +71,7 @@ def test_errors_are_those_of_the_sides_frames():
 def test_the_speed_is_kept():
     side = Subset(Dataset(2), np.arange(2))
     found = brightness(side.dataset.read_images([0, 1]))
-    assert evaluate_side(found, 12.5, side)["images_per_s"] == 12.5
+    assert evaluate_side(found, 12.5, side, HEAD)["images_per_s"] == 12.5
 
 
 def test_the_same_keypoints_in_the_same_order_are_accepted():

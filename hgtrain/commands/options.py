@@ -1,0 +1,36 @@
+"""Options that several commands have, and kinds of values."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+CENTROIDS = click.option(
+    "--centroids",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="The run that finds the animals, for a run that sees crops around them.",
+)
+
+
+DECODERS = click.Choice(["unbiased", "integral", "local", "none"])
+
+
+class ImageSize(click.ParamType):
+    """HEIGHTxWIDTH in pixels, as (height, width)."""
+
+    name = "HxW"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Return height and width.
+
+        The command line is wrong when they are not two whole numbers above 0.
+        """
+        if isinstance(value, tuple):
+            return value
+        height, _, width = value.partition("x")
+        if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+            self.fail(f"{value!r} is not a height and a width such as 192x256", param, ctx)
+        return int(height), int(width)
