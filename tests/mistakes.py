@@ -166,9 +166,9 @@ CONFIGS = [
         backbone("output_stride: 8, stacks: 2"),
     ),
     Mistake(
-        "head of later",
-        ("a.yaml:2: model.head.type must be single_instance", '"centroid"', "not available yet"),
-        GOOD_DATA + "model: {head: {type: centroid}}\n",
+        "key of another head",
+        ("a.yaml:2: model.head.crop_size_px belongs to centered_instance", "remove crop_size_px"),
+        GOOD_DATA + "model: {head: {type: centroid, crop_size_px: 96}}\n",
     ),
     Mistake(
         "range upside down",

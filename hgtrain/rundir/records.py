@@ -121,7 +121,8 @@ def read_described_data(folder: Path) -> tuple[Skeleton, tuple[int, int, int]]:
     split, path = read_split(folder), folder / layout.SPLIT
     try:
         edges, symmetries = (
-            tuple((int(a), int(b)) for a, b in split[name]) for name in ("edges", "symmetries")
+            tuple((int(a), int(b)) for a, b in split.get(name, ()))
+            for name in ("edges", "symmetries")
         )
         height, width, channels = split["image_shape"]
         return Skeleton(tuple(split["keypoint_names"]), edges, symmetries), (

@@ -41,7 +41,7 @@ def called(monkeypatch):
 
 def test_evaluate_prints_a_table(called):
     printed, handed = called("evaluate", EVALUATION, "evaluate", "runs/a", "b.h5", "c.h5")
-    assert handed == (Path("runs/a"), ("b.h5", "c.h5"), "unbiased")
+    assert handed == (Path("runs/a"), ("b.h5", "c.h5"), "unbiased", None)
     assert "error, mean       2.50 px" in printed
     assert "error, median     -\n" in printed
 
@@ -51,7 +51,7 @@ def test_evaluate_prints_json_and_nothing_else(called):
         "evaluate", EVALUATION, "evaluate", "runs/a", "--json", "--decode", "none"
     )
     assert json.loads(printed) == EVALUATION
-    assert handed == (Path("runs/a"), (), "none")
+    assert handed == (Path("runs/a"), (), "none", None)
 
 
 def test_predict_hands_on_its_options(called):

@@ -60,7 +60,7 @@ def part_affinity_fields(
         weight = tf.exp(-tf.square(tf.square(across) + tf.square(beyond)))
         return fields + weight[:, :, None] * direction[..., None, None]
 
-    rows, columns = ys.shape[0], xs.shape[0]
+    rows, columns = -(-height // stride), -(-width // stride)
     frames = tf.shape(points)[0]
     fields = over_animals(points, tf.zeros((frames, len(edges), 2, rows, columns)), add)
     return tf.transpose(tf.reshape(fields, (frames, 2 * len(edges), rows, columns)), (0, 2, 3, 1))
