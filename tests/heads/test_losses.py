@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hgtrain.heads.losses import MAP_SCALE, confmap_losses
+from hgtrain.heads.losses import MAP_SCALE, confmap_losses, map_losses
 
 NAN, INF = float("nan"), float("inf")
 
@@ -95,3 +95,27 @@ def test_an_empty_batch_has_no_losses() -> None:
     assert confmap_losses(
         tf.zeros((0, 2, 2, 3)), tf.zeros((0, 2, 2, 3)), tf.zeros((0, 3)), True
     ).shape == (0,)
+
+
+def test_cells_that_do_not_count_add_nothing_and_have_no_gradient() -> None:
+    maps = tf.constant(np.random.default_rng(0).uniform(0, 1, (2, 3, 4, 2)), tf.float32)
+    targets = np.zeros((2, 3, 4, 2), np.float32)
+    targets[0, 0, 0] = np.nan
+    weights = np.ones_like(targets)
+    weights[0, 0, 0] = 0
+    weights[1, :, :, 1] = 0
+    with tf.GradientTape() as tape:
+        tape.watch(maps)
+        loss = map_losses(maps, tf.constant(targets), tf.constant(weights))
+    squared = 900 * np.where(weights > 0, maps.numpy() ** 2, 0)
+    np.testing.assert_allclose(loss, squared.mean((1, 2)).mean(-1), rtol=1e-5)
+    # d/dm of 900 * m ** 2 over 12 cells and 2 channels.
+    expected = np.where(weights > 0, 2 * 900 * maps.numpy() / 24, 0)
+    np.testing.assert_allclose(tape.gradient(loss, maps), expected, rtol=1e-5)
+
+
+def test_mining_takes_the_worse_half_of_maps_with_cells_that_count() -> None:
+    maps = tf.constant([[[[1.0, 2.0, 3.0]]]])
+    zeros, ones = tf.zeros((1, 1, 1, 3)), tf.ones((1, 1, 1, 3))
+    loss = map_losses(maps, zeros, ones, hard_keypoint_mining=True)
+    np.testing.assert_allclose(loss, [900 * (4 + 9) / 2], rtol=1e-6)
