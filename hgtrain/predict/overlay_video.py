@@ -1,12 +1,13 @@
 """A video of the predicted images with the predictions drawn in."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL.Image import Image
 
+from hgtrain.data.media.drawing import BONE_COLOUR, COLOURS, Drawing, animal_colour
 from hgtrain.data.media.frame_source import FrameSource
 from hgtrain.data.media.video import reason
 from hgtrain.errors import RunError
@@ -18,20 +19,13 @@ DEFAULT_RATE = 10.0
 LEAST_SIDE_PX = 480
 MAX_RATE = 240
 DRAWN_CONFIDENCE = 0.1
-# Okabe and Ito's palette: distinguishable with any colour vision.
-COLOURS = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (213, 94, 0),
-    (204, 121, 167),
-)
 
 
 class OverlayVideo:
     """An H.264 video, opened with the first frame, whose size and rate the others follow.
 
+    One animal has a colour for each keypoint. Where a frame may hold several, each has a colour of
+    its own, which the nearest animal of the next frame takes over; more than that is not tracked.
     Points of less than DRAWN_CONFIDENCE are not drawn.
     """
 
@@ -40,6 +34,7 @@ class OverlayVideo:
 
         self.path = path
         self._skeleton, self._sources = skeleton, sources
+        self._places, self._source = _Places(), -1
         self._beside = path_beside(path)
         self._stream: av.VideoStream | None = None
         try:
@@ -51,6 +46,8 @@ class OverlayVideo:
         """Add images `(n, H, W, C)` uint8 of a source with what was found in them."""
         import av
 
+        if source != self._source:
+            self._places, self._source = _Places(), source
         for image, points, confidence in zip(images, found.points, found.confidence, strict=True):
             picture = self._drawn(image, points, confidence)
             if self._stream is None:
@@ -65,30 +62,20 @@ class OverlayVideo:
                 picture = picture.resize(size)
             self._container.mux(self._stream.encode(av.VideoFrame.from_image(picture)))
 
-    def _drawn(self, image: np.ndarray, points: np.ndarray, confidence: np.ndarray) -> Image.Image:
+    def _drawn(self, image: np.ndarray, points: np.ndarray, confidence: np.ndarray) -> Image:
         zoom = max(1, -(-LEAST_SIDE_PX // max(image.shape[:2])))
-        picture = Image.fromarray(
-            np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
-        )
         # H.264 with halved colour needs even sides.
-        width, height = (side * zoom + side * zoom % 2 for side in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        pen, radius = ImageDraw.Draw(picture), max(2, max(width, height) // 200)
-        for animal, sure in zip((points + 0.5) * zoom - 0.5, confidence, strict=True):
-            shown = np.isfinite(animal).all(-1) & (sure >= DRAWN_CONFIDENCE)
-            for a, b in self._skeleton.edges:
-                if shown[a] and shown[b]:
-                    pen.line(
-                        [tuple(animal[a]), tuple(animal[b])],
-                        fill=(255, 255, 255),
-                        width=max(1, radius // 2),
-                    )
-            for k in np.flatnonzero(shown):
-                x, y = animal[k]
-                pen.ellipse(
-                    (x - radius, y - radius, x + radius, y + radius), fill=COLOURS[k % len(COLOURS)]
-                )
-        return picture
+        height, width = (side * zoom + side * zoom % 2 for side in image.shape[:2])
+        drawing = Drawing(image, zoom, (width, height))
+        radius, several = max(2, max(width, height) // 200), len(points) > 1
+        sure = np.where((confidence >= DRAWN_CONFIDENCE)[..., None], points, np.nan)
+        for place, animal in zip(self._places(sure), sure, strict=True):
+            own = animal_colour(place)
+            drawing.bones(
+                animal, self._skeleton.edges, own if several else BONE_COLOUR, max(1, radius // 2)
+            )
+            drawing.dots(animal, (own,) if several else COLOURS, radius)
+        return drawing.picture
 
     def close(self) -> None:
         """Finish the video; without a frame there is none."""
@@ -99,3 +86,40 @@ class OverlayVideo:
             take_place(self._beside, self.path)
         else:
             self._beside.unlink(missing_ok=True)
+
+
+class _Places:
+    """Gives each animal of a frame a place of its own, in one frame after the other.
+
+    It is that of the nearest animal seen before, the nearest pairs first.
+    """
+
+    def __init__(self) -> None:
+        self._middles = np.empty((0, 2))
+
+    def __call__(self, points: np.ndarray) -> list[int]:
+        """Return the places of animals `(J, K, 2)` px, each of 0 to J - 1 once."""
+        if len(self._middles) != len(points):
+            self._middles = np.full((len(points), 2), np.nan)
+        is_there = np.isfinite(points).all(-1, keepdims=True)
+        counts = is_there.sum(1)
+        middles = np.where(is_there, points, 0).sum(1) / np.where(counts, counts, np.nan)
+        distance = np.linalg.norm(middles[:, None] - self._middles, axis=-1)
+        places = dict(_nearest_first(np.where(np.isnan(distance), np.inf, distance)))
+        free = iter(sorted(set(range(len(points))) - set(places.values())))
+        # Those that are there first, for the low places.
+        for animal in np.argsort(counts[:, 0] == 0, kind="stable").tolist():
+            if animal not in places:
+                places[animal] = next(free)
+            if counts[animal, 0]:
+                self._middles[places[animal]] = middles[animal]
+        return [places[animal] for animal in range(len(points))]
+
+
+def _nearest_first(distance: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield pairs of `(J, J)` with the smallest distance, each row and column once."""
+    left = distance.copy()
+    while left.size and np.isfinite(left.min()):
+        row, column = divmod(int(left.argmin()), left.shape[1])
+        yield row, column
+        left[row], left[:, column] = np.inf, np.inf

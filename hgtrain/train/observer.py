@@ -139,13 +139,17 @@ class TrainingObserver:
             self._has_warned_of_waiting = True
 
     def _overlays(self) -> np.ndarray:
-        frames_shown, side = slice(OVERLAYS), self._trainer.frames.split.validation
-        frames = side.frames[frames_shown]
-        images = side.dataset.read_images(frames)
-        truth, _ = side.labels(frames_shown)
-        predicted = self._trainer.validation_poses.points[frames_shown]
+        """Return the first samples of the validation, each on the whole of its frame."""
+        stored = self._trainer.frames
+        side, samples = stored.split.validation, stored.validation_samples
+        shown = np.arange(min(OVERLAYS, len(samples)))
+        images = side.dataset.read_images(side.frames[samples.rows(shown)])
+        truth, found = samples.labels(shown).truth, self._trainer.validation_poses.points[shown]
         return np.stack(
-            [overlay(*of_frame) for of_frame in zip(images, truth, predicted, strict=True)]
+            [
+                overlay(*of_sample, side.dataset.edges)
+                for of_sample in zip(images, truth, found, strict=True)
+            ]
         )
 
     def close(self) -> None:

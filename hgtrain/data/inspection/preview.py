@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from hgtrain.data.dataset import NOT_LABELLED, PoseDataset
+from hgtrain.data.media.drawing import BONE_COLOUR, Drawing, animal_colour
 from hgtrain.errors import DatasetError
 
 FRAMES, COLUMNS = 12, 4
@@ -28,7 +29,8 @@ COLOURS = (
 def write_preview(dataset: PoseDataset, path: Path) -> None:
     """Write twelve frames from all over a dataset as one picture.
 
-    A keypoint has one colour in all of them.
+    A keypoint has one colour in all of them; where a frame may hold several animals, the edges of
+    each have a colour of their own.
 
     Raises:
         DatasetError: The picture cannot be written.
@@ -49,25 +51,12 @@ def write_preview(dataset: PoseDataset, path: Path) -> None:
 
 def _tile(dataset: PoseDataset, frame: int) -> Image.Image:
     image = dataset.read_images([frame])[0]
-    picture = Image.fromarray(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))))
-    scale = TILE_PX / max(picture.size)
-    picture = picture.resize(
-        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    )
-    pen = ImageDraw.Draw(picture)
-    for points, visibility in zip(dataset.points[frame], dataset.visibility[frame], strict=True):
-        places = [
-            None
-            if mark == NOT_LABELLED or np.isnan(point).any()
-            else ((point + 0.5) * scale - 0.5).tolist()
-            for point, mark in zip(points, visibility, strict=True)
-        ]
-        for a, b in dataset.edges:
-            if (start := places[a]) and (end := places[b]):
-                pen.line((*start, *end), fill="white")
-        for keypoint, at in enumerate(places):
-            if at:
-                x, y = at
-                box = (x - RADIUS_PX, y - RADIUS_PX, x + RADIUS_PX, y + RADIUS_PX)
-                pen.ellipse(box, fill=COLOURS[keypoint % len(COLOURS)])
-    return picture
+    drawing = Drawing(image, TILE_PX / max(image.shape[:2]), resample=Image.Resampling.BICUBIC)
+    labelled = (dataset.visibility[frame] != NOT_LABELLED)[..., None]
+    animals = np.where(labelled, dataset.points[frame], np.nan)
+    for place, animal in enumerate(animals):
+        drawing.bones(
+            animal, dataset.edges, animal_colour(place) if len(animals) > 1 else BONE_COLOUR
+        )
+        drawing.dots(animal, COLOURS, RADIUS_PX)
+    return drawing.picture

@@ -1,6 +1,7 @@
 import json
 import re
 import shlex
+from contextlib import closing
 
 import h5py
 import numpy as np
@@ -16,7 +17,10 @@ from hgtrain.data.inspection.checks import (
     inspect_safely,
     report_text,
 )
+from hgtrain.data.inspection.preview import write_preview
 from hgtrain.data.inspection.swaps import swapped_pairs
+from hgtrain.data.media.drawing import COLOURS
+from hgtrain.data.open import open_all
 from hgtrain.errors import DatasetError
 from hgtrain.skeleton import Skeleton, left_right_pairs
 
@@ -269,6 +273,23 @@ def test_the_command_draws_a_preview(path, tmp_path):
         # 12 frames, 4 in a row.
         assert picture.size == (4 * 320, 3 * 320)
         assert len(picture.convert("RGB").getcolors(2**24)) > 100
+
+
+def test_the_preview_shows_all_animals(tmp_path):
+    # Bones at x 4 and 24, from y 2 to 12; 320 px for 32 are ten for one.
+    left, right = (np.array([[x, 2], [x, 12]], np.float32) for x in (4, 24))
+    image = np.zeros((32, 32, 1), np.uint8)
+    skeleton = Skeleton(("a", "b"), ((0, 1),))
+    frames = [(image, points, None, None) for points in (np.stack([left, right]), left[None])]
+    nobody = np.full((1, 2, 2), np.nan, np.float32)
+    write_dataset(tmp_path / "a.h5", skeleton, [*frames, (image, nobody, None, None)])
+    with closing(open_all([str(tmp_path / "a.h5")])) as dataset:
+        write_preview(dataset, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        middles = [
+            picture.getpixel((int(10 * (x + 0.5) - 0.5), 75)) for x in (4, 24, 36, 56, 68, 88)
+        ]
+    assert middles == [COLOURS[0], COLOURS[1], COLOURS[0], (0, 0, 0), (0, 0, 0), (0, 0, 0)]
 
 
 def test_a_preview_that_cannot_be_written_is_refused(path, tmp_path):
