@@ -6,10 +6,13 @@ from typing import Any
 
 from hgtrain import files
 from hgtrain.errors import RunError
+from hgtrain.evaluate.matching import precision_at_recall
 from hgtrain.log import format_seconds
 from hgtrain.report import plots
-from hgtrain.report.page import NOTHING, RunResults, flat_rows, number, render
+from hgtrain.report.page import NOTHING, OF_SEVERAL, RunResults, flat_rows, number, render
 from hgtrain.rundir.records import read_split
+
+CURVE_AT_OKS = 0.75
 
 Row = tuple[str, list[str], int | None]
 """A row of a table.
@@ -34,16 +37,11 @@ def write_comparison(path: Path, runs: Sequence[RunResults]) -> Path:
 def comparison_page(runs: Sequence[RunResults]) -> dict[str, Any]:
     """Return what the template of the comparison needs."""
     names = _distinct_names([run.folder for run in runs])
-    errors = [run.errors for run in runs]
+    errors = [run.compared.errors for run in runs]
     histories = {name: run.history for name, run in zip(names, runs, strict=True)}
     measured = {
         name: (e.distance[e.located], int(e.labelled.sum()))
         for name, e in zip(names, errors, strict=True)
-    }
-    curves: dict[str, plots.Curve] = {
-        name: ([row["step"] for row in history], [row["val_error_px"] for row in history])
-        for name, history in histories.items()
-        if history
     }
     sides = {read_split(run.folder)["validation"]["fingerprint"] for run in runs}
     frames = {tuple(run.side.frames.tolist()) for run in runs}
@@ -53,12 +51,42 @@ def comparison_page(runs: Sequence[RunResults]) -> dict[str, Any]:
         "same_frames": len(sides) == 1 and len(frames) == 1,
         "table": comparison_rows(runs, list(histories.values())),
         "figures": [
-            *([plots.lines("Validation error", curves, "mean error in px")] if curves else []),
+            *_curves(histories, "val_error_px", "error", "mean error in px"),
+            *(
+                figure
+                for key, name in OF_SEVERAL.items()
+                for figure in _curves(histories, key, name, name)
+            ),
             plots.pck_curves(measured),
+            *_precision_recall(dict(zip(names, runs, strict=True))),
         ],
         "keypoints": comparison_keypoints(runs),
         "differences": config_differences([run.config for run in runs]),
     }
+
+
+def _curves(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]], key: str, name: str, y_label: str
+) -> list[str]:
+    """Return the figure of a value of metrics.jsonl; none where no run has it."""
+    curves: dict[str, plots.Curve] = {
+        run: ([row["step"] for row in history], [row.get(key) for row in history])
+        for run, history in histories.items()
+        if any(row.get(key) is not None for row in history)
+    }
+    return [plots.lines(f"Validation {name}", curves, y_label)] if curves else []
+
+
+def _precision_recall(runs: Mapping[str, RunResults]) -> list[str]:
+    """Return the figure of precision over recall of the runs for several animals."""
+    curves = {
+        name: precision_at_recall(run.matches, CURVE_AT_OKS)
+        for name, run in runs.items()
+        if run.several
+    }
+    known = {name: precision for name, precision in curves.items() if precision is not None}
+    title = f"Precision and recall of animals from OKS {CURVE_AT_OKS} on"
+    return [plots.precision_recall(known, title)] if known else []
 
 
 def comparison_rows(
@@ -85,11 +113,29 @@ def comparison_rows(
     ]
     rows += [_row("OKS", [e["oks"] for e in evaluations], max, ".3f")]
     rows += [_row("OKS mAP", [e["oks_map"] for e in evaluations], max, ".3f")]
+    rows += _animal_rows(evaluations)
     rows += [("steps", [str(h[-1]["step"]) if h else NOTHING for h in histories], None)]
     rows += [
         ("time", [format_seconds(h[-1]["elapsed_s"]) if h else NOTHING for h in histories], None)
     ]
     return rows
+
+
+def _animal_rows(evaluations: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return the rows of several animals a frame; none where no run is for them."""
+    if not any("instances" in evaluation for evaluation in evaluations):
+        return []
+    counts = [evaluation.get("instances", {}) for evaluation in evaluations]
+    rows: list[Row] = [("animals labelled", [number(c.get("labelled"), "d") for c in counts], None)]
+    rows += [
+        _row(f"animals {name}", [c.get(key) for c in counts], better, "d")
+        for name, key, better in (
+            ("found", "matched", max),
+            ("missed", "missed", min),
+            ("extra", "extra", min),
+        )
+    ]
+    return [*rows, _row("group purity", [e.get("group_purity") for e in evaluations], max, ".3f")]
 
 
 def _row(

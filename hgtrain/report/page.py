@@ -9,13 +9,14 @@ import numpy as np
 
 from hgtrain import files
 from hgtrain.config.load import dump_values
-from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.split import Split, Subset
-from hgtrain.evaluate.keypoint_errors import Errors, keypoint_errors
+from hgtrain.evaluate.keypoint_errors import Errors
+from hgtrain.evaluate.matching import FrameMatch, frame_matches, precision_at_recall
 from hgtrain.log import format_seconds
 from hgtrain.poses import Poses
 from hgtrain.report import plots
-from hgtrain.report.tiles import Tile, compared_tile, whole_tile
+from hgtrain.report.frames import Compared, compare, frame_tile, worst_first
+from hgtrain.report.tiles import Tile, whole_tile
 from hgtrain.rundir import layout
 from hgtrain.rundir.records import read_provenance
 
@@ -23,6 +24,9 @@ REPORT = "report.html"
 NOTHING = "-"
 GRID_FRAMES, WORST_FRAMES = 12, 20
 SPARKLINE_BINS = 16
+CURVES_AT_OKS = (0.5, 0.75, 0.95)
+OF_SEVERAL = {"val_oks_map": "OKS mAP", "val_f1": "F1"}
+"""What metrics.jsonl may have of heads for several animals, and its name on the page."""
 
 
 class RunResults(NamedTuple):
@@ -46,10 +50,19 @@ class RunResults(NamedTuple):
     augmented: tuple[np.ndarray, np.ndarray]
 
     @property
-    def errors(self) -> Errors:
-        """Return the errors of the validation frames."""
-        truth, visibility = self.side.labels()
-        return keypoint_errors(truth[:, 0], visibility[:, 0], self.found.points[:, 0])
+    def several(self) -> bool:
+        """Return whether a frame may hold several animals."""
+        return "instances" in self.evaluation
+
+    @property
+    def compared(self) -> Compared:
+        """Return what is labelled in the validation frames with what was found there."""
+        return compare(*self.side.labels(), self.found, self.several)
+
+    @property
+    def matches(self) -> list[FrameMatch]:
+        """Return how alike found and labelled animals are, as average precision has it."""
+        return frame_matches(*self.side.labels(), self.found.points, self.found.scores)
 
     @property
     def side(self) -> Subset:
@@ -96,17 +109,10 @@ def number(value: float | None, form: str = ".2f") -> str:
 
 def run_page(results: RunResults) -> dict[str, Any]:
     """Return what the template of a run's page needs."""
-    errors, dataset = results.errors, results.side.dataset
-    history = results.history
-    truth = results.side.labels()[0][:, 0]
-    order = _worst_first(errors)
-    grid = np.unique(
-        np.linspace(0, len(truth) - 1, min(GRID_FRAMES, len(truth))).round().astype(int)
-    )
-    shown = {
-        int(i): _frame_tile(results, errors, truth, int(i))
-        for i in sorted({*grid, *order[:WORST_FRAMES]})
-    }
+    side, compared, history = results.side, results.compared, results.history
+    errors, order = compared.errors, worst_first(compared)[:WORST_FRAMES]
+    count = len(side.frames)
+    grid = np.unique(np.linspace(0, count - 1, min(GRID_FRAMES, count)).round().astype(int))
     return {
         "title": results.folder.resolve().name,
         "result": result_line(results, history),
@@ -114,10 +120,12 @@ def run_page(results: RunResults) -> dict[str, Any]:
         "curves": training_figures(history),
         "error_figures": error_figures(results, errors),
         "keypoints": keypoint_rows(results.evaluation, errors),
-        "edges": dataset.edges,
-        "tiles": shown,
+        "several": results.several,
+        "animal_figures": animal_figures(results) if results.several else [],
+        "edges": side.dataset.edges,
+        "tiles": {int(i): frame_tile(compared, int(i), side) for i in sorted({*grid, *order})},
         "grid": grid.tolist(),
-        "worst": order[:WORST_FRAMES].tolist(),
+        "worst": order.tolist(),
         "augmented": augmented_tiles(*results.augmented),
         "config": dump_values(results.config),
         "provenance": flat_rows(read_provenance(results.folder)),
@@ -128,7 +136,9 @@ def result_line(results: RunResults, history: Sequence[Mapping[str, Any]]) -> st
     """Return the run in one sentence."""
     evaluation = results.evaluation
     error, pck = evaluation["error_px"], evaluation["pck"]["5"]
-    if error["median"] is None:
+    if results.several:
+        found = _animals_found(evaluation)
+    elif error["median"] is None:
         found = f"No keypoint could be measured on {evaluation['frames']} validation frames"
     else:
         found = (
@@ -142,17 +152,32 @@ def result_line(results: RunResults, history: Sequence[Mapping[str, Any]]) -> st
     return f"{found}; {last['step']} steps in {format_seconds(last['elapsed_s'])}."
 
 
-def training_figures(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the curves of loss, error, learning rate and speed.
+def _animals_found(evaluation: Mapping[str, Any]) -> str:
+    animals, error = evaluation["instances"], evaluation["error_px"]
+    found = (
+        f"{animals['matched']} of {animals['labelled']} animals found on {evaluation['frames']} "
+        f"validation frames, {animals['missed']} missed, {animals['extra']} extra"
+    )
+    if error["median"] is None:
+        return found
+    return (
+        f"{found}; median error {error['median']:.2f} px (mean {error['mean']:.2f}) of the "
+        f"animals found, OKS mAP {number(evaluation['oks_map'], '.3f')}"
+    )
 
-    There are none for a run without a finished epoch.
+
+def training_figures(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the curves of loss, what is validated, learning rate and speed.
+
+    There are none for a run without a finished epoch, and none of what no epoch has.
     """
     if not history:
         return []
     steps = [row["step"] for row in history]
 
     def of(key: str, factor: float = 1.0) -> plots.Curve:
-        return steps, [None if row[key] is None else factor * row[key] for row in history]
+        values = [row.get(key) for row in history]
+        return steps, [None if value is None else factor * value for value in values]
 
     stacks = len(history[0]["loss_per_stack"])
     losses = {
@@ -168,11 +193,30 @@ def training_figures(history: Sequence[Mapping[str, Any]]) -> list[str]:
             losses | {"validation, all stacks" if stacks > 1 else "validation": of("val_loss")},
             "loss",
         ),
-        plots.lines("Validation error", {"mean": of("val_error_px")}, "mean error in px"),
+        *(
+            plots.lines(f"Validation {title}", {name: of(key)}, y_label)
+            for key, title, name, y_label in (
+                ("val_error_px", "error", "mean", "mean error in px"),
+                *((key, name, name, name) for key, name in OF_SEVERAL.items()),
+            )
+            if any(row.get(key) is not None for row in history)
+        ),
         plots.lines("Learning rate", {"learning rate": of("learning_rate")}, "learning rate"),
         plots.lines("Throughput", {"images": of("images_per_s")}, "images per second"),
         plots.lines("Waiting for data", {"wait": of("data_wait_fraction", 100)}, "% of the time"),
     ]
+
+
+def animal_figures(results: RunResults) -> list[str]:
+    """Return the curves of precision over recall; none without labelled animals."""
+    matches = results.matches
+    curves = {at: precision_at_recall(matches, at) for at in CURVES_AT_OKS}
+    known = {
+        f"from OKS {at:.2f} on: AP {precision.mean():.3f}": precision
+        for at, precision in curves.items()
+        if precision is not None
+    }
+    return [plots.precision_recall(known, "Precision and recall of animals")] if known else []
 
 
 def error_figures(results: RunResults, errors: Errors) -> list[str]:
@@ -190,23 +234,24 @@ def error_figures(results: RunResults, errors: Errors) -> list[str]:
 def keypoint_rows(evaluation: Mapping[str, Any], errors: Errors) -> list[dict[str, Any]]:
     """Return the rows of the table of keypoints.
 
-    Each has name, count, mean, median, part within 5 px, and bars 0..1 of the distribution. All
-    bars have the same bins, so that rows can be compared.
+    Each has name, count, mean, median, part within 5 px, part found, and bars 0..1 of the
+    distribution. All bars have the same bins, so that rows can be compared.
     """
     values = errors.distance[errors.located]
     if len(values):
         edges = np.geomspace(0.25, max(float(np.percentile(values, 99)), 4.0), SPARKLINE_BINS)
     rows = []
     for k, row in enumerate(evaluation["per_keypoint"]):
-        own = errors.distance[errors.located[:, k], k]
+        own = errors.distance[..., k][errors.located[..., k]]
         bars: list[float] = []
         if len(own):
             counts = np.bincount(np.searchsorted(edges, own), minlength=SPARKLINE_BINS + 1)
             bars = (counts / counts.max()).round(3).tolist()
-        labelled = int(errors.labelled[:, k].sum())
+        labelled = int(errors.labelled[..., k].sum())
         rows.append(
             {
                 **row,
+                "found": len(own) / labelled if labelled else None,
                 "within": float((own <= 5).sum() / labelled) if labelled else None,
                 "bars": bars,
             }
@@ -214,45 +259,9 @@ def keypoint_rows(evaluation: Mapping[str, Any], errors: Errors) -> list[dict[st
     return rows
 
 
-def _worst_first(errors: Errors) -> np.ndarray:
-    """Return the frames with an error by falling mean error."""
-    counts = errors.located.sum(-1)
-    mean = np.where(counts, np.nansum(errors.distance, -1) / np.maximum(counts, 1), -1.0)
-    order = np.argsort(-mean, kind="stable")
-    return order[mean[order] >= 0]
-
-
-def _frame_tile(results: RunResults, errors: Errors, truth: np.ndarray, row: int) -> Tile:
-    dataset: PoseDataset = results.side.dataset
-    frame = int(results.side.frames[row])
-    image = dataset.read_images([frame])[0]
-    distance, names = errors.distance[row], dataset.keypoint_names
-    caption: dict[str, Any] = {
-        "frame": frame,
-        "where": _short_location(dataset.location(frame)),
-        "mean": None,
-    }
-    if errors.located[row].any():
-        worst = int(np.nanargmax(distance))
-        caption |= {
-            "mean": float(np.nanmean(distance)),
-            "worst_px": float(distance[worst]),
-            "worst_name": names[worst],
-        }
-        caption["confidence"] = float(results.found.confidence[row].mean())
-    labelled = np.where(errors.labelled[row][:, None], truth[row], np.nan)
-    return compared_tile(image, labelled, results.found.points[row, 0], caption)
-
-
-def _short_location(location: str) -> str:
-    """Return a location without the folders of its file: `flies.h5:/images[5]`."""
-    file, colon, inside = location.partition(":")
-    return Path(file).name + colon + inside
-
-
 def augmented_tiles(images: np.ndarray, points: np.ndarray) -> list[Tile]:
     """Return images of the first training step as the network saw them, with their keypoints."""
-    return [whole_tile(image, at[0]) for image, at in zip(images, points, strict=True)]
+    return [whole_tile(image, at) for image, at in zip(images, points, strict=True)]
 
 
 def flat_rows(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

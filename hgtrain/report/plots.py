@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hgtrain.evaluate.matching import RECALL_LEVELS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -183,6 +185,26 @@ def pck_curves(
         axes.set_ylabel("% of labelled keypoints")
         if len(curves) > 1:
             _add_legend(axes)
+
+    return figure(title, draw)
+
+
+def precision_recall(curves: Mapping[str, np.ndarray], title: str) -> str:
+    """Return precision over recall.
+
+    Args:
+        curves: By name, the precision at `RECALL_LEVELS`, as `precision_at_recall` gives it.
+        title: Of the figure.
+    """
+
+    def draw(axes: "Axes") -> None:
+        for i, (name, precision) in enumerate(curves.items()):
+            axes.plot(RECALL_LEVELS, precision, color=_SERIES[i % len(_SERIES)], label=name)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("recall: part of the labelled animals that is found")
+        axes.set_ylabel("precision: part that is right")
+        _add_legend(axes)
 
     return figure(title, draw)
 

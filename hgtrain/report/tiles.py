@@ -4,6 +4,7 @@ Truth and predictions are drawn on them as vector shapes.
 """
 
 import base64
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -12,8 +13,31 @@ from PIL import Image
 
 MAX_SIDE_PX = 320
 MARGIN = 0.2
+MARK_MARGIN = 0.02
 SMALLEST_CROP_PX = 48
 JPEG_QUALITY = 80
+
+
+PAIRED, MISSED, EXTRA = "", "missed", "extra"
+"""What an animal is: labelled and found, labelled alone, or found alone."""
+
+Points = list[tuple[float, float] | None]
+
+
+class Animal(NamedTuple):
+    """An animal of a frame.
+
+    Attributes:
+        truth: `(K, 2)` px, NaN where missing; a list for the page, None where missing.
+        predicted: The same, also of no keypoint.
+        mark: PAIRED, MISSED or EXTRA.
+        box: Left, top, width, height around a marked one, px.
+    """
+
+    truth: Any
+    predicted: Any
+    mark: str = PAIRED
+    box: tuple[float, float, float, float] | None = None
 
 
 class Tile(NamedTuple):
@@ -24,47 +48,52 @@ class Tile(NamedTuple):
     Attributes:
         uri: The image.
         box: Left, top, width, height in px of the frame, edges included.
-        truth: Drawable points, by keypoint; None where missing.
-        predicted: The same.
+        animals: Drawable.
         caption: For the template.
     """
 
     uri: str
     box: tuple[float, float, float, float]
-    truth: list[tuple[float, float] | None]
-    predicted: list[tuple[float, float] | None]
+    animals: list[Animal]
     caption: dict[str, Any]
 
 
-def compared_tile(
-    image: np.ndarray, truth: np.ndarray, predicted: np.ndarray, caption: dict[str, Any]
-) -> Tile:
-    """Return an image with points, cropped to them.
+def compared_tile(image: np.ndarray, animals: Sequence[Animal], caption: dict[str, Any]) -> Tile:
+    """Return an image with animals, cropped to them.
 
     Args:
         image: `(H, W, C)` uint8.
-        truth: `(K, 2)` px.
-        predicted: `(K, 2)` px.
+        animals: Any number.
         caption: For the template.
     """
+    points = [array for animal in animals for array in (animal.truth, animal.predicted)]
     left, top, right, bottom = crop_box(
-        np.concatenate([truth, predicted]), image.shape[0], image.shape[1]
+        np.concatenate(points) if points else np.empty((0, 2)), image.shape[0], image.shape[1]
     )
     box = (left - 0.5, top - 0.5, float(right - left), float(bottom - top))
-    return Tile(
-        jpeg_uri(image[top:bottom, left:right]), box, _points(truth), _points(predicted), caption
-    )
+    drawable = [_drawable(animal, max(box[2:])) for animal in animals]
+    return Tile(jpeg_uri(image[top:bottom, left:right], len(animals)), box, drawable, caption)
 
 
 def whole_tile(image: np.ndarray, points: np.ndarray) -> Tile:
-    """Return a whole image `(H, W, C)` uint8 with points `(K, 2)` px."""
+    """Return a whole image `(H, W, C)` uint8 with animals `(I, K, 2)` px."""
     return Tile(
-        jpeg_uri(image),
+        jpeg_uri(image, len(points)),
         (-0.5, -0.5, float(image.shape[1]), float(image.shape[0])),
-        _points(points),
-        [],
+        [Animal(_points(animal), []) for animal in points],
         {},
     )
+
+
+def _drawable(animal: Animal, side: float) -> Animal:
+    """Return an animal for the page, in a tile of `side` px."""
+    marked, box = np.concatenate([animal.truth, animal.predicted]), None
+    if animal.mark != PAIRED:
+        margin = MARK_MARGIN * side
+        low, high = np.nanmin(marked, 0) - margin, np.nanmax(marked, 0) + margin
+        left, top, width, height = (round(float(v), 2) for v in (*low, *(high - low)))
+        box = left, top, width, height
+    return Animal(_points(animal.truth), _points(animal.predicted), animal.mark, box)
 
 
 def crop_box(points: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
@@ -92,10 +121,13 @@ def crop_box(points: np.ndarray, height: int, width: int) -> tuple[int, int, int
     return left, top, right, bottom
 
 
-def jpeg_uri(image: np.ndarray) -> str:
-    """Return an image `(H, W, C)` uint8 as a data URI, at most MAX_SIDE_PX on a side."""
+def jpeg_uri(image: np.ndarray, animals: int = 1) -> str:
+    """Return an image `(H, W, C)` uint8 as a data URI, at most MAX_SIDE_PX on a side.
+
+    It may be half as large again where it shows several animals.
+    """
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    scale = MAX_SIDE_PX / max(picture.size)
+    scale = (MAX_SIDE_PX if animals <= 1 else MAX_SIDE_PX * 3 // 2) / max(picture.size)
     if scale < 1:
         size = [max(1, round(side * scale)) for side in picture.size]
         picture = picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
@@ -104,7 +136,7 @@ def jpeg_uri(image: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _points(points: np.ndarray) -> list[tuple[float, float] | None]:
+def _points(points: np.ndarray) -> Points:
     return [
         (round(float(x), 2), round(float(y), 2)) if np.isfinite(x) and np.isfinite(y) else None
         for x, y in points

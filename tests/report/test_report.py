@@ -53,6 +53,18 @@ def test_every_stack_has_its_curve():
     assert "training, stack 2" in loss
 
 
+def test_several_animals_have_a_curve_of_their_precision():
+    rows = [row(1) | {"val_oks_map": 0.25}, row(2) | {"val_oks_map": None}]
+    figures = training_figures(rows)
+    assert len(figures) == len(training_figures([row(1)])) + 1
+    assert sum("Validation OKS mAP" in figure for figure in figures) == 1
+
+
+def test_what_no_epoch_has_is_not_drawn():
+    figures = training_figures([row(1, error=None) | {"val_oks_map": None}])
+    assert not any("Validation error" in figure or "OKS" in figure for figure in figures)
+
+
 def test_a_run_without_an_epoch_has_no_curves():
     assert training_figures([]) == []
 
@@ -85,8 +97,8 @@ def test_an_image_is_a_small_jpeg_in_the_page():
 
 
 def test_a_missing_point_is_not_drawn():
-    shown = whole_tile(np.zeros((8, 8, 3), np.uint8), np.array([[1.004, 2], [NAN, 3]]))
-    assert shown.truth == [(1.0, 2.0), None]
+    shown = whole_tile(np.zeros((8, 8, 3), np.uint8), np.array([[[1.004, 2], [NAN, 3]]]))
+    assert shown.animals[0].truth == [(1.0, 2.0), None]
     assert shown.box == (-0.5, -0.5, 8.0, 8.0)
 
 
