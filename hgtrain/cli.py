@@ -61,7 +61,9 @@ def fit(config: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: 
 
             folder, evaluation = fit(loaded, run_dir, resume, stop)
     if evaluation is not None:
-        click.echo(_table(folder, evaluation))
+        from hgtrain.evaluate.table import evaluation_text
+
+        click.echo(evaluation_text(folder, evaluation))
 
 
 @commands.command(epilog="Example: hgtrain evaluate runs/flies-20250102-101500 other.h5 --json")
@@ -80,9 +82,12 @@ def evaluate(
         from hgtrain.commands.evaluate import evaluate
 
         evaluation = evaluate(run, data, decode, centroids)
-    click.echo(
-        json.dumps(evaluation, indent=1, allow_nan=False) if as_json else _table(run, evaluation)
-    )
+    if as_json:
+        click.echo(json.dumps(evaluation, indent=1, allow_nan=False))
+    else:
+        from hgtrain.evaluate.table import evaluation_text
+
+        click.echo(evaluation_text(run, evaluation))
 
 
 @commands.command(
@@ -336,25 +341,6 @@ def doctor(as_json: bool) -> None:
 
         found = doctor()
     click.echo(json.dumps(found, indent=1, allow_nan=False) if as_json else doctor_text(found))
-
-
-def _table(folder: Path, evaluation: dict[str, Any]) -> str:
-    def number(value: float | None, form: str, unit: str = "") -> str:
-        return "-" if value is None else format(value, form) + unit
-
-    error = evaluation["error_px"]
-    rows = [
-        ("run", str(folder)),
-        ("frames", str(evaluation["frames"])),
-        ("keypoints", str(evaluation["keypoints"])),
-        ("error, mean", number(error["mean"], ".2f", " px")),
-        ("error, median", number(error["median"], ".2f", " px")),
-        ("error, 95% below", number(error["p95"], ".2f", " px")),
-        ("OKS", number(evaluation["oks"], ".3f")),
-        *((f"within {px} px", number(part, ".1%")) for px, part in evaluation["pck"].items()),
-    ]
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
 def main() -> None:

@@ -46,6 +46,25 @@ def test_evaluate_prints_a_table(called):
     assert "error, median     -\n" in printed
 
 
+def test_the_table_of_one_animal_counts_no_animals(called):
+    printed, _ = called("evaluate", EVALUATION, "evaluate", "runs/a")
+    assert "animals" not in printed
+    assert "mAP" not in printed
+
+
+def test_the_table_of_several_animals_counts_them(called):
+    instances = {"labelled": 7, "predicted": 6, "matched": 4, "missed": 3, "extra": 2}
+    several = {"instances": instances, "oks_map": 0.625, "group_purity": None}
+    printed, _ = called("evaluate", EVALUATION | several, "evaluate", "runs/a")
+    assert [line.split("  ", 1) for line in printed.splitlines()[3:8]] == [
+        ["animals found", "   4 of 7"],
+        ["animals missed", "  3"],
+        ["animals extra", "   2"],
+        ["OKS mAP", "         0.625"],
+        ["group purity", "    -"],
+    ]
+
+
 def test_evaluate_prints_json_and_nothing_else(called):
     printed, handed = called(
         "evaluate", EVALUATION, "evaluate", "runs/a", "--json", "--decode", "none"
