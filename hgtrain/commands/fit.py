@@ -324,7 +324,7 @@ def _evaluate_best(config: Config, folder: Path, split: Split) -> dict[str, Any]
 
     It writes evaluation.json and report.html.
     """
-    from hgtrain.evaluate.predictions import evaluate_side, predict_side
+    from hgtrain.evaluate.predictions import evaluate_side, labels_of, predict_side
     from hgtrain.pipeline.preview import augmented_batch
     from hgtrain.report.page import RunResults, write_report
 
@@ -341,5 +341,7 @@ def _evaluate_best(config: Config, folder: Path, split: Split) -> dict[str, Any]
         config.training,
         predictor.head.crop,
     )
-    write_report(RunResults(folder, config.model_dump(), split, found, evaluation, augmented))
+    labels = labels_of(predictor.head, side)
+    sections = config.model_dump()
+    write_report(RunResults(folder, sections, split, labels, found, evaluation, augmented))
     return evaluation

@@ -36,7 +36,7 @@ def report(folders: Sequence[Path], comparison: Path) -> list[Path]:
 def _results(folder: Path, opened: ExitStack) -> "RunResults":
     """Return a run with its predictions made again; its datasets stay open as long as `opened`."""
     run = load_run(folder)
-    from hgtrain.evaluate.predictions import evaluate_side, predict_side
+    from hgtrain.evaluate.predictions import evaluate_side, labels_of, predict_side
     from hgtrain.pipeline.preview import augmented_batch
     from hgtrain.report.page import RunResults
 
@@ -47,6 +47,7 @@ def _results(folder: Path, opened: ExitStack) -> "RunResults":
         folder,
         config.model_dump(),
         split,
+        labels_of(run.predictor.head, side),
         found,
         evaluate_side(found, images_per_s, side, run.predictor.head),
         augmented_batch(

@@ -78,21 +78,20 @@ def worst_first(compared: Compared) -> np.ndarray:
     return order[(wrong[order] > 0) | (mean[order] >= 0)]
 
 
-def frame_tile(compared: Compared, row: int, side: Subset) -> Tile:
+def frame_tile(compared: Compared, row: int, side: Subset, names: Sequence[str]) -> Tile:
     """Return the picture of a frame with all its animals.
 
     Args:
         compared: All frames of the side.
         row: Which of them.
         side: Whose frames they are.
+        names: Of the keypoints that are looked for.
     """
     dataset, frame = side.dataset, int(side.frames[row])
     image = dataset.read_images([frame])[0]
     caption = {"frame": frame, "where": _short_location(dataset.location(frame))}
     animals = frame_animals(compared, row)
-    return compared_tile(
-        image, animals, caption | frame_caption(compared, row, dataset.keypoint_names)
-    )
+    return compared_tile(image, animals, caption | frame_caption(compared, row, names))
 
 
 def frame_animals(compared: Compared, row: int) -> list[Animal]:

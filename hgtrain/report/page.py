@@ -36,7 +36,8 @@ class RunResults(NamedTuple):
         folder: The run directory.
         config: The sections of its config, with their keys and values.
         split: The frames of each side.
-        found: What the model finds in the validation frames.
+        labels: What it should find in the validation frames, as `labels_of` gives it.
+        found: What it finds there.
         evaluation: As evaluation.json has it.
         augmented: Images of the first training step, and their points, as `augmented_batch` gives
             them.
@@ -45,6 +46,7 @@ class RunResults(NamedTuple):
     folder: Path
     config: dict[str, Any]
     split: Split
+    labels: tuple[np.ndarray, np.ndarray]
     found: Poses
     evaluation: dict[str, Any]
     augmented: tuple[np.ndarray, np.ndarray]
@@ -57,12 +59,12 @@ class RunResults(NamedTuple):
     @property
     def compared(self) -> Compared:
         """Return what is labelled in the validation frames with what was found there."""
-        return compare(*self.side.labels(), self.found, self.several)
+        return compare(*self.labels, self.found, self.several)
 
     @property
     def matches(self) -> list[FrameMatch]:
         """Return how alike found and labelled animals are, as average precision has it."""
-        return frame_matches(*self.side.labels(), self.found.points, self.found.scores)
+        return frame_matches(*self.labels, self.found.points, self.found.scores)
 
     @property
     def side(self) -> Subset:
@@ -112,6 +114,7 @@ def run_page(results: RunResults) -> dict[str, Any]:
     side, compared, history = results.side, results.compared, results.history
     errors, order = compared.errors, worst_first(compared)[:WORST_FRAMES]
     count = len(side.frames)
+    names = [row["name"] for row in results.evaluation["per_keypoint"]]
     grid = np.unique(np.linspace(0, count - 1, min(GRID_FRAMES, count)).round().astype(int))
     return {
         "title": results.folder.resolve().name,
@@ -122,8 +125,10 @@ def run_page(results: RunResults) -> dict[str, Any]:
         "keypoints": keypoint_rows(results.evaluation, errors),
         "several": results.several,
         "animal_figures": animal_figures(results) if results.several else [],
-        "edges": side.dataset.edges,
-        "tiles": {int(i): frame_tile(compared, int(i), side) for i in sorted({*grid, *order})},
+        "edges": side.dataset.edges if len(names) == len(side.dataset.keypoint_names) else (),
+        "tiles": {
+            int(i): frame_tile(compared, int(i), side, names) for i in sorted({*grid, *order})
+        },
         "grid": grid.tolist(),
         "worst": order.tolist(),
         "augmented": augmented_tiles(*results.augmented),

@@ -11,7 +11,8 @@ import pytest
 from hgtrain.data.formats.hgtrain_writer import write_dataset
 from hgtrain.data.open import open_all
 from hgtrain.data.split import Split, Subset
-from hgtrain.evaluate.predictions import evaluate_side
+from hgtrain.evaluate.predictions import evaluate_side, labels_of
+from hgtrain.heads.multi_instance import MultiInstance
 from hgtrain.poses import Poses, no_poses
 from hgtrain.report import plots
 from hgtrain.report.comparison import comparison_rows, write_comparison
@@ -82,13 +83,15 @@ def results_of(folder, dataset, found, history=()):
     side = Subset(dataset, np.arange(len(dataset)))
     folder.mkdir()
     (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in history))
+    head = MultiInstance(len(SKELETON.keypoint_names), SKELETON.edges, 2, 3.0, 4.0, 4)
     (folder / SPLIT).write_text(json.dumps({"validation": {"fingerprint": "a"}}))
     return RunResults(
         folder,
         {"output": {}},
         Split(side, side),
+        labels_of(head, side),
         found,
-        evaluate_side(found, 1.0, side, several=True),
+        evaluate_side(found, 1.0, side, head),
         (np.zeros((2, 100, 100, 1), np.uint8), TRUTH[1:3]),
     )
 
