@@ -94,6 +94,16 @@ def run_of(config):
     return prepare
 
 
+def animals(path, attributes=None):
+    """Write two animals of 28 px in each frame, without edges."""
+    body = np.array([[2.0, 2.0], [30.0, 30.0]], np.float32)
+    return native(path, attributes, keypoints=np.tile(body, (4, 2, 1, 1)))
+
+
+def head(text):
+    return f"{GOOD_DATA}model:\n  backbone: {{max_stride: 8}}\n  head: {{{text}}}\n"
+
+
 def data(prepare):
     return lambda folder: prepare(folder / "a.h5")
 
@@ -169,6 +179,20 @@ CONFIGS = [
         "key of another head",
         ("a.yaml:2: model.head.crop_size_px belongs to centered_instance", "remove crop_size_px"),
         GOOD_DATA + "model: {head: {type: centroid, crop_size_px: 96}}\n",
+    ),
+    Mistake(
+        "keys of other heads",
+        (
+            "a.yaml:3: model.head.paf_width_px belongs to multi_instance, and model.head.type is "
+            "single_instance (remove paf_width_px, or set type to multi_instance)\n",
+            "a.yaml:4: model.head.anchor belongs to centroid and centered_instance",
+        ),
+        GOOD_DATA + "model:\n  head: {paf_width_px: 3,\n         anchor: head}\n",
+    ),
+    Mistake(
+        "unknown head",
+        ("a.yaml:2: model.head.type must be single_instance, multi_instance", '"centroids"'),
+        GOOD_DATA + "model: {head: {type: centroids}}\n",
     ),
     Mistake(
         "range upside down",
@@ -395,8 +419,63 @@ DATASETS = [
     ),
     Mistake(
         "several animals",
-        ("{dir}/a.h5 has no frame to use: 4 of 4 have several animals", "single_instance"),
-        prepare=data(lambda path: native(path, keypoints=np.full((4, 3, 2, 2), 5.0))),
+        (
+            "a.yaml:4: model.head.type: {dir}/a.h5 has no frame to use: 4 of 4 have several animals",
+            "a single_instance head needs frames with exactly one animal",
+            "set model.head.type to multi_instance, or let `hgtrain init {dir}/a.h5 -o CONFIG`",
+        ),
+        head("type: single_instance"),
+        data(animals),
+    ),
+    Mistake(
+        "several animals and no word of a head",
+        ("a.yaml: model.head.type: {dir}/a.h5 has no frame to use: 4 of 4 have several animals",),
+        prepare=data(animals),
+    ),
+    Mistake(
+        "several animals to validate on",
+        ("a.yaml: model.head.type: {dir}/b.h5 has no frame to use: 4 of 4 have several animals",),
+        "data: {train: a.h5, validation: b.h5}\n",
+        lambda folder: (native(folder / "a.h5"), animals(folder / "b.h5")),
+    ),
+    Mistake(
+        "no edges",
+        (
+            "a.yaml:4: model.head.type: multi_instance tells animals apart along the skeleton's "
+            "edges, and {dir}/a.h5 has none",
+            "`hgtrain convert {dir}/a.h5 NEW.h5 --edge A,B ...`",
+        ),
+        head("type: multi_instance"),
+        data(animals),
+    ),
+    Mistake(
+        "anchor that is no keypoint",
+        (
+            "a.yaml:4: model.head.anchor must be a keypoint of {dir}/a.h5, got 'tails' (nearest: "
+            "tail; they are head, tail)",
+        ),
+        head("type: centroid, anchor: tails"),
+        data(animals),
+    ),
+    Mistake(
+        "crop that is no multiple of the stride",
+        (
+            "a.yaml:4: model.head.crop_size_px must be a multiple of model.backbone.max_stride 8, "
+            "got 42 (nearest: 40, 48)",
+        ),
+        head("type: centered_instance, crop_size_px: 42"),
+        data(animals),
+    ),
+    Mistake(
+        "crop that cuts animals",
+        (
+            # The tail is 28 px away on both axes: 2 * 28 * sqrt(2) + 1 = 80.2 px hold it.
+            "--set model.head.crop_size_px=40: model.head.crop_size_px: crops of 40 px cut off "
+            "50.0% of the labelled keypoints, at most 1% may be: set it to 88, or to null",
+        ),
+        head("type: centered_instance, anchor: head"),
+        data(animals),
+        ("--set", "model.head.crop_size_px=40"),
     ),
     Mistake(
         "nothing annotated",

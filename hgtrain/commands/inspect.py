@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hgtrain.data.builtin_datasets import BUILTIN, builtin_file
-from hgtrain.data.inspection.checks import inspect_safely, report_text
+from hgtrain.data.inspection.checks import inspect_safely
+from hgtrain.data.inspection.report import report_text
 from hgtrain.data.open import open_all
 from hgtrain.log import say
 

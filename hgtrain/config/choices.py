@@ -6,7 +6,19 @@ BACKBONE_TYPES = ("hourglass",)
 HEAD_TYPES = ("single_instance", "multi_instance", "centroid", "centered_instance")
 """Of `model.head.type`; `heads.HEADS` has an entry for each."""
 
-_TOP_DOWN = ("centroid", "centered_instance")
+HEAD_PURPOSES = {
+    "single_instance": "one animal an image",
+    "multi_instance": "bottom-up: the keypoints of all animals, joined along the edges",
+    "centroid": "top-down, the first of two networks: where the animals are",
+    "centered_instance": "top-down, the second of two networks: one animal's keypoints in a crop",
+}
+"""What each of `HEAD_TYPES` is for."""
+
+TOP_DOWN_HEADS = ("centroid", "centered_instance")
+"""The types of the two networks of top-down."""
+
+TOP_DOWN = "top_down"
+"""For `hgtrain init --head`: a config for each of `TOP_DOWN_HEADS`."""
 
 HEADS_OF_KEY: dict[str, tuple[str, ...]] = {
     "paf_width_px": ("multi_instance",),
@@ -16,7 +28,7 @@ HEADS_OF_KEY: dict[str, tuple[str, ...]] = {
     "min_line_score": ("multi_instance",),
     "min_keypoints": ("multi_instance",),
     "assignment": ("multi_instance",),
-    "anchor": _TOP_DOWN,
+    "anchor": TOP_DOWN_HEADS,
     "crop_size_px": ("centered_instance",),
     "centroid_jitter": ("centered_instance",),
 }

@@ -106,6 +106,9 @@ class HeadConfig(Section):
 SINGLE_INSTANCE = HeadConfig()
 """The head for one animal, with its defaults."""
 
+MULTI_INSTANCE = HeadConfig(type="multi_instance")
+"""The head for several animals in one network, with its defaults."""
+
 
 def keys_of_head(head: str) -> tuple[str, ...]:
     """Return the keys of `model.head` that belong to a type of it."""

@@ -9,6 +9,7 @@ from hgtrain.config.schema import DataConfig, Where
 from hgtrain.data.builtin_datasets import BUILTIN, draw_missing
 from hgtrain.data.dataset import PoseDataset
 from hgtrain.data.sandbox.open import open_all
+from hgtrain.data.selection import UnsuitedHeadError
 from hgtrain.data.split import Split, make_split
 from hgtrain.errors import ConfigError, DatasetError
 from hgtrain.log import say
@@ -38,9 +39,14 @@ def open_split(data: DataConfig, head: HeadConfig, where: Where) -> Iterator[Spl
         if others is None
         else _open_files("data.validation", others, data.annotated_only, where) as validation,
     ):
-        yield make_split(
-            train, validation, data.validation_fraction, data.group_by, data.split_seed, head
-        )
+        try:
+            split = make_split(
+                train, validation, data.validation_fraction, data.group_by, data.split_seed, head
+            )
+        except UnsuitedHeadError as error:
+            key = "model.head.type"
+            raise ConfigError(f"{where(key)}: {key}: {error}") from error
+        yield split
 
 
 def _check_files_exist(key: str, files: Sequence[str], where: Where) -> None:

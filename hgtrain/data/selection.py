@@ -5,10 +5,14 @@ from typing import NamedTuple
 import numpy as np
 
 from hgtrain.config.choices import HEAD_TYPES
-from hgtrain.config.head import SINGLE_INSTANCE, HeadConfig
+from hgtrain.config.head import MULTI_INSTANCE, SINGLE_INSTANCE, HeadConfig
 from hgtrain.data.concatenated import flags_path
 from hgtrain.data.dataset import NOT_LABELLED, PoseDataset
 from hgtrain.errors import DatasetError
+
+
+class UnsuitedHeadError(DatasetError):
+    """No frame is left, because the head is for one animal and they have several."""
 
 
 class Selection(NamedTuple):
@@ -16,6 +20,11 @@ class Selection(NamedTuple):
 
     frames: np.ndarray
     notes: tuple[str, ...]
+
+
+def suited_head(dataset: PoseDataset) -> HeadConfig:
+    """Return the head that can use all labelled frames: for several animals where one has them."""
+    return MULTI_INSTANCE if most_animals(dataset, np.arange(len(dataset))) > 1 else SINGLE_INSTANCE
 
 
 def select_frames(dataset: PoseDataset, head: HeadConfig = SINGLE_INSTANCE) -> Selection:
@@ -29,7 +38,8 @@ def select_frames(dataset: PoseDataset, head: HeadConfig = SINGLE_INSTANCE) -> S
         head: The section of the head.
 
     Raises:
-        DatasetError: No frame is left; the message gives the reason and the fix.
+        DatasetError: No frame is left; the message gives the reason and the fix. It is an
+            `UnsuitedHeadError` where another head could use some.
     """
     animals = (dataset.visibility != NOT_LABELLED).any(-1).sum(-1)
     several, none = int((animals > 1).sum()), int((animals == 0).sum())
@@ -47,7 +57,9 @@ def select_frames(dataset: PoseDataset, head: HeadConfig = SINGLE_INSTANCE) -> S
         notes.append(f"{dataset.path}: {none} frames without a labelled keypoint are left out.")
     frames = np.flatnonzero(usable).astype(np.int64)
     if not animals[frames].any():
-        raise DatasetError(_nothing_left(dataset, head, several, none))
+        is_unsuited = several > 0 and not head.several_animals
+        kind = UnsuitedHeadError if is_unsuited else DatasetError
+        raise kind(_nothing_left(dataset, head, several, none))
     return Selection(frames, tuple(notes))
 
 

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hgtrain.data.animals import located_animals
 from hgtrain.data.dataset import HIDDEN, NOT_LABELLED, PoseDataset
+from hgtrain.data.inspection.animals import animals_report
 from hgtrain.data.inspection.swaps import swapped_pairs
 from hgtrain.data.open import open_all
 from hgtrain.data.sandbox.process import Sandbox, answer_with, step_done
-from hgtrain.data.selection import labels_of_frames, select_frames
+from hgtrain.data.selection import select_frames, suited_head
 from hgtrain.data.split import make_split
 from hgtrain.errors import DatasetError
 from hgtrain.skeleton import partners_by_name
@@ -57,7 +59,7 @@ def inspect_datasets(paths: Sequence[str]) -> dict[str, Any]:
     with closing(_opened(paths)) as dataset:
         step_done()
         looked = _look(dataset)
-        labels = _labels(dataset)
+        labels = _labels(dataset) | animals_report(dataset)
         step_done()
         problems: list[Problem] = []
         for found in (
@@ -65,6 +67,7 @@ def inspect_datasets(paths: Sequence[str]) -> dict[str, Any]:
             _image_problems(dataset, looked),
             _label_problems(dataset, labels),
             _side_problems(dataset, paths),
+            _edge_problems(dataset, labels, paths),
             _swap_problems(dataset),
         ):
             problems += found
@@ -166,11 +169,12 @@ def _problem(level: str, kind: str, text: str) -> Problem:
 
 def _selection_problems(dataset: PoseDataset) -> Iterator[Problem]:
     try:
-        notes = select_frames(dataset).notes
+        selected = select_frames(dataset, suited_head(dataset))
     except DatasetError as error:
         yield _problem("error", "no_frames", str(error))
         return
-    for note in notes:
+    # What is said of frames that are used is no problem.
+    for note in selected.notes if len(selected.frames) < len(dataset) else ():
         yield _problem("warning", "left_out", note)
 
 
@@ -197,7 +201,7 @@ def _image_problems(dataset: PoseDataset, looked: ImageScan) -> Iterator[Problem
 
 def _leaks(dataset: PoseDataset, repeated: list[list[int]]) -> Iterator[Problem]:
     try:
-        split = make_split(dataset, None, 0.1, None, 0)
+        split = make_split(dataset, None, 0.1, None, 0, suited_head(dataset))
     except DatasetError:
         return
     held_out, trained_on = (set(side.frames.tolist()) for side in (split.validation, split.train))
@@ -289,19 +293,32 @@ def _side_problems(dataset: PoseDataset, paths: Sequence[str]) -> Iterator[Probl
     yield _problem("warning", kind, f"{text}: {fix}")
 
 
+def _edge_problems(
+    dataset: PoseDataset, labels: dict[str, Any], paths: Sequence[str]
+) -> Iterator[Problem]:
+    most, keypoints = labels["animals_per_frame"]["max"], len(dataset.keypoint_names)
+    if most < 2 or keypoints < 2 or dataset.edges:
+        return
+    command = shlex.join(["hgtrain", "convert", paths[0], "NEW.h5", "--edge", "A,B"])
+    text = f"frames with several animals, but no edges to tell them apart along; `{command} ...`"
+    others = "" if len(paths) == 1 else ", and so for each file,"
+    yield _problem("warning", "no_edges", f"{text}{others} stores them")
+
+
 def _swap_problems(dataset: PoseDataset) -> Iterator[Problem]:
     """Yield a problem for each left/right pair that looks exchanged in some frames.
 
     There the pair fits the average animal better when its two points are exchanged.
     """
     try:
-        frames = select_frames(dataset).frames
+        frames = select_frames(dataset, suited_head(dataset)).frames
     except DatasetError:
         return
-    points, visibility = labels_of_frames(dataset, frames)
-    points = np.where((visibility != NOT_LABELLED)[..., None], points, np.nan)[:, 0]
+    points = located_animals(dataset, frames)
+    frames = np.repeat(frames, points.shape[1])
+    points = points.reshape(-1, *points.shape[2:])
     for left, right in dataset.symmetries:
-        swapped = frames[swapped_pairs(points, left, right)]
+        swapped = np.unique(frames[swapped_pairs(points, left, right)])
         if len(swapped):
             names = dataset.keypoint_names
             where = f"{len(swapped)} frames: {_places(dataset, swapped)}"
@@ -312,48 +329,6 @@ def _swap_problems(dataset: PoseDataset) -> Iterator[Problem]:
 def _places(dataset: PoseDataset, frames: np.ndarray) -> str:
     listed = ", ".join(dataset.location(int(frame)) for frame in frames[:LISTED])
     return listed + (f" and {len(frames) - LISTED} more" if len(frames) > LISTED else "")
-
-
-def report_text(report: dict[str, Any]) -> str:
-    """Return the report of `inspect_datasets` as lines to read."""
-    height, width, channels = report["image_shape"]
-    of_frame = report["keypoints_per_frame"]
-    facts = [
-        ("files", ", ".join(report["files"])),
-        ("format", report["format"]),
-        (
-            "frames",
-            f"{report['frames']:,} of {height}x{width}x{channels}, "
-            f"{report['image_bytes'] / 2**20:,.1f} MiB",
-        ),
-        ("groups", str(report["groups"] or "-")),
-        (
-            "animals",
-            ", ".join(f"{count} in {frames} frames" for count, frames in report["animals"].items()),
-        ),
-        (
-            "keypoints",
-            f"{of_frame['min']} to {of_frame['max']} a frame, {of_frame['mean']:.1f} on average",
-        ),
-    ]
-    counts = ("labelled", "hidden", "absent", "missing", "outside")
-    rows = [
-        ("keypoint", *counts),
-        *((row["name"], *(str(row[key]) for key in counts)) for row in report["per_keypoint"]),
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    missing = [
-        f"missing together: {', '.join(row['keypoints'])} in {row['animals']} animals"
-        for row in report["missing_together"]
-    ]
-    problems = [f"{problem['level']}: {problem['text']}" for problem in report["problems"]]
-    ending = [] if problems else ["nothing looks wrong"]
-    lines = [f"{name:<9}  {value}" for name, value in facts]
-    return "\n".join([*lines, "", *table, "", *missing, *report["notes"], *problems, *ending])
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from hgtrain.data.inspection.checks import (
     far_off,
     inspect_datasets,
     inspect_safely,
-    report_text,
 )
 from hgtrain.data.inspection.preview import write_preview
+from hgtrain.data.inspection.report import report_text
 from hgtrain.data.inspection.swaps import swapped_pairs
 from hgtrain.data.media.drawing import COLOURS
 from hgtrain.data.open import open_all
