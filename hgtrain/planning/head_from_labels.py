@@ -74,12 +74,18 @@ def check_anchor(head: HeadConfig, skeleton: Skeleton, path: str, where: Where) 
 
 def check_edges(head: HeadConfig, skeleton: Skeleton, path: str, where: Where) -> None:
     """Raise ConfigError where the head needs edges and the skeleton has none."""
-    if "paf_width_px" in head.own_keys and len(skeleton.keypoint_names) > 1 and not skeleton.edges:
+    if lacks_edges(head, skeleton):
         key = "model.head.type"
         raise ConfigError(
             f"{where(key)}: {key}: {head.type} tells animals apart along the skeleton's edges, and "
             f"{path} has none: add them with `hgtrain convert {path} NEW.h5 --edge A,B ...`"
         )
+
+
+def lacks_edges(head: HeadConfig, skeleton: Skeleton) -> bool:
+    """Return whether the head tells animals apart along edges, and the skeleton has none."""
+    several = len(skeleton.keypoint_names) > 1
+    return "paf_width_px" in head.own_keys and several and not skeleton.edges
 
 
 def check_crop(

@@ -5,6 +5,7 @@ is answered at once.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,15 +13,23 @@ import numpy as np
 
 from hgtrain.config.load import load_config
 from hgtrain.config.schema import DataConfig, ModelConfig, TrainingConfig, Where
+from hgtrain.data.animals import animal_px
 from hgtrain.data.builtin_datasets import BUILTIN
 from hgtrain.data.dataset import PoseDataset, skeleton_of
 from hgtrain.data.open_split import open_training_data
+from hgtrain.data.selection import select_frames
+from hgtrain.data.split import Subset, make_split
 from hgtrain.errors import ConfigError, DatasetError, RunError
+from hgtrain.planning.head_from_labels import (
+    check_anchor,
+    check_crop,
+    check_edges,
+    head_from_labels,
+    lacks_edges,
+)
 from hgtrain.rundir import layout
 from hgtrain.rundir.records import read_described_data
 from hgtrain.skeleton import Skeleton, unnamed_skeleton
-
-LARGE_ANIMAL_PERCENTILE = 95
 
 
 class InputSpec(NamedTuple):
@@ -63,28 +72,95 @@ def describe(path: Path, overrides: Sequence[str] = ()) -> InputSpec:
         HgtrainError: Nothing says it.
     """
     if path.is_dir():
-        if not (path / layout.CONFIG).is_file():
-            raise RunError(f"{path} is no run directory: it has no {layout.CONFIG}")
-        config = load_config(path / layout.CONFIG, overrides)
-        data, sections = config.data, (config.data, config.model, config.training)
-        skeleton, image_shape = read_described_data(path)
-        animal = _animal_in_files(data) if _has_files(data) else None
-        return InputSpec(*sections, image_shape, skeleton, animal)
+        return _of_run(path, overrides)
     config = load_config(path, overrides)
-    data, sections = config.data, (config.data, config.model, config.training)
+    data, model, training = config.data, config.model, config.training
     if _has_files(data):
         with open_training_data(data.train_files, data.annotated_only) as dataset:
             check_as_described(data, dataset, config.where)
+            model = _with_head(model, data, dataset, config.where)
             skeleton = skeleton_of(dataset)
-            return InputSpec(*sections, dataset.image_shape, skeleton, animal_px(dataset))
+            return InputSpec(
+                data, model, training, dataset.image_shape, skeleton, animal_px(dataset)
+            )
     if data.image_shape is None or data.keypoints is None:
-        missing = next(file for file in data.train_files if not _is_there(file))
         raise ConfigError(
-            f"{config.where('data.train')}: data.train: there is no file {missing}; without it "
-            "data.image_shape "
-            "([height, width, channels]) and data.keypoints must be set"
+            f"{config.where('data.train')}: data.train: there is no file {_missing(data)}; without "
+            "it data.image_shape ([height, width, channels]) and data.keypoints must be set"
         )
-    return InputSpec(*sections, data.image_shape, unnamed_skeleton(data.keypoints))
+    skeleton = unnamed_skeleton(data.keypoints)
+    if lacks_edges(model.head, skeleton):
+        key = "model.head.type"
+        raise ConfigError(
+            f"{config.where(key)}: {key}: {model.head.type} has an output for each of the "
+            f"skeleton's edges, which only the dataset says, and there is no file {_missing(data)}"
+        )
+    model = _without_labels(model, skeleton, _missing(data), config.where)
+    return InputSpec(data, model, training, data.image_shape, skeleton)
+
+
+def _of_run(folder: Path, overrides: Sequence[str]) -> InputSpec:
+    if not (folder / layout.CONFIG).is_file():
+        raise RunError(f"{folder} is no run directory: it has no {layout.CONFIG}")
+    config = load_config(folder / layout.CONFIG, overrides)
+    data, model, training = config.data, config.model, config.training
+    skeleton, image_shape = read_described_data(folder)
+    head, animal = model.head, None
+    if head.several_animals:
+        check_edges(head, skeleton, str(folder), config.where)
+        check_anchor(head, skeleton, str(folder), config.where)
+    if _has_files(data):
+        # The run says all that is needed; a file that has changed since only takes the animals'
+        # size away.
+        with (
+            suppress(DatasetError),
+            open_training_data(data.train_files, data.annotated_only) as dataset,
+        ):
+            animal = animal_px(dataset)
+            if head.sees_crops and head.crop_size_px is None:
+                model = _with_head(model, data, dataset, config.where)
+    model = _without_labels(model, skeleton, ", ".join(data.train_files), config.where)
+    return InputSpec(data, model, training, image_shape, skeleton, animal)
+
+
+def _with_head(
+    model: ModelConfig, data: DataConfig, dataset: PoseDataset, where: Where
+) -> ModelConfig:
+    """Return the model with what is null in its head taken from the labels, as `fit` does."""
+    if not model.head.several_animals:
+        return model
+    fraction = data.validation_fraction
+    if fraction is None:
+        side = Subset(dataset, select_frames(dataset, model.head).frames)
+    else:
+        side = make_split(dataset, None, fraction, data.group_by, data.split_seed, model.head).train
+    head = head_from_labels(model.head, side, model.backbone, data.input_scale, where)
+    return model.model_copy(update={"head": head})
+
+
+def _without_labels(
+    model: ModelConfig, skeleton: Skeleton, missing: str, where: Where
+) -> ModelConfig:
+    """Return the model with a head that can be built without the labels.
+
+    Raises:
+        ConfigError: The size of the crop is not set, or the network cannot take it.
+    """
+    head = model.head
+    if head.sees_crops:
+        key, multiple = "model.head.crop_size_px", model.backbone.max_stride
+        if head.crop_size_px is None:
+            raise ConfigError(
+                f"{where(key)}: {key} must be set, to a multiple of model.backbone.max_stride "
+                f"{multiple}: null takes it from the labels, and data.train cannot be read: "
+                f"{missing}"
+            )
+        nothing = np.empty((0, 1, len(skeleton.keypoint_names), 2))
+        check_crop(head.crop_size_px, nothing, None, multiple, where)
+    if head.anchor in (None, *skeleton.keypoint_names):
+        return model
+    # Which keypoint it is changes nothing of the network.
+    return model.model_copy(update={"head": head.model_copy(update={"anchor": None})})
 
 
 def check_as_described(data: DataConfig, dataset: PoseDataset, where: Where) -> None:
@@ -107,34 +183,12 @@ def check_as_described(data: DataConfig, dataset: PoseDataset, where: Where) -> 
             )
 
 
-def animal_px(dataset: PoseDataset) -> float | None:
-    """Return the longer side of the animals' bounding boxes that 95 in 100 do not exceed.
-
-    It is None without any animal.
-    """
-    points = dataset.points.reshape(-1, *dataset.points.shape[2:])
-    located = np.where(
-        (dataset.visibility.reshape(points.shape[:2]) > 0)[..., None], points, np.nan
-    )
-    several = located[np.isfinite(located).all(-1).sum(-1) > 1]
-    if not len(several):
-        return None
-    sides = np.nanmax(several, axis=1) - np.nanmin(several, axis=1)
-    return float(np.percentile(sides.max(-1), LARGE_ANIMAL_PERCENTILE))
-
-
-def _animal_in_files(data: DataConfig) -> float | None:
-    try:
-        with open_training_data(data.train_files, data.annotated_only) as dataset:
-            return animal_px(dataset)
-    except DatasetError:
-        # The run says all that is needed; a file that has changed since only takes the animals'
-        # size away.
-        return None
-
-
 def _has_files(data: DataConfig) -> bool:
     return all(map(_is_there, data.train_files))
+
+
+def _missing(data: DataConfig) -> str:
+    return next(file for file in data.train_files if not _is_there(file))
 
 
 def _is_there(file: str) -> bool:

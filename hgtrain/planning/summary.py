@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from hgtrain.coords import padded_length, resized_length
-from hgtrain.heads import make_head
+from hgtrain.heads import Head, make_head
 from hgtrain.model.network import build_network
 from hgtrain.model.training_pass import block_of
 from hgtrain.planning.input_spec import InputSpec
@@ -20,13 +20,17 @@ class InputSize(NamedTuple):
 
 
 def input_size(described: InputSpec) -> InputSize:
-    """Return the size of the network's input."""
+    """Return the size of the network's input: of the image, or of an animal's crop."""
     data, multiple = described.data, described.model.backbone.max_stride
+    channels = data.channels or described.image_shape[2]
+    head = described.model.head
+    if head.sees_crops and head.crop_size_px is not None:
+        return InputSize(head.crop_size_px, head.crop_size_px, channels)
     height, width = (
         padded_length(resized_length(side, data.input_scale), multiple)
         for side in described.image_shape[:2]
     )
-    return InputSize(height, width, data.channels or described.image_shape[2])
+    return InputSize(height, width, channels)
 
 
 def summarize(described: InputSpec, device: Device) -> dict[str, Any]:
@@ -41,14 +45,19 @@ def summarize(described: InputSpec, device: Device) -> dict[str, Any]:
     demand = demand_of(described)
     layers = demand.layers
     heads = [layer for layer in layers if layer.name.endswith("Head")]
-    scale = described.data.input_scale
+    scale, size = described.data.input_scale, input_size(described)
+    height, width = (side // backbone.output_stride for side in size[:2])
+    outputs = _head(described).outputs
     return {
         "params": sum(layer.params for layer in layers),
         "trainable_params": sum(layer.trainable_params for layer in layers),
         "layers": [layer._asdict() for layer in layers],
         "outputs": [layer.output_shape for layer in heads],
+        # In every stack.
+        "outputs_by_name": {name: (height, width, count) for name, count in outputs.items()},
+        "head": described.model.head.model_dump(),
         "image_shape": described.image_shape,
-        "input_shape": input_size(described),
+        "input_shape": size,
         "keypoints": described.keypoints,
         "stem_stride": backbone.stem_stride,
         "max_stride": backbone.max_stride,
@@ -76,8 +85,7 @@ def demand_of(described: InputSpec) -> Demand:
     Its network's layers are among it.
     """
     size, backbone = input_size(described), described.model.backbone
-    head = make_head(described.model.head, described.skeleton, backbone.output_stride)
-    network = build_network(backbone, head.layers, size.channels)
+    network = build_network(backbone, _head(described).layers, size.channels)
     layers = layer_facts(network, size.height, size.width)
     training = described.training
     blocks = [block_of(layer.name) for layer in layers] if training.recompute else []
@@ -90,3 +98,8 @@ def demand_of(described: InputSpec) -> Demand:
         accumulates,
         blocks,
     )
+
+
+def _head(described: InputSpec) -> Head:
+    model = described.model
+    return make_head(model.head, described.skeleton, model.backbone.output_stride)

@@ -1,6 +1,5 @@
 """The summary of a network as text, for people."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -54,8 +53,11 @@ def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     height, width, channels = summary["input_shape"]
     yield "images", " x ".join(map(str, summary["image_shape"]))
     yield "network's input", f"{height} x {width} x {channels}"
-    shapes = Counter(" x ".join(map(str, shape)) for shape in summary["outputs"])
-    yield "outputs", ", ".join(f"{count} of {shape}" for shape, count in shapes.items())
+    yield "head", _head(summary["head"])
+    named = summary["outputs_by_name"]
+    stacks = len(summary["outputs"]) // len(named)
+    shapes = {name: " x ".join(map(str, shape)) for name, shape in named.items()}
+    yield "outputs", ", ".join(f"{stacks} of {shape} ({name})" for name, shape in shapes.items())
     yield (
         "strides",
         "stem {stem_stride}, max {max_stride}, output {output_stride}".format(**summary),
@@ -75,6 +77,17 @@ def _facts(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
             "measured",
             f"{summary['steps_per_s']:.2f} steps/s, {summary['images_per_s']:.1f} images/s",
         )
+
+
+def _head(head: dict[str, Any]) -> str:
+    facts = [str(head["type"])]
+    if head.get("max_instances"):
+        facts.append(f"at most {head['max_instances']} animals in an image")
+    if "anchor" in head:
+        facts.append(f"around {head['anchor'] or 'the middle of the bounding box'}")
+    if head.get("crop_size_px"):
+        facts.append(f"crops of {head['crop_size_px']} px of the network's input")
+    return ", ".join(facts)
 
 
 def _animals(summary: dict[str, Any]) -> str:

@@ -11,10 +11,11 @@ from networks import spec_of, whole_network
 
 from hgtrain.cli import commands
 from hgtrain.config.schema import BackboneConfig, Config, DataConfig, ModelConfig, TrainingConfig
+from hgtrain.data.animals import animal_px
 from hgtrain.data.formats.hgtrain_writer import write_dataset
 from hgtrain.data.open import open_dataset
 from hgtrain.errors import ConfigError, DatasetError, HgtrainError, RunError
-from hgtrain.planning.input_spec import animal_px, describe
+from hgtrain.planning.input_spec import describe
 from hgtrain.planning.memory import MIB, Demand, Device, device_here, largest_batch, training_memory
 from hgtrain.planning.receptive_field import LayerFacts
 from hgtrain.planning.summary import input_size, summarize
@@ -294,12 +295,14 @@ def write_config(folder: Path, text: str = "") -> Path:
 
 def test_a_config_is_described_by_its_dataset(dataset_file: Path) -> None:
     described = describe(write_config(dataset_file.parent))
-    assert described[3:] == ((32, 32, 1), 2, pytest.approx(19.5))
+    assert (described.image_shape, described.keypoints) == ((32, 32, 1), 2)
+    assert described.animal_px == pytest.approx(19.5)
 
 
 def test_a_config_without_its_dataset_is_described_by_its_keys(tmp_path: Path) -> None:
     described = describe(write_config(tmp_path, "  image_shape: [48, 64, 3]\n  keypoints: 7\n"))
-    assert described[3:] == ((48, 64, 3), 7, None)
+    assert (described.image_shape, described.keypoints) == ((48, 64, 3), 7)
+    assert described.animal_px is None
 
 
 def test_a_config_with_neither_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -340,8 +343,11 @@ def test_a_folder_without_a_config_is_no_run(tmp_path: Path) -> None:
 def test_a_run_is_described_by_itself_when_its_dataset_is_gone(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("data: {train: gone.h5}\n")
     split = {"image_shape": [24, 32, 1], "keypoint_names": ["a", "b", "c"]}
+    split |= {"edges": [[0, 1]], "symmetries": []}
     (tmp_path / "split.json").write_text(json.dumps(split))
-    assert describe(tmp_path)[3:] == ((24, 32, 1), 3, None)
+    described = describe(tmp_path)
+    assert (described.image_shape, described.animal_px) == ((24, 32, 1), None)
+    assert described.skeleton == Skeleton(("a", "b", "c"), ((0, 1),))
 
 
 # The table
