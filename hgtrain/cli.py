@@ -12,6 +12,7 @@ import click
 
 from hgtrain import __version__
 from hgtrain.commands.options import CENTROIDS, DECODERS, ImageSize
+from hgtrain.config.choices import HEAD_TYPES, TOP_DOWN
 from hgtrain.errors import HgtrainError
 from hgtrain.signals import StoppedError, StopRequest
 
@@ -290,9 +291,15 @@ def import_sleap(
 @click.argument("data", required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The config to write.")
 @click.option(
+    "--head",
+    type=click.Choice([*HEAD_TYPES, TOP_DOWN]),
+    help="What the network predicts; top_down: a config for each of its two networks, named "
+    "CONFIG_centroid and CONFIG_centered [default: as DATA has one animal a frame, or several].",
+)
+@click.option(
     "--schema", is_flag=True, help="Print the JSON Schema of a config, for editors, instead."
 )
-def init(data: str | None, output: Path | None, schema: bool) -> None:
+def init(data: str | None, output: Path | None, head: str | None, schema: bool) -> None:
     """Write a first config for DATA and this machine, with the reasons in it."""
     if schema:
         from hgtrain.config.load import config_json_schema
@@ -304,8 +311,8 @@ def init(data: str | None, output: Path | None, schema: bool) -> None:
     with StopRequest().listening():
         from hgtrain.commands.init import init
 
-        init(data, output)
-    click.echo(output)
+        for path in init(data, output, head):
+            click.echo(path)
 
 
 @commands.command("inspect", epilog="Example: hgtrain inspect flies.h5 --plot flies.png")

@@ -100,6 +100,7 @@ WITHOUT_TENSORFLOW = [
     "tensorflow_setup",
     *(name for name in MODULES if name.startswith("rundir")),
     *("planning.memory", "planning.input_spec", "planning.out_of_memory", "planning.suggest"),
+    *("planning.dataset_stats", "planning.config_text", "planning.head_from_labels"),
     *("pipeline.cache", "pipeline.order", "pipeline.reader_processes"),
     *("predict.inputs", "predict.writers", "predict.stream", "predict.overlay_video"),
     "predict.saved_model",

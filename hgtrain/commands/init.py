@@ -1,60 +1,138 @@
 """`hgtrain init`, top to bottom."""
 
+import shlex
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from hgtrain import files
+from hgtrain.config.choices import TOP_DOWN, TOP_DOWN_HEADS
+from hgtrain.config.head import HeadConfig
 from hgtrain.data.builtin_datasets import draw_missing
 from hgtrain.data.sandbox.open import open_dataset
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.log import say
 from hgtrain.planning import suggest
+from hgtrain.planning.config_text import config_text
+from hgtrain.planning.dataset_stats import DatasetStats, dataset_stats
+from hgtrain.planning.head_from_labels import lacks_edges
 from hgtrain.planning.input_spec import InputSpec
 from hgtrain.planning.memory import Device, device_here, training_memory
 
+ENDINGS = tuple(f"_{head.partition('_')[0]}" for head in TOP_DOWN_HEADS)
+"""Of the names of the configs of top-down, before the suffix."""
 
-def init(data: str, out: Path) -> None:
-    """Write a config for a dataset on this machine to `out`, which must not be there yet.
+
+def init(data: str, out: Path, head: str | None = None) -> tuple[Path, ...]:
+    """Write a config for a dataset on this machine.
+
+    Args:
+        data: The dataset.
+        out: The file to write, which must not be there yet. Two are written for top-down, with
+            `_centroid` and `_centered` before the suffix.
+        head: Type of the head, or `TOP_DOWN`; None for the one that fits the labels.
+
+    Returns:
+        The files that were written.
 
     Raises:
-        HgtrainError: The dataset cannot be used or the file is there.
+        HgtrainError: The dataset cannot be used or a file is there.
     """
-    if out.exists():
-        raise RunError(f"{out} is there already: choose another name, or remove it")
+    paths = _paths(out, head)
+    for path in paths:
+        if path.exists():
+            raise RunError(f"{path} is there already: choose another name, or remove it")
     if not out.absolute().parent.is_dir():
         raise RunError(f"{out} cannot be written: there is no such folder")
-    looked = _looked(data)
+    looked = _looked(data, _heads(head))
+    _check_edges(data, looked[0])
     device = device_here()
-    kind = "CPU" if device.name == "CPU" else "GPU"
-    choice = suggest.choose(looked, kind)
-    size, batch_size = _fitting(looked, choice, kind, device)
-    name = suggest.data_name(data, out)
-    files.write_text(
-        out,
-        suggest.config_text(suggest.Proposal(name, looked, choice, size, batch_size, device, kind)),
-    )
+    texts = [
+        config_text(_proposal(data, path, stats, device, _introduction(paths)))
+        for path, stats in zip(paths, looked, strict=True)
+    ]
+    for path, text in zip(paths, texts, strict=True):
+        files.write_text(path, text)
+    return paths
 
 
-def _looked(data: str) -> suggest.DatasetStats:
+def _paths(out: Path, head: str | None) -> tuple[Path, ...]:
+    if head != TOP_DOWN:
+        return (out,)
+    return tuple(out.with_stem(out.stem + ending) for ending in ENDINGS)
+
+
+def _heads(head: str | None) -> Sequence[HeadConfig | None]:
+    if head is None:
+        return (None,)
+    types = TOP_DOWN_HEADS if head == TOP_DOWN else (head,)
+    return [HeadConfig.model_validate({"type": kind}) for kind in types]
+
+
+def _looked(data: str, heads: Sequence[HeadConfig | None]) -> list[DatasetStats]:
     draw_missing([data])
     try:
-        return _look(data, annotated_only=True)
+        return _look(data, True, heads)
     except DatasetError as error:
         try:
-            looked = _look(data, annotated_only=False)
+            looked = _look(data, False, heads)
         except DatasetError:
             raise error from None
     say(f"{data} marks every keypoint as not annotated; the config uses them all the same")
     return looked
 
 
-def _look(data: str, annotated_only: bool) -> suggest.DatasetStats:
+def _look(
+    data: str, annotated_only: bool, heads: Sequence[HeadConfig | None]
+) -> list[DatasetStats]:
     with closing(open_dataset(data, annotated_only)) as dataset:
-        return suggest.dataset_stats(dataset, annotated_only)
+        return [dataset_stats(dataset, annotated_only, head) for head in heads]
+
+
+def _check_edges(data: str, looked: DatasetStats) -> None:
+    if lacks_edges(looked.head, looked.skeleton):
+        raise DatasetError(
+            f"{data}: {looked.crowd.frames} frames have several animals, and the skeleton has no "
+            f"edges along which a {looked.head.type} head could tell them apart: add them with "
+            f"`hgtrain convert {shlex.quote(data)} NEW.h5 --edge A,B ...`, or give --head "
+            f"{TOP_DOWN}, which needs none"
+        )
+
+
+def _introduction(paths: tuple[Path, ...]) -> tuple[str, ...]:
+    """Return how the configs of top-down belong together."""
+    if len(paths) == 1:
+        return ()
+    runs = [f"runs/{path.stem}" for path in paths]
+    first, second = (path.name for path in paths)
+    trained = [
+        shlex.join(["hgtrain", "fit", str(path), "--run-dir", run])
+        for path, run in zip(paths, runs, strict=True)
+    ]
+    predicted = shlex.join(["hgtrain", "predict", runs[1]])
+    return (
+        f"Top-down, two networks: {first} finds the animals, {second} the keypoints of each.",
+        "Train both, in any order, then predict with both:",
+        *(f"  {line}" for line in trained),
+        f"  {predicted} INPUT -o OUT.h5 --centroids {shlex.quote(runs[0])}",
+    )
+
+
+def _proposal(
+    data: str, path: Path, looked: DatasetStats, device: Device, introduction: tuple[str, ...]
+) -> suggest.Proposal:
+    kind = "CPU" if device.name == "CPU" else "GPU"
+    choice = suggest.choose(looked, kind)
+    head = suggest.head_section(looked, choice)
+    size, batch_size = _fitting(looked, choice, head, kind, device)
+    name = suggest.data_name(data, path)
+    return suggest.Proposal(
+        name, looked, choice, head, size, batch_size, device, kind, introduction
+    )
 
 
 def _fitting(
-    looked: suggest.DatasetStats, choice: suggest.Choice, kind: str, device: Device
+    looked: DatasetStats, choice: suggest.Choice, head: HeadConfig, kind: str, device: Device
 ) -> tuple[suggest.Size, int]:
     """Return the largest network and batch whose training fits into half of the device's memory."""
     from hgtrain.tensorflow_setup import import_tensorflow
@@ -62,11 +140,12 @@ def _fitting(
     import_tensorflow()
     from hgtrain.planning.summary import demand_of
 
-    for size in suggest.SIZES[kind]:
-        config = suggest.as_config(choice, size)
+    sizes = suggest.sizes(looked, kind)
+    for size in sizes:
+        config = suggest.as_config(choice, size, head)
         sections = (config.data, config.model, config.training)
         demand = demand_of(InputSpec(*sections, looked.image_shape, looked.skeleton))
         for batch_size in suggest.BATCH_SIZES:
             if training_memory(demand, batch_size)["total"] <= device.memory_bytes / 2:
                 return size, min(batch_size, looked.frames)
-    return suggest.SIZES[kind][-1], 1
+    return sizes[-1], 1

@@ -10,23 +10,24 @@ from tiny_run import NAMES, fit, make_frames
 
 from hgtrain.cli import commands
 from hgtrain.commands import init
+from hgtrain.config.head import SINGLE_INSTANCE
 from hgtrain.config.load import load_config
 from hgtrain.data.dataset import NOT_LABELLED
 from hgtrain.data.formats.hgtrain_writer import write_dataset
 from hgtrain.data.open import open_dataset
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.planning import suggest
+from hgtrain.planning.config_text import config_text
+from hgtrain.planning.dataset_stats import Crowd, DatasetStats, dataset_stats
 from hgtrain.planning.memory import Device, training_memory
 from hgtrain.planning.suggest import (
     LARGE,
     MEDIUM,
     SMALL,
-    DatasetStats,
     choose,
-    config_text,
     data_name,
-    dataset_stats,
     field_after_first_stack,
+    head_section,
 )
 from hgtrain.planning.summary import demand_of
 from hgtrain.skeleton import Skeleton, unnamed_skeleton
@@ -39,6 +40,7 @@ CPU, GPU = Device("CPU", 16 * GIB), Device("NVIDIA H200", 140 * GIB)
 FLIES = DatasetStats(
     frames=500, image_shape=(128, 128, 1), skeleton=unnamed_skeleton(19), animal_px=97.0, spread=0.1,
     faces_one_way=False, has_partners=True, flip="horizontal", annotated_only=True,
+    head=SINGLE_INSTANCE, crowd=Crowd(frames=0, most=1, anchor=None, crop_px=110),
 )  # fmt: skip
 
 
@@ -75,7 +77,9 @@ def test_padding_does_not_outgrow_the_image() -> None:
 def written(looked: DatasetStats = FLIES, kind: str = "CPU", **changes: object) -> str:
     device = CPU if kind == "CPU" else GPU
     size = SMALL if kind == "CPU" else LARGE
-    proposal = suggest.Proposal("a.h5", looked, choose(looked, kind), size, 8, device, kind)
+    choice = choose(looked, kind)
+    head = head_section(looked, choice)
+    proposal = suggest.Proposal("a.h5", looked, choice, head, size, 8, device, kind)
     return config_text(proposal._replace(**changes))
 
 
@@ -305,7 +309,7 @@ def test_network_and_batch_are_the_largest_that_fit_into_half_of_the_memory(
 ) -> None:
     looked = FLIES._replace(image_shape=(256, 256, 1))
     device = Device("NVIDIA A", memory_bytes)
-    size, batch_size = init._fitting(looked, choose(looked, "GPU"), "GPU", device)
+    size, batch_size = init._fitting(looked, choose(looked, "GPU"), SINGLE_INSTANCE, "GPU", device)
     assert bytes_for(looked, size, batch_size) <= memory_bytes / 2
     assert batch_size == 8 or bytes_for(looked, size, 2 * batch_size) > memory_bytes / 2
     larger = {MEDIUM: LARGE, SMALL: MEDIUM}.get(size)
@@ -314,7 +318,9 @@ def test_network_and_batch_are_the_largest_that_fit_into_half_of_the_memory(
 
 def test_the_smallest_is_proposed_where_nothing_fits() -> None:
     looked = FLIES._replace(image_shape=(256, 256, 1))
-    assert init._fitting(looked, choose(looked, "GPU"), "GPU", Device("NVIDIA A", 1)) == (SMALL, 1)
+    nothing = Device("NVIDIA A", 1)
+    fitting = init._fitting(looked, choose(looked, "GPU"), SINGLE_INSTANCE, "GPU", nothing)
+    assert fitting == (SMALL, 1)
 
 
 def test_the_schema_needs_no_dataset() -> None:

@@ -90,6 +90,15 @@ def test_the_network_of_crops_sees_a_crop(crowd: Path) -> None:
     assert input_size(described) == (192, 192, 1)
     coloured = described._replace(data=DataConfig(train="a.h5", channels=3))
     assert input_size(coloured) == (192, 192, 3)
+    summary = summarized(crowd.parent / "a.yaml")
+    assert summary["outputs_by_name"] == {"confmaps": [48, 48, 5]}
+    assert (summary["input_shape"], summary["head"]["crop_size_px"]) == ([192, 192, 1], 192)
+
+
+def test_the_network_of_centroids_has_one_map(crowd: Path) -> None:
+    summary = summarized(write_config(crowd.parent, "type: centroid, anchor: nose"))
+    assert summary["outputs_by_name"] == {"confmaps": [56, 56, 1]}
+    assert (summary["head"]["max_instances"], summary["head"]["anchor"]) == (4, "nose")
 
 
 def test_crops_are_in_px_of_the_network_s_input(crowd: Path) -> None:
@@ -146,6 +155,7 @@ def test_what_is_set_describes_a_network_without_the_dataset(tmp_path: Path) -> 
     assert input_size(described) == (96, 96, 1)
     # None of `keypoint0` to `keypoint4` is the body, and the network is the same.
     assert described.model.head.anchor is None
+    assert summarized(tmp_path / "a.yaml")["outputs_by_name"] == {"confmaps": [24, 24, 5]}
 
 
 def test_a_run_knows_its_edges(tmp_path: Path) -> None:
