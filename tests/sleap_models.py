@@ -74,6 +74,20 @@ def training_config(**changes: Any) -> dict[str, Any]:
     return document
 
 
+def heads_of(kind: str, offsets: bool = False) -> dict[str, Any]:
+    """Return the section model.heads of a kind of head, as SLEAP writes it."""
+    maps = {"sigma": 1.5, "output_stride": 2, "loss_weight": 1.0, "offset_refinement": offsets}
+    fields = {"edges": None, "sigma": 12.0, "output_stride": 2, "loss_weight": 0.5}
+    sections: dict[str, Any] = {
+        "single_instance": {"part_names": list(NAMES), **maps},
+        "centroid": {"anchor_part": "head", **maps},
+        "centered_instance": {"anchor_part": "head", "part_names": list(NAMES), **maps},
+        "multi_instance": {"confmaps": {"part_names": list(NAMES), **maps}, "pafs": fields},
+        "multi_class_topdown": {},
+    }
+    return {name: section if name == kind else None for name, section in sections.items()}
+
+
 def optimization() -> dict[str, Any]:
     return {
         "augmentation_config": {

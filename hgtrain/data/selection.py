@@ -10,6 +10,9 @@ from hgtrain.data.concatenated import flags_path
 from hgtrain.data.dataset import NOT_LABELLED, PoseDataset
 from hgtrain.errors import DatasetError
 
+SPARE_INSTANCES = 2
+"""Animals that are looked for beyond the most in a labelled frame."""
+
 
 class UnsuitedHeadError(DatasetError):
     """No frame is left, because the head is for one animal and they have several."""

@@ -10,12 +10,10 @@ from hgtrain.config.schema import BackboneConfig, Where
 from hgtrain.coords import padded_length, resized_points
 from hgtrain.data.crop_size import crop_size_px, share_cut_off
 from hgtrain.data.dataset import skeleton_of
+from hgtrain.data.selection import SPARE_INSTANCES
 from hgtrain.data.split import Subset
 from hgtrain.errors import ConfigError
 from hgtrain.skeleton import Skeleton, tree_edges
-
-SPARE_INSTANCES = 2
-"""Animals that are looked for beyond the most in a labelled frame."""
 
 MAX_CUT_OFF = 0.01
 """Share of the labelled keypoints that crops may cut off."""

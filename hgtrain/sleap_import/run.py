@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from hgtrain.config.head import HeadConfig
 from hgtrain.config.load import dump_config, load_config
 from hgtrain.config.schema import Config, DataConfig
 from hgtrain.data.sandbox.open import open_all
 from hgtrain.data.sandbox.probe import probe_hdf5
+from hgtrain.data.selection import SPARE_INSTANCES
 from hgtrain.data.split import make_split, split_to_json
 from hgtrain.errors import ConfigError, DatasetError, RunError
 from hgtrain.files import atomic_path, new_folder, write_text
@@ -29,6 +31,20 @@ FOLDERS_ABOVE = 3
 """SLEAP names its labels from the folder it was started in, often some above that of the model."""
 
 
+class Labels(NamedTuple):
+    """What the run takes from the labels.
+
+    Attributes:
+        split: As split.json holds it; empty without the labels' images.
+        image_shape: `(H, W, C)` of the images.
+        instances: How many animals a frame to train on has at most; None where it is not known.
+    """
+
+    split: dict[str, Any]
+    image_shape: tuple[int, int, int]
+    instances: int | None
+
+
 def import_sleap(
     model: Path, out: Path, train: Sequence[str], validation: Sequence[str]
 ) -> list[str]:
@@ -44,8 +60,8 @@ def import_sleap(
         Notes for the user.
 
     Raises:
-        HgtrainError: The folder is no single-instance hourglass, the weights do not fit it, or the
-            labels have other keypoints; nothing is written then.
+        HgtrainError: The folder is no hourglass with a head that hgtrain has, the weights do not
+            fit it, or the labels have other keypoints; nothing is written then.
     """
     sleap = read_sleap_config(model)
     if not (model / WEIGHTS_FILE).is_file():
@@ -53,19 +69,29 @@ def import_sleap(
     probe_hdf5(str(model / WEIGHTS_FILE))
     size, channels = _input_size(model / WEIGHTS_FILE)
     notes = list(sleap.notes)
+    sleap = _with_crop_size(sleap, size)
     with new_folder(out) as beside:
-        config = _write_config(
+        config = _read_config(
             beside, sleap, _files(model, sleap, train, validation, notes), channels
         )
-        backbone = config.model.backbone
-        head = make_head(config.model.head, sleap.skeleton, backbone.output_stride)
+        section, backbone = config.model.head, config.model.backbone
+        head = make_head(section, sleap.skeleton, backbone.output_stride)
         network = build_network(backbone, head.layers, channels, all_stacks=False)
         load_sleap_weights(network, model / WEIGHTS_FILE)
         with atomic_path(beside / layout.BEST) as path:
             network.save(path)
-        split, image_shape = _split(config.data, sleap.skeleton, notes)
-        image_shape = image_shape or _image_shape(sleap, size, channels, config.data.input_scale)
-        write_split(beside, split, sleap.skeleton, image_shape)
+        labels = _read_labels(config.data, section, sleap.skeleton, notes)
+        if labels is None:
+            # A network that takes crops does not know what they are cut from.
+            of_images = None if head.crop else size
+            shape = _image_shape(sleap, of_images, channels, config.data.input_scale)
+            labels = Labels({}, shape, None)
+        section = _with_instances(section, labels.instances)
+        config = config.model_copy(
+            update={"model": config.model.model_copy(update={"head": section})}
+        )
+        write_text(beside / layout.CONFIG, dump_config(config))
+        write_split(beside, labels.split, sleap.skeleton, labels.image_shape)
         write_provenance(beside, _provenance(model, sleap), config.training.seed)
     return notes
 
@@ -92,6 +118,20 @@ def _input_size(path: Path) -> tuple[tuple[int, int] | None, int]:
         )
     sides = shape[1:3]
     return (sides[0], sides[1]) if all(isinstance(side, int) for side in sides) else None, shape[3]
+
+
+def _with_crop_size(sleap: SleapModel, size: tuple[int, int] | None) -> SleapModel:
+    """Return the model with the size of its crops, where it has any, as its network takes them."""
+    head = sleap.values["model"]["head"]
+    if head.get("crop_size_px", 0) is not None:
+        return sleap
+    if size is None:
+        raise RunError(
+            f"neither {CONFIG_FILE} (data.instance_cropping.crop_size) nor {WEIGHTS_FILE} says "
+            "how large crops are"
+        )
+    section = sleap.values["model"] | {"head": head | {"crop_size_px": max(size)}}
+    return sleap._replace(values=sleap.values | {"model": section})
 
 
 def _image_shape(
@@ -143,7 +183,7 @@ def _found(model: Path, name: str, notes: list[str]) -> str:
     return str(model.absolute() / parts.name)
 
 
-def _write_config(folder: Path, sleap: SleapModel, files: dict[str, Any], channels: int) -> Config:
+def _read_config(folder: Path, sleap: SleapModel, files: dict[str, Any], channels: int) -> Config:
     values = sleap.values | {"data": sleap.values["data"] | files | {"channels": channels}}
     path = folder / layout.CONFIG
     write_text(path, yaml.safe_dump(values, sort_keys=False))
@@ -153,20 +193,23 @@ def _write_config(folder: Path, sleap: SleapModel, files: dict[str, Any], channe
         raise RunError(
             f"{CONFIG_FILE} says what hgtrain cannot do: {str(error).replace(str(path), 'line')}"
         ) from error
-    write_text(path, dump_config(config))
     return config
 
 
-def _split(
-    data: DataConfig, skeleton: Skeleton, notes: list[str]
-) -> tuple[dict[str, Any], tuple[int, int, int] | None]:
-    """Return the split as split.json holds it, and the images' shape.
+def _with_instances(head: HeadConfig, instances: int | None) -> HeadConfig:
+    """Return the head with the most animals to find, as training on the labels would take it."""
+    if instances is None or "max_instances" not in head.own_keys:
+        return head
+    return head.model_copy(update={"max_instances": instances + SPARE_INSTANCES})
 
-    They are empty and None without the labels' images.
-    """
+
+def _read_labels(
+    data: DataConfig, head: HeadConfig, skeleton: Skeleton, notes: list[str]
+) -> Labels | None:
+    """Return what the labels give, None without their images."""
     files = (data.train_files, data.validation_files)
     if not all(Path(file).exists() for group in files for file in group or ()):
-        return {}, None
+        return None
     with ExitStack() as stack:
         try:
             train = stack.enter_context(closing(open_all(files[0])))
@@ -175,13 +218,13 @@ def _split(
             )
         except DatasetError as error:
             notes.append(f"the labels cannot be read: {error}")
-            return {}, None
+            return None
         check_same_keypoints(
             train.keypoint_names, skeleton.keypoint_names, train.path, "the SLEAP model"
         )
-        split = make_split(train, validation, data.validation_fraction, None, data.split_seed)
+        split = make_split(train, validation, data.validation_fraction, None, data.split_seed, head)
         notes.extend(split.notes)
-        return split_to_json(split), train.image_shape
+        return Labels(split_to_json(split), train.image_shape, split.train.instances)
 
 
 def _provenance(model: Path, sleap: SleapModel) -> dict[str, Any]:

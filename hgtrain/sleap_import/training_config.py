@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hgtrain.config.choices import BACKBONE_TYPES, HEAD_TYPES
+from hgtrain.config.choices import BACKBONE_TYPES
 from hgtrain.errors import RunError
 from hgtrain.skeleton import Skeleton, check_skeleton
+from hgtrain.sleap_import.head_section import SleapHead, only_choice, read_head
 
 CONFIG_FILE = "training_config.json"
 MAX_BYTES = 2**26
@@ -52,7 +53,8 @@ def read_sleap_config(folder: Path) -> SleapModel:
     """Return what the folder's training_config.json says.
 
     Raises:
-        RunError: It is missing or not understood, or the model is not a single-instance hourglass.
+        RunError: It is missing or not understood, or the model is no hourglass with a head that
+            hgtrain has.
     """
     path = folder / CONFIG_FILE
     try:
@@ -71,8 +73,9 @@ def read_sleap_config(folder: Path) -> SleapModel:
 
 def _understood(document: dict[str, Any], path: Path) -> SleapModel:
     data, model = document["data"], document["model"]
-    backbone = _only(model["backbone"], BACKBONE_TYPES[0], f"{path}: model.backbone")
-    head = _only(model["heads"], HEAD_TYPES[0], f"{path}: model.heads")
+    _, backbone = only_choice(model["backbone"], BACKBONE_TYPES[:1], f"{path}: model.backbone")
+    cropping = data.get("instance_cropping") or {}
+    head = read_head(model["heads"], cropping, backbone["output_stride"], f"{path}: model.heads")
     preprocessing = data["preprocessing"]
     if preprocessing.get("imagenet_mode"):
         raise RunError(
@@ -80,7 +83,13 @@ def _understood(document: dict[str, Any], path: Path) -> SleapModel:
             "expected null: hgtrain "
             "scales pixels to 0..1 only"
         )
-    skeleton = _read_skeleton(data["labels"]["skeletons"], head.get("part_names"))
+    skeleton = _read_skeleton(data["labels"]["skeletons"], head)
+    anchor = head.values.get("anchor")
+    if anchor is not None and anchor not in skeleton.keypoint_names:
+        raise RunError(
+            f"{path}: data.instance_cropping.center_on_part is {anchor!r}, expected a keypoint: "
+            f"{', '.join(skeleton.keypoint_names)}"
+        )
     training, notes = _training(document["optimization"])
     labels = data["labels"]
     values = {
@@ -89,8 +98,7 @@ def _understood(document: dict[str, Any], path: Path) -> SleapModel:
         "augmentation": _augmentation(document["optimization"]["augmentation_config"]),
         "model": {
             "backbone": {key: backbone[key] for key in BACKBONE_KEYS},
-            # SLEAP multiplies its sigma by the stride before it draws the Gaussian.
-            "head": {"sigma_px": float(head["sigma"]) * int(head["output_stride"])},
+            "head": head.values,
         },
         "training": training,
     }
@@ -104,18 +112,6 @@ def _understood(document: dict[str, Any], path: Path) -> SleapModel:
         version=str(document.get("sleap_version")),
         notes=tuple(f"{path}: {note}" for note in notes),
     )
-
-
-def _only(choices: dict[str, Any], wanted: str, where: str) -> dict[str, Any]:
-    """Return the wanted choice's section; RunError when another is made."""
-    made = [name for name, section in choices.items() if section is not None]
-    if made != [wanted]:
-        raise RunError(
-            f"{where} is {', '.join(made) or 'empty'}, expected {wanted}: hgtrain imports no "
-            "other yet"
-        )
-    section: dict[str, Any] = choices[wanted]
-    return section
 
 
 def _augmentation(section: dict[str, Any]) -> dict[str, Any]:
@@ -171,7 +167,7 @@ def _training(section: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return values, notes
 
 
-def _read_skeleton(skeletons: list[dict[str, Any]], part_names: list[str] | None) -> Skeleton:
+def _read_skeleton(skeletons: list[dict[str, Any]], head: SleapHead) -> Skeleton:
     """Return names in the order of the network's outputs, edges and symmetries by index.
 
     An object is spelt out where it first comes (`py/object` a node, `py/reduce` a type of link),
@@ -193,11 +189,14 @@ def _read_skeleton(skeletons: list[dict[str, Any]], part_names: list[str] | None
         tuple(decoded(link[key]) for key in ("source", "target", "type")) for link in graph["links"]
     ]
     nodes = [decoded(node["id"]) for node in graph["nodes"]]
-    names = tuple(str(name) for name in part_names or nodes)
+    names = tuple(str(name) for name in head.part_names or nodes)
     pairs: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
     for source, target, kind in links:
         pair = (names.index(source), names.index(target))
         # A symmetry is listed in both directions.
         if kind != SYMMETRY or pair[::-1] not in pairs[True]:
             pairs[kind == SYMMETRY].append(pair)
+    if head.edges is not None:
+        # The fields are in this order, and need not be of all edges.
+        pairs[False] = [(names.index(source), names.index(target)) for source, target in head.edges]
     return Skeleton(names, tuple(pairs[False]), tuple(pairs[True]))

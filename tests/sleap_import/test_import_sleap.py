@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from networks import whole_network
-from sleap_models import BACKBONE, NAMES, described, set_layers, training_config, write_model
+from sleap_models import (
+    BACKBONE,
+    NAMES,
+    described,
+    heads_of,
+    set_layers,
+    training_config,
+    write_model,
+)
 from tiny_run import make_frames
 
 import hgtrain
@@ -162,7 +170,12 @@ def test_the_settings_of_the_training_are_taken_over(model: Path) -> None:
     assert values["data"] == {"validation": 0.25, "input_scale": 1.0}
     assert values["model"]["backbone"] == {**BACKBONE, "stacks": 1}
     # 1.5 in cells of 2 px.
-    assert values["model"]["head"] == {"sigma_px": 3.0}
+    assert values["model"]["head"] == {
+        "type": "single_instance",
+        "sigma_px": 3.0,
+        "loss_weight": 1.0,
+        "offsets": False,
+    }
     assert values["augmentation"] == {
         "rotation_deg": [-15, 15],
         "scale": [0.8, 1.2],
@@ -223,10 +236,15 @@ def test_what_has_no_counterpart_is_a_note(network: keras.Model, tmp_path: Path)
             r"model.backbone is unet, expected hourglass",
         ),
         (
-            {"model__heads": {"single_instance": None, "centroid": {}}},
-            r"model.heads is centroid, expected single_instance",
+            {"model__heads": heads_of("multi_class_topdown")},
+            r"model.heads is multi_class_topdown, expected single_instance, multi_instance, "
+            r"centroid or centered_instance: hgtrain imports no other yet",
         ),
         ({"model__heads": {}}, r"model.heads is empty, expected single_instance"),
+        (
+            {"model__heads": heads_of("single_instance") | {"centroid": {}}},
+            r"model.heads is single_instance, centroid, expected single_instance, ",
+        ),
         ({"data__preprocessing__imagenet_mode": "caffe"}, r"imagenet_mode is caffe, expected null"),
         ({"optimization": {}}, r"training_config.json is not understood: KeyError"),
         ({"data__labels__skeletons": []}, r"training_config.json is not understood: IndexError"),
