@@ -139,7 +139,7 @@ def _train_and_evaluate(
             folder,
             lambda: out_of_memory_text(described, device_here(described.training.device)),
         ),
-        compute.workers.loss_named(f"go on with: {resume_command(folder)}"),
+        compute.workers.peer_failures_as_run_error(f"go on with: {resume_command(folder)}"),
         print_resume_command_on_stop(folder, "stopped"),
     ):
         if is_chief:

@@ -38,7 +38,7 @@ class ImageSource(Protocol):
     frames_a_chunk: int
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Return images `(n, H, W, C)` uint8 of rows that rise and differ."""
+        """Return images `(n, H, W, C)` uint8 of strictly increasing rows."""
         ...
 
     def location(self, row: int) -> str:

@@ -19,7 +19,7 @@ class UnsuitedHeadError(DatasetError):
 
 
 class Selection(NamedTuple):
-    """Frames `(n,)` int64 that rise, and what was left out, a sentence each."""
+    """Frames `(n,)` int64, strictly increasing, and what was left out, a sentence each."""
 
     frames: np.ndarray
     notes: tuple[str, ...]

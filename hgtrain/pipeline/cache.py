@@ -9,7 +9,7 @@ GIB = 2**30
 DEVICE_BYTES = 2 * GIB
 """Up to this, frames go to the device, whose memory the network needs too."""
 
-RAM_PART = 4
+RAM_DIVISOR = 4
 """A machine's memory is divided by this before frames are kept in it, unless it is asked for."""
 
 LONG_WAIT = 0.05
@@ -30,7 +30,7 @@ def resolve_cache(wanted: str, size_bytes: int) -> str:
         "device"
         if size_bytes < DEVICE_BYTES
         else "ram"
-        if size_bytes < pages * page // RAM_PART
+        if size_bytes < pages * page // RAM_DIVISOR
         else "none"
     )
 

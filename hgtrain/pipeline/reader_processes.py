@@ -24,13 +24,13 @@ import numpy as np
 from hgtrain.data.dataset import ImageSource, read_in_order
 from hgtrain.errors import RunError
 
-MOST_READERS = 4
+MAX_READERS = 4
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def reader_count() -> int:
     """Return how many processes should read here: one core is left to training."""
-    return max(1, min(MOST_READERS, len(os.sched_getaffinity(0)) - 1))
+    return max(1, min(MAX_READERS, len(os.sched_getaffinity(0)) - 1))
 
 
 class Request(NamedTuple):

@@ -11,7 +11,7 @@ from hgtrain.planning.dataset_stats import DatasetStats
 from hgtrain.planning.head_from_labels import SPARE_INSTANCES
 from hgtrain.planning.suggest import (
     LARGEST_ANIMAL_SCALE,
-    PAF_WIDTH_PART,
+    PAF_WIDTH_FRACTION,
     SMALL,
     Proposal,
     largest_scale,
@@ -136,7 +136,7 @@ def _head_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
     if "paf_width_px" in written:
         yield (
             f"    paf_width_px: {head.paf_width_px:g}",
-            f"half width of the fields: {PAF_WIDTH_PART:.0%} of an animal's length, a cell at least",
+            f"half width of the fields: {PAF_WIDTH_FRACTION:.0%} of an animal's length, a cell at least",
         )
     if "max_instances" in written:
         yield (

@@ -43,7 +43,7 @@ In all, and for each layer, those of the moving average's network too.
 """
 
 LARGEST_BATCH = 4096
-USABLE_PART = 0.9
+USABLE_FRACTION = 0.9
 
 
 class Demand(NamedTuple):
@@ -138,7 +138,7 @@ def largest_batch(demand: Demand, memory_bytes: int) -> int:
     It is at most 4096, and 0 when none fits.
     """
     empty, one = (training_memory(demand, size)["total"] for size in (0, 1))
-    fits = int((USABLE_PART * memory_bytes - empty) / (one - empty))
+    fits = int((USABLE_FRACTION * memory_bytes - empty) / (one - empty))
     return max(0, min(fits, LARGEST_BATCH))
 
 

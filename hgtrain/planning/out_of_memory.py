@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from hgtrain.config.schema import Section
 from hgtrain.planning.input_spec import InputSpec
-from hgtrain.planning.memory import USABLE_PART, Device, training_memory
+from hgtrain.planning.memory import USABLE_FRACTION, Device, training_memory
 
 OOM_TARGET_FRACTION = 0.75
 """What an edit must bring the estimate down to, because what was estimated did not fit."""
@@ -40,7 +40,7 @@ def out_of_memory_text(
         estimate: What gives the bytes.
     """
     total = estimate(described)["total"]
-    goal = min(USABLE_PART * device.memory_bytes, OOM_TARGET_FRACTION * total)
+    goal = min(USABLE_FRACTION * device.memory_bytes, OOM_TARGET_FRACTION * total)
     fitting = []
     for key, values in _edits(described).items():
         for value in values:

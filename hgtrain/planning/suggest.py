@@ -27,7 +27,7 @@ SCALES = (1.0, 0.5, 0.25, 0.125)
 COARSE_SCALES, COARSE_ANIMAL_PX = (0.25, 0.5), 24
 """To say where animals are, and not where their keypoints are, that much is enough."""
 
-PAF_WIDTH_PART = 0.04
+PAF_WIDTH_FRACTION = 0.04
 """Half width of the fields, part of the animals' length: as SLEAP's for its flies.
 
 Wider ones find keypoints no better, and flies that touch get strays: on `builtin:fly-groups` 2 of
@@ -117,7 +117,7 @@ def head_section(looked: DatasetStats, choice: Choice) -> HeadConfig:
     keys, crowd = looked.head.own_keys, looked.crowd
     values: dict[str, Any] = {"type": looked.head.type, "sigma_px": choice.sigma_px}
     if "paf_width_px" in keys and looked.skeleton.edges:
-        width = PAF_WIDTH_PART * looked.animal_px * choice.input_scale
+        width = PAF_WIDTH_FRACTION * looked.animal_px * choice.input_scale
         values["paf_width_px"] = float(max(choice.stride, round(2 * width) / 2))
     if "max_instances" in keys:
         values["max_instances"] = crowd.most + SPARE_INSTANCES

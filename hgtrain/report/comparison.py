@@ -9,7 +9,7 @@ from hgtrain.errors import RunError
 from hgtrain.evaluate.matching import precision_at_recall
 from hgtrain.log import format_seconds
 from hgtrain.report import plots
-from hgtrain.report.page import NOTHING, OF_SEVERAL, RunResults, flat_rows, number, render
+from hgtrain.report.page import MISSING, OF_SEVERAL, RunResults, flat_rows, number, render
 from hgtrain.rundir.records import read_split
 
 CURVE_AT_OKS = 0.75
@@ -114,9 +114,9 @@ def comparison_rows(
     rows += [_row("OKS", [e["oks"] for e in evaluations], max, ".3f")]
     rows += [_row("OKS mAP", [e["oks_map"] for e in evaluations], max, ".3f")]
     rows += _animal_rows(evaluations)
-    rows += [("steps", [str(h[-1]["step"]) if h else NOTHING for h in histories], None)]
+    rows += [("steps", [str(h[-1]["step"]) if h else MISSING for h in histories], None)]
     rows += [
-        ("time", [format_seconds(h[-1]["elapsed_s"]) if h else NOTHING for h in histories], None)
+        ("time", [format_seconds(h[-1]["elapsed_s"]) if h else MISSING for h in histories], None)
     ]
     return rows
 
@@ -159,7 +159,7 @@ def config_differences(configs: Sequence[Mapping[str, Any]]) -> list[tuple[str, 
     """Return the keys that are not the same in all configs, with their values."""
     flat = [dict(flat_rows(config)) for config in configs]
     keys = dict.fromkeys(key for one in flat for key in one)
-    rows = [(key, [one.get(key, NOTHING) for one in flat]) for key in keys]
+    rows = [(key, [one.get(key, MISSING) for one in flat]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
 
 

@@ -21,7 +21,7 @@ from hgtrain.rundir import layout
 from hgtrain.rundir.records import read_provenance
 
 REPORT = "report.html"
-NOTHING = "-"
+MISSING = "-"
 GRID_FRAMES, WORST_FRAMES = 12, 20
 SPARKLINE_BINS = 16
 CURVES_AT_OKS = (0.5, 0.75, 0.95)
@@ -106,7 +106,7 @@ def render(template: str, page: Mapping[str, Any]) -> str:
 
 def number(value: float | None, form: str = ".2f") -> str:
     """Return a number as text, a dash where there is none."""
-    return NOTHING if value is None else format(value, form)
+    return MISSING if value is None else format(value, form)
 
 
 def run_page(results: RunResults) -> dict[str, Any]:

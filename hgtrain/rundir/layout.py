@@ -128,7 +128,9 @@ def _locked(folder: Path, resume: bool) -> TextIO:
         except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise _TakenError(f"{folder} is being trained into by {holder}") from error
+            raise _TakenError(
+                f"{folder} is locked by another training process ({holder})"
+            ) from error
         except OSError as error:
             raise RunError(
                 f"{folder / LOCK} cannot be locked: {error.strerror}; choose another --run-dir"

@@ -19,10 +19,10 @@ NAME = "step"
 PARTIAL = ".partial"
 DATA, INDEX = ".data-00000-of-00001", ".index"
 
-TOLERABLE_PART = 0.005
+TOLERABLE_FRACTION = 0.005
 """Once writing has taken more than this part of the time, it goes on in the background."""
 
-SETTLED_S = 10.0
+CHECKPOINT_WARMUP_S = 10.0
 """Before that a run is too short to say which part of it writing takes."""
 
 
@@ -105,7 +105,7 @@ class Checkpoints:
     def _is_slow(self) -> bool:
         elapsed = time.monotonic() - self._started
         return self._copy is not None or (
-            elapsed > SETTLED_S and self._seconds > TOLERABLE_PART * elapsed
+            elapsed > CHECKPOINT_WARMUP_S and self._seconds > TOLERABLE_FRACTION * elapsed
         )
 
     def _write(self, bundle: tf.train.Checkpoint, step: int) -> None:

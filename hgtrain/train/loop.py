@@ -19,7 +19,7 @@ Long enough to cost nothing, short enough to react to a signal.
 
 OF_SEVERAL = ("val_oks_map", "val_f1")
 """What metrics.jsonl has too where an image may hold several animals."""
-MOST_SKIPPED = 10
+MAX_SKIPPED = 10
 """Steps of a run that may be left out; more of them are no accident."""
 
 
@@ -236,7 +236,7 @@ def train(
         try:
             _run_epoch(plan, state, inner, observer, clock, decide)
         except NotFiniteError as error:
-            if not plan.skips_nonfinite or len(state.skipped) >= MOST_SKIPPED:
+            if not plan.skips_nonfinite or len(state.skipped) >= MAX_SKIPPED:
                 raise
             _go_back(state, inner, error.step)
             observer.left_out(state, error.step)

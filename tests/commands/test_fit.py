@@ -475,7 +475,8 @@ def test_a_second_process_cannot_train_into_the_same_directory(config_file, copi
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         with pytest.raises(
-            RunError, match=f"{copied} is being trained into by process {process.pid} on "
+            RunError,
+            match=f"{copied} is locked by another training process \\(process {process.pid} on ",
         ):
             fit(config_file, copied, "training.epochs=3", resume=True)
         process.stdin.close()

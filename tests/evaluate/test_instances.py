@@ -14,7 +14,7 @@ NAMES = ("nose", "hip", "tail")
 ANIMAL = np.array([[0, 0], [40, 0], [100, 100]], float)
 """Its bounding box has 10,000 px^2: a keypoint at d px has the similarity exp(-d^2 / 50)."""
 
-NOTHING = np.full((3, 2), NAN)
+MISSING = np.full((3, 2), NAN)
 
 
 def moved(points, x, y):
@@ -42,13 +42,13 @@ def frames():
     second one is missed and one 3, 4 px off; nothing is labelled in the third, where one is found.
     """
     other = ANIMAL + 300
-    truth = [[ANIMAL, other], [ANIMAL, other], [NOTHING, NOTHING]]
+    truth = [[ANIMAL, other], [ANIMAL, other], [MISSING, MISSING]]
     visibility = [[[2, 2, 2], [2, 1, 2]], [[2, 2, 2], [2, 2, 2]], [[0] * 3, [0] * 3]]
     tailless = np.concatenate([ANIMAL[:2], [[NAN, NAN]]])
     points = [
         [other + np.array([[0, 0], [10, 0], [0, 0]]), tailless, ANIMAL + 900],
-        [NOTHING, moved(ANIMAL, 3, 4), NOTHING],
-        [ANIMAL, NOTHING, NOTHING],
+        [MISSING, moved(ANIMAL, 3, 4), MISSING],
+        [ANIMAL, MISSING, MISSING],
     ]
     confidence = [
         [[0.9, 0.1, 0.9], [0.8, 0.8, 0], [0.9, 0.9, 0.9]],
@@ -140,7 +140,7 @@ def test_an_absent_keypoint_of_a_matched_animal_counts_against_precision():
 
 
 def test_an_animal_that_is_absent_altogether_does_not_count():
-    metrics = metrics_of([[NOTHING]], [[[2] * 3]], ([[ANIMAL]], [[[0.9] * 3]], [[0.5]]))
+    metrics = metrics_of([[MISSING]], [[[2] * 3]], ([[ANIMAL]], [[[0.9] * 3]], [[0.5]]))
     assert metrics["instances"] == {
         "labelled": 0,
         "predicted": 1,

@@ -8,7 +8,7 @@ NAN = np.nan
 ANIMAL = np.array([[0, 0], [30, 0], [60, 0], [100, 40]], float)
 """Its longer side is 100 px, so its reach 50."""
 
-NOTHING = np.full((4, 2), NAN)
+MISSING = np.full((4, 2), NAN)
 
 
 def moved(points, x, y):
@@ -68,7 +68,7 @@ def test_a_second_prediction_takes_the_animal_that_is_left():
 def test_a_whole_animal_goes_before_a_part_that_is_closer():
     part = np.where([[True], [False], [False], [False]], ANIMAL, NAN)
     assert pairs_of(frame(ANIMAL), frame(part, moved(ANIMAL, 0, 5))) == [1]
-    assert pairs_of(frame(ANIMAL), frame(part, NOTHING)) == [0]
+    assert pairs_of(frame(ANIMAL), frame(part, MISSING)) == [0]
 
 
 def test_only_points_that_both_have_are_compared():
@@ -109,7 +109,7 @@ def test_nothing_is_matched_with_nothing(shape):
 
 def test_labelled_animals_without_any_prediction_are_missed():
     assert pairs_of(frame(ANIMAL, ANIMAL + 200), np.zeros((1, 0, 4, 2))) == [-1, -1]
-    assert pairs_of(frame(ANIMAL), frame(NOTHING, NOTHING)) == [-1]
+    assert pairs_of(frame(ANIMAL), frame(MISSING, MISSING)) == [-1]
 
 
 def test_infinite_and_huge_points_match_nothing():
@@ -172,6 +172,6 @@ def test_a_point_that_may_be_of_an_animal_without_this_label_is_not_judged():
 def test_purity_is_the_mean_over_frames_with_labels():
     other = moved(ANIMAL, 0, 120)
     half = np.concatenate([ANIMAL[:2], other[2:]])
-    truth = np.concatenate([frame(ANIMAL, other), frame(NOTHING, NOTHING)])
+    truth = np.concatenate([frame(ANIMAL, other), frame(MISSING, MISSING)])
     predicted = np.concatenate([frame(ANIMAL, half), frame(half, half)])
     assert purity_of(truth, predicted) == pytest.approx(0.75)

@@ -317,7 +317,7 @@ def recipe_of(augmentation: AugmentationConfig, batch_size: int = BATCH) -> Batc
 EVERYTHING = AugmentationConfig(
     flip="both", gamma=(0.5, 2), noise_std=0.1, blur_sigma_px=(0, 2), fill="reflect"
 )
-NOTHING = AugmentationConfig(
+MISSING = AugmentationConfig(
     rotation_deg=None, scale=None, translation_px=None, brightness=None, contrast=None
 )
 
@@ -370,7 +370,7 @@ def test_a_batch_is_images_maps_and_weights(augmented: list) -> None:
 
 
 def test_without_augmentation_a_batch_is_the_padded_frames_and_their_labels() -> None:
-    images, maps, weights = batch_of(NOTHING)
+    images, maps, weights = batch_of(MISSING)
     indices = expected_indices(5, 1)[0]
     expected = np.zeros((BATCH, 32, 32, 1))
     expected[:, :HEIGHT, :WIDTH] = Images().images[indices]

@@ -21,7 +21,7 @@ from hgtrain.skeleton import Skeleton
 
 pytestmark = pytest.mark.multiprocess
 
-FRAMES, SHAPE, MOST_ROWS = 50, (16, 24, 3), 12
+FRAMES, SHAPE, MAX_ROWS = 50, (16, 24, 3), 12
 PICTURES = np.random.default_rng(0).integers(0, 256, (FRAMES, *SHAPE), np.uint8)
 
 
@@ -44,7 +44,7 @@ def dataset(file):
 
 @pytest.fixture(scope="module")
 def readers(dataset):
-    with closing(ReaderPool(dataset.images, 2, MOST_ROWS)) as readers:
+    with closing(ReaderPool(dataset.images, 2, MAX_ROWS)) as readers:
         yield readers
 
 
@@ -74,7 +74,7 @@ def test_images_are_those_of_the_rows_in_the_order_asked_for(readers):
 
 def test_several_requests_at_once_keep_their_images_apart(readers):
     random = np.random.default_rng(1)
-    chosen = [random.integers(0, FRAMES, MOST_ROWS) for _ in range(20)]
+    chosen = [random.integers(0, FRAMES, MAX_ROWS) for _ in range(20)]
     for some in (chosen[i : i + 5] for i in range(0, 20, 5)):
         requests = [readers.request(rows) for rows in some]
         for rows, request in zip(some, requests, strict=True):
@@ -106,7 +106,7 @@ def test_readers_ignore_the_signals_that_stop_their_parent(readers):
 
 
 def test_signals_sent_while_readers_start_do_no_harm(dataset):
-    with closing(ReaderPool(dataset.images, 1, MOST_ROWS)) as readers:
+    with closing(ReaderPool(dataset.images, 1, MAX_ROWS)) as readers:
         for pid in pids_of(readers):
             os.kill(pid, signal.SIGINT)
             os.kill(pid, signal.SIGTERM)
@@ -115,7 +115,7 @@ def test_signals_sent_while_readers_start_do_no_harm(dataset):
 
 def test_closed_readers_are_gone_and_leave_no_descriptor(dataset):
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    readers = ReaderPool(dataset.images, 1, MOST_ROWS)
+    readers = ReaderPool(dataset.images, 1, MAX_ROWS)
     pids = pids_of(readers)
     readers.request(np.arange(3))
     readers.close()
@@ -126,11 +126,9 @@ def test_closed_readers_are_gone_and_leave_no_descriptor(dataset):
 
 @pytest.mark.parametrize("when", ["idle", "busy"])
 def test_a_killed_reader_is_one_sentence(dataset, when):
-    with closing(ReaderPool(dataset.images, 1, MOST_ROWS)) as readers:
+    with closing(ReaderPool(dataset.images, 1, MAX_ROWS)) as readers:
         readers.take(readers.request(np.arange(3)))
-        requests = [
-            readers.request(np.arange(MOST_ROWS)) for _ in range(3 if when == "busy" else 0)
-        ]
+        requests = [readers.request(np.arange(MAX_ROWS)) for _ in range(3 if when == "busy" else 0)]
         for pid in pids_of(readers):
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(
@@ -179,7 +177,7 @@ def test_where_no_process_can_be_started_another_cache_is_named(dataset, monkeyp
     with pytest.raises(
         RunError, match=r"cannot be started \(.* Cannot allocate memory\), .* set data\.cache: ram"
     ):
-        ReaderPool(dataset.images, 1, MOST_ROWS)
+        ReaderPool(dataset.images, 1, MAX_ROWS)
 
 
 def test_what_cannot_be_read_is_an_error_of_the_dataset(tmp_path):
@@ -194,7 +192,7 @@ def test_what_cannot_be_read_is_an_error_of_the_dataset(tmp_path):
     refused = pytest.raises(DatasetError, match=r"damaged\.h5:/images cannot be read, .* damaged")
     with (
         closing(open_file(path)) as dataset,
-        closing(ReaderPool(dataset.images, 1, MOST_ROWS)) as readers,
+        closing(ReaderPool(dataset.images, 1, MAX_ROWS)) as readers,
         refused,
     ):
         readers.take(readers.request(np.array([1, 2])))

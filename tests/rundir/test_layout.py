@@ -146,7 +146,8 @@ def test_a_folder_with_other_files_is_claimed(folder):
 
 def test_a_folder_that_another_process_holds_is_refused_and_names_it(folder, other_process):
     with pytest.raises(
-        RunError, match=f"{folder} is being trained into by process {other_process.pid} on "
+        RunError,
+        match=f"{folder} is locked by another training process \\(process {other_process.pid} on ",
     ):
         layout.lock_run_dir(folder, resume=True).__enter__()
 
@@ -154,7 +155,7 @@ def test_a_folder_that_another_process_holds_is_refused_and_names_it(folder, oth
 def test_a_folder_held_in_this_process_is_refused_too(folder):
     with (
         layout.lock_run_dir(folder, resume=False),
-        pytest.raises(RunError, match=f"by process {os.getpid()} on "),
+        pytest.raises(RunError, match=f"training process \\(process {os.getpid()} on "),
         layout.lock_run_dir(folder, resume=True),
     ):
         pass

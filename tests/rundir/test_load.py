@@ -127,7 +127,7 @@ def test_a_split_that_lacks_something_is_refused(folder, change):
 
 def test_an_empty_split_is_refused(folder):
     (folder / "split.json").write_text("{}")
-    with pytest.raises(RunError, match=r"split.json is damaged: KeyError\('edges'\)"):
+    with pytest.raises(RunError, match=r"split.json is damaged: KeyError\('image_shape'\)"):
         load_run(folder)
 
 

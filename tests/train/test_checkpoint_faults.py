@@ -113,8 +113,8 @@ def test_what_a_killed_process_left_beside_its_files_is_removed(tmp_path):
 
 
 def test_slow_writing_goes_on_in_the_background(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "SETTLED_S", 0.0)
-    monkeypatch.setattr(checkpoint, "TOLERABLE_PART", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_WARMUP_S", 0.0)
+    monkeypatch.setattr(checkpoint, "TOLERABLE_FRACTION", 0.0)
     checkpoints, (weights, step) = make(tmp_path)
     weights.assign(np.full(3, 1.0))
     step.assign(4)
@@ -131,8 +131,8 @@ def test_slow_writing_goes_on_in_the_background(tmp_path, monkeypatch):
 
 
 def test_the_best_is_copied_at_once_and_written_in_the_background(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "SETTLED_S", 0.0)
-    monkeypatch.setattr(checkpoint, "TOLERABLE_PART", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_WARMUP_S", 0.0)
+    monkeypatch.setattr(checkpoint, "TOLERABLE_FRACTION", 0.0)
     checkpoints, _ = make(tmp_path)
     may_write, done = threading.Event(), []
 
@@ -150,8 +150,8 @@ def test_the_best_is_copied_at_once_and_written_in_the_background(tmp_path, monk
 
 
 def test_a_failure_in_the_background_is_raised(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "SETTLED_S", 0.0)
-    monkeypatch.setattr(checkpoint, "TOLERABLE_PART", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_WARMUP_S", 0.0)
+    monkeypatch.setattr(checkpoint, "TOLERABLE_FRACTION", 0.0)
     checkpoints, _ = make(tmp_path)
     checkpoints.save(4, {"step": 4})
     with full_disk(100):

@@ -13,7 +13,7 @@ GZIP_LEVEL = 1
 """HDF5's own choice, 4, takes twice as long and makes real images smaller by 6% at most."""
 
 IMAGES_A_TRIAL = 64
-MOST_THREADS = 8
+MAX_THREADS = 8
 NOT_PACKED = 1
 """HDF5's mask of a chunk that left out the first filter."""
 
@@ -29,7 +29,7 @@ class ImageChunks:
 
     def __init__(self, dataset: h5py.Dataset) -> None:
         self._dataset = dataset
-        threads = min(MOST_THREADS, len(os.sched_getaffinity(0)))
+        threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
         self._pool, self._waiting = ThreadPoolExecutor(threads), deque[tuple[int, Future]]()
         self._most_waiting = 2 * threads
         self._strategy = zlib.Z_DEFAULT_STRATEGY

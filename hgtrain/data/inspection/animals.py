@@ -9,7 +9,7 @@ from hgtrain.data.animals import animal_px, root_keypoint
 from hgtrain.data.crop_size import crop_size_px, share_cut_off
 from hgtrain.data.dataset import NOT_LABELLED, PoseDataset, skeleton_of
 
-NEAR_PART = 0.05
+NEAR_FRACTION = 0.05
 """Of the animals' length, within which keypoints of two animals are hard to tell apart."""
 
 FRAMES_AT_ONCE = 1024
@@ -30,7 +30,7 @@ def animals_report(dataset: PoseDataset) -> dict[str, Any]:
     counts = marked.any(-1).sum(1)
     points = np.where(marked[..., None], dataset.points, np.nan)
     length = animal_px(dataset)
-    near_px = None if length is None else NEAR_PART * length
+    near_px = None if length is None else NEAR_FRACTION * length
     several = points[counts > 1]
     labelled = int(np.isfinite(points).all(-1).sum())
     root = root_keypoint(skeleton_of(dataset), points)

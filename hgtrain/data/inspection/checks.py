@@ -1,4 +1,4 @@
-"""What is in datasets and what is wrong with them, read in a process of its own."""
+"""What is in datasets and what is wrong with them, read in a separate process."""
 
 import hashlib
 import shlex

@@ -1,1 +1,1 @@
-"""Opens files of others in a process of its own, which may crash or hang without harm."""
+"""Opens files of others in a separate process, which may crash or hang without harm."""

@@ -1,4 +1,4 @@
-"""Read everything in an HDF5 file once, in a process of its own.
+"""Read everything in an HDF5 file once, in a separate process.
 
 This comes before what knows more of the file reads it in this process.
 """

@@ -1,4 +1,4 @@
-"""Reading files in a process of its own, within limits.
+"""Reading files in a separate process, within limits.
 
 There the HDF5 library may loop or crash without harm. The module that does the reading is run as a
 program: `MODULE SECONDS FILE...` prints one JSON document.
@@ -19,11 +19,11 @@ from typing import Any
 from hgtrain.errors import DatasetError, HgtrainError
 
 STEP_S = 20.0
-"""Processor time for one step of reading, after which a file is held to be hostile."""
+"""Processor time for one step of reading, after which a file is treated as malicious."""
 
 MEMORY_BYTES = 16 * 2**30
 
-TOLD_S = 0.5
+PROGRESS_INTERVAL_S = 0.5
 """How often the other process says how far it is."""
 
 SILENT_S = 2.0
@@ -39,7 +39,7 @@ runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 
 
 class Sandbox:
-    """A module that reads files in a process of its own, which runs from the moment this is made.
+    """A module that reads files in a separate process, which runs from the moment this is made.
 
     Args:
         module: Its name; it calls `answer_with`.
@@ -91,13 +91,13 @@ class Sandbox:
         # The module says which file it begins with, where it reads one after another.
         begun = [json.loads(line) for line in out.splitlines() if line.startswith('"')]
         what = (
-            "does not come to an end"
+            "ran out of CPU time"
             if signum == signal.SIGPROF
             else f"crashes ({signal.Signals(signum).name})"
         )
         named = begun[-1] if begun else ", ".join(self._paths)
         return (
-            f"{named}: the HDF5 library {what} reading it: the file is damaged or made to do that, "
+            f"{named}: the HDF5 library {what} reading it: the file is damaged or malicious, "
             "do not use it"
         )
 
@@ -106,7 +106,7 @@ class Sandbox:
 
         files = ", ".join(self._paths)
         spoken_of = threading.Timer(
-            SILENT_S, lambda: say(f"{files}: looked through in a process of its own")
+            SILENT_S, lambda: say(f"{files}: checked in a separate process")
         )
         spoken_of.start()
         lines: list[str] = []
@@ -170,7 +170,7 @@ def step_done(done: int = 0, total: int = 0) -> None:
     if not signal.getitimer(signal.ITIMER_PROF)[0]:
         return
     signal.setitimer(signal.ITIMER_PROF, _step_s)
-    if total and time.monotonic() - _told >= TOLD_S:
+    if total and time.monotonic() - _told >= PROGRESS_INTERVAL_S:
         _told = time.monotonic()
         print(json.dumps([done, total]), flush=True)
 

@@ -108,7 +108,7 @@ def _problem(cluster: Cluster, missing: set[int], differing: Mapping[int, list[s
         return f"{others} than {cluster.name(0)}: start all with the same hgtrain, config and data"
     if missing:
         names = ", ".join(map(cluster.name, sorted(missing)))
-        return f"{names} did not come: start all of them together"
+        return f"{names} did not connect in time: start all workers together"
     return ""
 
 
@@ -130,7 +130,7 @@ def _report(cluster: Cluster, said: dict, deadline: float) -> str:
             problem = f" ({error})"
             waiting.show(cluster, {0})
             time.sleep(SECONDS_BETWEEN_TRIES)
-    return f"{cluster.name(0)} did not come{problem}: start all of them together"
+    return f"{cluster.name(0)} did not connect in time{problem}: start all workers together"
 
 
 def _read(connection: socket.socket) -> dict:

@@ -24,9 +24,9 @@ GROUP = 2**30
 AGREEMENT = 1
 """The number of the operation that is repeated; each other one has its own number."""
 
-MOST_VALUES = 3
+MAX_VALUES = 3
 
-LOSSES = (
+PEER_FAILURES = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -49,7 +49,7 @@ class Workers:
         # A compiled function, because TensorFlow keeps a record of each number for ever, and this
         # comes twice a second.
         self._largest = tf.function(
-            self._reduce, input_signature=[tf.TensorSpec((MOST_VALUES,), tf.int64)]
+            self._reduce, input_signature=[tf.TensorSpec((MAX_VALUES,), tf.int64)]
         )
 
     def agree(self, values: Sequence[int]) -> list[int]:
@@ -57,7 +57,7 @@ class Workers:
         if self.count == 1:
             return list(values)
         # One shape for all that is agreed on, as the one number demands.
-        padded = [*values, *[0] * (MOST_VALUES - len(values))]
+        padded = [*values, *[0] * (MAX_VALUES - len(values))]
         return self._largest(tf.constant(padded, tf.int64)).numpy().tolist()[: len(values)]
 
     def deciding(self, stop: StopRequest) -> Decide:
@@ -96,7 +96,7 @@ class Workers:
                 variable.assign(self._broadcast(variable.numpy()))
 
     @contextmanager
-    def loss_named(self, how_to_go_on: str) -> Iterator[None]:
+    def peer_failures_as_run_error(self, how_to_go_on: str) -> Iterator[None]:
         """Turn what TensorFlow raises within the block when another worker is gone into RunError.
 
         A process that ends closes its connections, which is seen within a second or two. One that
@@ -107,7 +107,7 @@ class Workers:
         try:
             yield
         except tf.errors.OpError as error:
-            if self._cluster is None or not isinstance(error, LOSSES):
+            if self._cluster is None or not isinstance(error, PEER_FAILURES):
                 raise
             raise RunError(
                 f"{self._who_is_lost(str(error))} is lost, so that all stop; {how_to_go_on}"

@@ -9,7 +9,7 @@ from hgtrain.data.sandbox.probe import probe_hdf5, read_everything
 from hgtrain.errors import DatasetError
 from hgtrain.sleap_import.run import import_sleap
 
-ENDLESS = "the HDF5 library does not come to an end reading it"
+ENDLESS = "the HDF5 library ran out of CPU time reading it"
 
 
 def labels(path):

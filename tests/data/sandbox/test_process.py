@@ -26,7 +26,7 @@ def interpreter(tmp_path, monkeypatch):
         (
             "import signal, os; print('\"b.h5\"', flush=True); os.kill(os.getpid(), "
             "signal.SIGPROF)",
-            "^b.h5: the HDF5 library does not come to an end",
+            "^b.h5: the HDF5 library ran out of CPU time",
         ),
         (
             'import os; print(\'"a.h5"\'); print(\'{"refused": "x"}\', flush=True); os.abort()',
@@ -49,7 +49,7 @@ def test_a_process_that_takes_long_is_spoken_of(interpreter, monkeypatch, capsys
     interpreter("import time; time.sleep(0.5); print('{}')")
     monkeypatch.setattr(process_module, "SILENT_S", 0.1)
     assert Sandbox("hgtrain.data.sandbox.open", ["a.h5"]).answer() == {}
-    assert capsys.readouterr().err == "a.h5: looked through in a process of its own\n"
+    assert capsys.readouterr().err == "a.h5: checked in a separate process\n"
 
 
 def test_a_process_that_says_how_far_it_is_is_shown(interpreter, monkeypatch, capsys):

@@ -63,15 +63,18 @@ def test_all_are_told_who_differs_in_what(addresses):
 def test_all_are_told_who_did_not_come(addresses, monkeypatch, capsys):
     monkeypatch.setattr(rendezvous_module, "SILENT_SECONDS", 0.0)
     told = outcomes(addresses, [ALIKE, None, ALIKE], patience_s=2.0)
-    assert told == [f"worker 1 ({addresses[1]}) did not come: start all of them together"] * 2
+    assert (
+        told
+        == [f"worker 1 ({addresses[1]}) did not connect in time: start all workers together"] * 2
+    )
     assert f"waiting for worker 1 ({addresses[1]})" in capsys.readouterr().err
 
 
 def test_a_chief_that_does_not_come_is_named_with_the_reason(addresses):
     (told,) = outcomes(addresses, [None, ALIKE], patience_s=0.5)
-    assert (
-        told
-        == f"worker 0 ({addresses[0]}) did not come ([Errno 111] Connection refused): start all of them together"
+    assert told == (
+        f"worker 0 ({addresses[0]}) did not connect in time ([Errno 111] Connection refused): "
+        "start all workers together"
     )
 
 

@@ -49,11 +49,14 @@ def test_a_process_alone_decides_by_its_own_signals():
     ],
 )
 def test_who_is_lost_is_named(text, who):
-    with pytest.raises(RunError, match=who), Workers(THREE).loss_named("again"):
+    with pytest.raises(RunError, match=who), Workers(THREE).peer_failures_as_run_error("again"):
         raise tf.errors.UnavailableError(None, None, text)
 
 
 @pytest.mark.parametrize("cluster", [THREE, None])
 def test_another_failure_is_not_taken_for_a_loss(cluster):
-    with pytest.raises(tf.errors.InvalidArgumentError), Workers(cluster).loss_named("again"):
+    with (
+        pytest.raises(tf.errors.InvalidArgumentError),
+        Workers(cluster).peer_failures_as_run_error("again"),
+    ):
         raise tf.errors.InvalidArgumentError(None, None, "/job:worker/task:2")
