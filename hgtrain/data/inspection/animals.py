@@ -1,5 +1,6 @@
 """How many animals frames have, how near they come, and what crops of them would cut off."""
 
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
@@ -56,23 +57,18 @@ def animals_report(dataset: PoseDataset) -> dict[str, Any]:
     }
 
 
-def boxes_overlap(points: np.ndarray, margin_px: float = 0.0) -> np.ndarray:
+def boxes_overlap(points: np.ndarray) -> np.ndarray:
     """Return for each frame whether the bounding boxes of two of its animals overlap or touch.
 
     Args:
         points: `(n, I, K, 2)` in px, NaN where missing.
-        margin_px: By which boxes are larger, all in all.
 
     Returns:
         `(n,)` bool.
     """
-    there = np.isfinite(points).all(-1, keepdims=True)
-    # Of an animal without a point nothing overlaps.
-    low = np.where(there, points, np.inf).min(2)
-    high = np.where(there, points, -np.inf).max(2) + margin_px
     found = np.zeros(len(points), bool)
-    for a, b in combinations(range(points.shape[1]), 2):
-        found |= ((low[:, a] <= high[:, b]) & (low[:, b] <= high[:, a])).all(-1)
+    for _, _, overlap in _overlapping_pairs(points, 0.0):
+        found |= overlap
     return found
 
 
@@ -87,10 +83,22 @@ def keypoints_near(points: np.ndarray, distance_px: float) -> np.ndarray:
         `(n,)` bool.
     """
     found = np.zeros(len(points), bool)
-    frames = np.flatnonzero(boxes_overlap(points, distance_px))
-    for start in range(0, len(frames), FRAMES_AT_ONCE):
-        rows = frames[start : start + FRAMES_AT_ONCE]
-        for a, b in combinations(range(points.shape[1]), 2):
+    for a, b, overlap in _overlapping_pairs(points, distance_px):
+        frames = np.flatnonzero(overlap & ~found)
+        for start in range(0, len(frames), FRAMES_AT_ONCE):
+            rows = frames[start : start + FRAMES_AT_ONCE]
             away = points[rows, a, :, None] - points[rows, b, None]
-            found[rows] |= (np.hypot(away[..., 0], away[..., 1]) < distance_px).any((1, 2))
+            found[rows] = (np.hypot(away[..., 0], away[..., 1]) < distance_px).any((1, 2))
     return found
+
+
+def _overlapping_pairs(
+    points: np.ndarray, margin_px: float
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Yield two animals each and in which frames `(n,)` their boxes are no further apart."""
+    there = np.isfinite(points).all(-1, keepdims=True)
+    # Of an animal without a point nothing overlaps.
+    low = np.where(there, points, np.inf).min(2)
+    high = np.where(there, points, -np.inf).max(2) + margin_px
+    for a, b in combinations(range(points.shape[1]), 2):
+        yield a, b, ((low[:, a] <= high[:, b]) & (low[:, b] <= high[:, a])).all(-1)
