@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from crowds import EDGES, NAMES, write_crowd
+from tiny_run import fit
 
 from hgtrain.cli import commands
 from hgtrain.commands import init
@@ -19,6 +20,9 @@ from hgtrain.planning import suggest
 from hgtrain.planning.dataset_stats import Crowd, DatasetStats, dataset_stats
 from hgtrain.planning.memory import Device
 from hgtrain.skeleton import Skeleton
+
+# Keras's saving and NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def looked_at(path: Path, head: str | None = None) -> DatasetStats:
@@ -253,3 +257,15 @@ def test_a_crop_takes_less_memory_than_the_image(crowd: Path) -> None:
     (whole_size, _), (crop_size, crop_batch) = fitting
     assert whole_size != suggest.LARGE
     assert (crop_size, crop_batch) == (suggest.LARGE, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("--head", "top_down")])
+def test_the_written_configs_train_a_step(
+    crowd: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    one_step = ("training.epochs=1", "training.steps_per_epoch=1")
+    for path in written(crowd, tmp_path / "a.yaml", *options):
+        _, evaluation = fit(path, tmp_path / Path(path).stem, *one_step)
+        # A fifth of twelve frames, or of the eleven with animals.
+        assert evaluation["frames"] == 2
