@@ -117,11 +117,19 @@ def _model_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
     )
     yield f"    output_stride: {choice.stride}", ""
     yield f"    stem_filters: {size.stem_filters}", f"for a {proposal.kind}"
-    yield f"    filters: {size.filters}", ""
+    yield f"    filters: {size.filters}", _filters_reason(proposal)
     yield f"    filter_increase: {size.filter_increase}", ""
     yield f"    stacks: {size.stacks}", ""
     yield "  head:", ""
     yield from _head_lines(proposal)
+
+
+def _filters_reason(proposal: Proposal) -> str:
+    if "paf_width_px" not in proposal.head.own_keys:
+        return ""
+    skeleton = proposal.looked.skeleton
+    keypoints, edges = len(skeleton.keypoint_names), len(skeleton.edges)
+    return f"at least as many as outputs: {keypoints} maps and {2 * edges} of fields"
 
 
 def _head_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
@@ -138,6 +146,8 @@ def _head_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
             f"    paf_width_px: {head.paf_width_px:g}",
             f"half width of the fields: {PAF_WIDTH_FRACTION:.0%} of an animal's length, a cell at least",
         )
+    if "min_keypoints" in written:
+        yield f"    min_keypoints: {head.min_keypoints}", "fewer are a piece of an animal"
     if "max_instances" in written:
         yield (
             f"    max_instances: {head.max_instances}",

@@ -27,12 +27,14 @@ class Crowd(NamedTuple):
         most: Labelled animals in a frame at most, at least 1.
         anchor: Name of the keypoint that can stand for where an animal is, None for none.
         crop_px: Side of a crop around it that holds nearly all animals whole, px of the images.
+        fewest_keypoints: Labelled keypoints that nearly all labelled animals have.
     """
 
     frames: int
     most: int
     anchor: str | None
     crop_px: int
+    fewest_keypoints: int = 1
 
 
 class DatasetStats(NamedTuple):
@@ -109,7 +111,15 @@ def _crowd(dataset: PoseDataset, located: np.ndarray) -> Crowd:
         most=max(1, int(labelled.max(initial=0))),
         anchor=None if root is None else skeleton.keypoint_names[root],
         crop_px=crop_size_px(located, root, 1),
+        fewest_keypoints=_fewest_keypoints(located),
     )
+
+
+def _fewest_keypoints(located: np.ndarray) -> int:
+    """Return how many keypoints 99 of 100 labelled animals `(N, I, K, 2)` have."""
+    counts = np.isfinite(located).all(-1).sum(-1)
+    labelled = counts[counts > 0]
+    return max(1, int(np.percentile(labelled, 1))) if labelled.size else 1
 
 
 def _spread(points: np.ndarray) -> float:

@@ -62,6 +62,8 @@ SIZES = {"CPU": (SMALL,), "GPU": (LARGE, MEDIUM, SMALL)}
 """What is tried, largest first: on a CPU more than the small one takes hours."""
 
 COARSE_SIZES = (SMALL,)
+FILTERS_STEP = 16
+MIN_KEYPOINTS_FRACTION = 0.25
 BATCH_SIZES = (8, 4, 2, 1)
 
 
@@ -119,6 +121,7 @@ def head_section(looked: DatasetStats, choice: Choice) -> HeadConfig:
     if "paf_width_px" in keys and looked.skeleton.edges:
         width = PAF_WIDTH_FRACTION * looked.animal_px * choice.input_scale
         values["paf_width_px"] = float(max(choice.stride, round(2 * width) / 2))
+        values["min_keypoints"] = min_keypoints(looked)
     if "max_instances" in keys:
         values["max_instances"] = crowd.most + SPARE_INSTANCES
     if "anchor" in keys:
@@ -131,14 +134,33 @@ def head_section(looked: DatasetStats, choice: Choice) -> HeadConfig:
     return HeadConfig.model_validate(values)
 
 
+def min_keypoints(looked: DatasetStats) -> int:
+    """Return how many keypoints make an animal: a quarter, or what nearly all labelled ones have."""
+    quarter = round(MIN_KEYPOINTS_FRACTION * len(looked.skeleton.keypoint_names))
+    return max(1, min(quarter, looked.crowd.fewest_keypoints))
+
+
 def largest_scale(looked: DatasetStats) -> float:
     """Return the factor by which augmentation enlarges animals at most."""
     return LARGEST_ANIMAL_SCALE if looked.spread > SAME_SIZE_SPREAD else 1.0
 
 
 def sizes(looked: DatasetStats, kind: str) -> tuple[Size, ...]:
-    """Return how wide a network may be on a kind of device, largest first."""
-    return COARSE_SIZES if looked.head.finds_centroids else SIZES[kind]
+    """Return how wide a network may be on a kind of device, largest first.
+
+    Outputs are linear in the features they are made of: with fewer features than outputs some
+    keypoints were never learnt (19 keypoints and 18 edges from 32 features: three of them).
+    """
+    if looked.head.finds_centroids:
+        return COARSE_SIZES
+    if "paf_width_px" not in looked.head.own_keys:
+        return SIZES[kind]
+    outputs = len(looked.skeleton.keypoint_names) + 2 * len(looked.skeleton.edges)
+    least = padded_length(outputs, FILTERS_STEP)
+    return tuple(
+        size if size.filters >= least else size._replace(filters=least, filter_increase=least // 4)
+        for size in SIZES[kind]
+    )
 
 
 def field_after_first_stack(stem_stride: int, max_stride: int) -> int:

@@ -74,7 +74,21 @@ def test_all_animals_of_all_frames_are_looked_at(crowd: Path) -> None:
     # The first animals of the frames do.
     assert not looked.faces_one_way
     # The tail of the larger one is 80 px from its body.
-    assert looked.crowd == Crowd(frames=10, most=2, anchor="body", crop_px=161)
+    assert looked.crowd == Crowd(frames=10, most=2, anchor="body", crop_px=161, fewest_keypoints=5)
+
+
+def test_there_are_as_many_features_as_outputs_and_no_piece_is_an_animal(crowd: Path) -> None:
+    looked = looked_at(crowd)
+    # A few keypoints need no more than the small network has.
+    assert suggest.sizes(looked, "CPU")[0].filters == 32
+    names = tuple(f"k{i}" for i in range(24))
+    chain = Skeleton(names, tuple((i, i + 1) for i in range(23)))
+    flies = looked._replace(skeleton=chain, crowd=looked.crowd._replace(fewest_keypoints=17))
+    # 24 maps and 46 of fields are 70, up to a multiple of 16.
+    assert suggest.sizes(flies, "CPU") == (suggest.Size(16, 80, 20, 1),)
+    assert suggest.min_keypoints(flies) == 6
+    hidden = flies._replace(crowd=looked.crowd._replace(fewest_keypoints=2))
+    assert suggest.min_keypoints(hidden) == 2
 
 
 def test_a_head_looks_at_the_frames_it_can_use(crowd: Path) -> None:
