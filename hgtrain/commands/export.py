@@ -14,6 +14,7 @@ from hgtrain.data.selection import select_frames
 from hgtrain.data.split import Subset
 from hgtrain.errors import RunError
 from hgtrain.log import say
+from hgtrain.poses import Poses
 from hgtrain.rundir import layout
 from hgtrain.rundir.load import Run, check_finds_animals, load_run, reopened_split
 from hgtrain.rundir.records import read_split
@@ -21,6 +22,7 @@ from hgtrain.skeleton import check_same_keypoints
 
 if TYPE_CHECKING:
     from hgtrain.export.check import Sample
+    from hgtrain.heads import Head
 
 CHECKED_FRAMES = CALIBRATION_FRAMES = 100
 
@@ -56,7 +58,7 @@ def export(
     from hgtrain.export.readme import check_lines
 
     with _sides(run, data) as (training, validation):
-        sample = _sample(training, validation)
+        sample = _sample(training, validation, run.predictor.head)
     say(f"writing {format_name} and checking it on {len(sample.images)} frames")
     return check_lines(export(run.predictor, sample, out, format_name, size, _metadata(run)))
 
@@ -84,26 +86,34 @@ def _sides(run: Run, data: Sequence[str]) -> Iterator[tuple[Subset, Subset]]:
         yield split.train, split.validation
 
 
-def _sample(training: Subset, validation: Subset) -> "Sample":
+def _sample(training: Subset, validation: Subset, head: "Head") -> "Sample":
+    from hgtrain.evaluate.pairs import in_place_of_labels, pair_animals
+    from hgtrain.evaluate.predictions import labels_of
     from hgtrain.export.check import Sample
 
-    frames = validation.frames[:CHECKED_FRAMES]
-    points, visibility = validation.labels(slice(CHECKED_FRAMES))
+    checked = Subset(validation.dataset, validation.frames[:CHECKED_FRAMES])
+    points, visibility = labels_of(head, checked)
     chosen = np.unique(np.linspace(0, len(training.frames) - 1, CALIBRATION_FRAMES).astype(int))
+
+    def in_place(found: Poses) -> Poses:
+        return in_place_of_labels(found, pair_animals(points, visibility, found.points))
+
     return Sample(
-        validation.dataset.read_images(frames),
+        checked.dataset.read_images(checked.frames),
         np.where((visibility > 0)[..., None], points, np.nan),
         training.dataset.read_images(training.frames[chosen]),
+        in_place if head.several_animals else None,
     )
 
 
 def _metadata(run: Run) -> dict[str, Any]:
     split = read_split(run.folder)
     evaluation = run.folder / layout.EVALUATION
+    skeleton = run.found_skeleton
     return {
-        "keypoint_names": list(run.skeleton.keypoint_names),
-        "edges": run.skeleton.edges,
-        "symmetries": run.skeleton.symmetries,
+        "keypoint_names": list(skeleton.keypoint_names),
+        "edges": skeleton.edges,
+        "symmetries": skeleton.symmetries,
         "image_shape": split["image_shape"],
         "config": run.config.model_dump(),
         "dataset_fingerprint": {

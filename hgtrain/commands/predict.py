@@ -10,7 +10,6 @@ from hgtrain.data.media.frame_source import FrameSource
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.files import check_outputs
 from hgtrain.log import say
-from hgtrain.poses import CENTROID
 from hgtrain.predict.inputs import DatasetFrames, open_frames
 from hgtrain.predict.overlay_video import OverlayVideo
 from hgtrain.predict.saved_model import MODEL_FILE, SavedModelPredictor, is_export
@@ -120,10 +119,7 @@ def _predicting_model(folder: Path, options: PredictOptions) -> tuple[Model, Ske
     check_finds_animals(folder, options.centroids)
     run = load_run(folder, options.refinement or "unbiased", options.centroids)
     run.predictor.batch_size = options.batch_size or run.predictor.batch_size
-    skeleton = run.skeleton
-    if run.predictor.keypoints != len(skeleton.keypoint_names):
-        skeleton = Skeleton((CENTROID,))
-    return run.predictor, skeleton, run.predictor.preprocessing.channels
+    return run.predictor, run.found_skeleton, run.predictor.preprocessing.channels
 
 
 def _check_channels(folder: Path, channels: int, sources: Sequence[FrameSource]) -> None:

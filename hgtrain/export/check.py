@@ -1,5 +1,6 @@
 """Checks an export against the network's own predictions on real frames."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from hgtrain.coords import resized_points
+from hgtrain.export.animals import compare_animals
 from hgtrain.export.formats import FARTHEST
 from hgtrain.export.served import ExportedFile, Loaded, Tolerance
 from hgtrain.poses import Poses, joined
@@ -22,13 +24,16 @@ class Sample(NamedTuple):
 
     Attributes:
         images: `(n, H, W, C)` uint8.
-        points: Their labels `(n, I, K, 2)` px, NaN where there is none.
+        points: What is labelled of what the run finds, `(n, I, K, 2)` px, NaN where there is none.
         calibration: Images that int8's ranges are taken from, of the same shape.
+        in_place: Gives the animals found in these frames at the places of the labelled ones that
+            they are, NaN where one is missed; None where a frame has one animal.
     """
 
     images: np.ndarray
     points: np.ndarray
     calibration: np.ndarray
+    in_place: Callable[[Poses], Poses] | None = None
 
 
 def fitted(images: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
@@ -74,16 +79,26 @@ def check(
         _note_difference(found, file.tolerance)
         if "problem" in found:
             return found
-    exported = _in_batches(predict, sample.images, 8).points
-    found["error_px"] = _mean_error(exported, sample.points)
-    found["run_error_px"] = _mean_error(predictor(sample.images).points, sample.points)
-    if not np.isfinite(exported).all():
+    exported, run = _in_batches(predict, sample.images, 8), predictor(sample.images)
+    found["error_px"], found["run_error_px"] = (_mean_error(one, sample) for one in (exported, run))
+    if predictor.head.several_animals:
+        found["animals"], found["run_animals"] = (_count(one) for one in (exported, run))
+        is_right = np.isfinite(exported.points).all(-1) == np.isfinite(exported.confidence)
+    else:
+        is_right = np.isfinite(exported.points)
+    if not is_right.all():
+        found["problem"] = f"{found['file']} predicts positions that are not numbers"
         # JSON has none.
-        found |= {
-            "problem": f"{found['file']} predicts positions that are not numbers",
-            "error_px": None,
-        }
+        found["error_px"] = None
+    elif found.get("animals") == 0 < found["run_animals"]:
+        found["problem"] = (
+            f"{found['file']} finds none of the {found['run_animals']} animals that the run finds"
+        )
     return found
+
+
+def _count(poses: Poses) -> int:
+    return int(np.isfinite(poses.scores).sum())
 
 
 def _compare(
@@ -97,6 +112,8 @@ def _compare(
     run, exported = predictor(images), _in_batches(predict, images, batch)
     if any(a.shape != b.shape for a, b in zip(run, exported, strict=True)):
         return {"keypoints_px": np.inf, "keypoints_p95_px": np.inf, "confidence": np.inf, "ties": 0}
+    if predictor.head.several_animals:
+        return compare_animals(predictor, images, run, exported)
     apart = np.abs(exported.points - run.points).max(-1)
     of_confidence = float(np.abs(exported.confidence - run.confidence).max(initial=0))
     # NaN, which compares with nothing, is as wrong as it gets.
@@ -176,7 +193,8 @@ def _in_batches(predict: Loaded, images: np.ndarray, batch: int) -> Poses:
     )
 
 
-def _mean_error(points: np.ndarray, truth: np.ndarray) -> float | None:
-    distance = np.linalg.norm(points - truth, axis=-1)
+def _mean_error(found: Poses, sample: Sample) -> float | None:
+    found = found if sample.in_place is None else sample.in_place(found)
+    distance = np.linalg.norm(found.points - sample.points, axis=-1)
     located = np.isfinite(distance)
     return float(distance[located].mean()) if located.any() else None

@@ -13,6 +13,7 @@ from hgtrain.export.readme import readme
 from hgtrain.export.served import ExportedFile, Served
 from hgtrain.files import new_folder, write_json, write_text
 from hgtrain.predict.predictor import Predictor
+from hgtrain.predict.saved_model import SCORES
 
 
 def export(
@@ -46,7 +47,8 @@ def export(
     target = FORMATS[format_name]
     if size is None and target.needs_size:
         size = sample.images.shape[1:3]
-    sample = Sample(fitted(sample.images, size), sample.points, fitted(sample.calibration, size))
+    images, calibration = (fitted(each, size) for each in (sample.images, sample.calibration))
+    sample = sample._replace(images=images, calibration=calibration)
     with new_folder(folder) as beside:
         served = Served(predictor, sample.images.shape[3], size)
         files = target.write(served, beside, sample.calibration)
@@ -57,16 +59,28 @@ def export(
             "files": [file.name or "." for file in kept],
         }
         shape = [None, *(size or (None, None)), sample.images.shape[3]]
-        keypoints = sample.points.shape[2]
         document |= {
             "input": {"name": "image", "dtype": "uint8", "shape": shape},
-            "outputs": {"keypoints": [None, keypoints, 2], "confidence": [None, keypoints]},
+            "outputs": _output_shapes(predictor),
             **metadata,
             "check": checks,
         }
         write_json(beside / "metadata.json", document)
         write_text(beside / "README.md", readme(folder.name, document))
     return checks
+
+
+def _output_shapes(predictor: Predictor) -> dict[str, list[int | None]]:
+    """Return the shapes of the outputs by name, None for the number of images."""
+    keypoints = predictor.keypoints
+    if not predictor.head.several_animals:
+        return {"keypoints": [None, keypoints, 2], "confidence": [None, keypoints]}
+    animals = predictor.max_instances
+    return {
+        "keypoints": [None, animals, keypoints, 2],
+        "confidence": [None, animals, keypoints],
+        SCORES: [None, animals],
+    }
 
 
 def _without_failed(

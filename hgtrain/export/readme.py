@@ -39,7 +39,7 @@ _USE = {"savedmodel": _SAVEDMODEL, "tflite": _TFLITE, "onnx": _ONNX}
 _PAGE = """\
 # {folder}
 
-A network that finds {count} keypoints of one animal in an image, written by hgtrain. It needs no
+A network that finds {what} in an image, written by hgtrain. It needs no
 hgtrain:
 
 ```python
@@ -47,9 +47,7 @@ hgtrain:
 ```
 
 - `image`: uint8 `(frames, {sides}, {channels})`{at_least}.
-- `keypoints`: float32 `(frames, {count}, 2)`, x then y in pixels of that image, pixel centres at
-  integers.
-- `confidence`: float32 `(frames, {count})`, 0 to 1.
+{outputs}
 
 Resizing, padding and finding the peaks to a fraction of a pixel are part of the model.
 
@@ -60,6 +58,18 @@ check of what was written against the predictions it was trained to:
 
 {check}
 """
+
+_ONE_ANIMAL = """\
+- `keypoints`: float32 `(frames, {count}, 2)`, x then y in pixels of that image, pixel centres at
+  integers.
+- `confidence`: float32 `(frames, {count})`, 0 to 1."""
+
+_ANIMALS = """\
+- `keypoints`: float32 `(frames, {animals}, {count}, 2)`, x then y in pixels of that image, pixel
+  centres at integers. The best animal of a frame comes first; what was not found is NaN: a keypoint
+  of an animal, and all of it where a frame has fewer than {animals} animals.
+- `confidence`: float32 `(frames, {animals}, {count})`, 0 to 1, NaN as the keypoints.
+- `instance_score`: float32 `(frames, {animals})`, 0 to 1, of each animal; NaN where there is none."""
 
 
 def readme(folder: str, metadata: dict[str, Any]) -> str:
@@ -79,10 +89,17 @@ def readme(folder: str, metadata: dict[str, Any]) -> str:
         width=example[1],
         channels=channels,
     )
+    *animals, count, _ = metadata["outputs"]["keypoints"][1:]
+    what = f"{count} keypoints of one animal"
+    outputs = _ONE_ANIMAL.format(count=count)
+    if animals:
+        what = f"up to {animals[0]} animals, {count} keypoint{'s' * (count > 1)} each,"
+        outputs = _ANIMALS.format(count=count, animals=animals[0])
     return _PAGE.format(
         folder=folder,
         code=code,
-        count=len(metadata["keypoint_names"]),
+        what=what,
+        outputs=outputs,
         # Its own convolutions fail on none, and what would keep them from it makes the others slow.
         at_least=", of at least one frame" if metadata["format"] == "tflite" else "",
         sides=f"{height}, {width}" if fixed else "any height, any width",
@@ -107,7 +124,12 @@ def check_lines(checks: list[dict[str, Any]]) -> list[str]:
                 f"{check['confidence']:.2g}"
             )
         if check.get("ties"):
-            parts.append(f"{check['ties']} keypoints with two equally high peaks are left out")
+            why = (
+                "that rounding decides on" if "animals" in check else "with two equally high peaks"
+            )
+            parts.append(f"{check['ties']} keypoints {why} are left out")
+        if "animals" in check:
+            parts.append(f"{check['animals']} animals, the run's {check['run_animals']}")
         if check["error_px"] is not None:
             parts.append(
                 f"mean error {check['error_px']:.2f} px, the run's {check['run_error_px']:.2f} px"

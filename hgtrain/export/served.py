@@ -61,6 +61,8 @@ class Served(tf.Module):
             lambda image: _named(predictor.poses(image), predictor.head.several_animals),
             [self.image],
         )
+        self.outputs = tf.function(predictor.outputs, [self.image])
+        self.scope = predictor.network.name
         self.confmaps = tf.function(
             lambda image: {"confmaps": predictor.confmaps(image)}, [self.image]
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from hgtrain.export.int8 import quantized
 from hgtrain.export.served import ExportedFile, Loaded, Served, Tolerance
 from hgtrain.poses import Poses
 from hgtrain.predict.saved_model import poses_of
@@ -27,14 +28,14 @@ def write_tflite(served: Served, folder: Path, calibration: np.ndarray) -> list[
         The files, for the check.
     """
     with _quiet():
-        exact = _converter(served).convert()
-        half = _converter(served)
+        exact = _converter(served, served.predict).convert()
+        half = _converter(served, served.predict)
         half.optimizations = [tf.lite.Optimize.DEFAULT]
         half.target_spec.supported_types = [tf.float16]
         contents = {
             "model_float32.tflite": (exact, Tolerance(0.01, 1e-4)),
             "model_float16.tflite": (half.convert(), Tolerance(0.05, 0.01)),
-            "model_int8.tflite": (_quantized(served, exact, calibration), None),
+            "model_int8.tflite": (_in_int8(served, exact, calibration), None),
         }
     for name, (content, _) in contents.items():
         (folder / name).write_bytes(content)
@@ -43,50 +44,26 @@ def write_tflite(served: Served, folder: Path, calibration: np.ndarray) -> list[
     ]
 
 
-def _converter(served: Served) -> Any:
+def _converter(served: Served, function: Any) -> Any:
     return tf.lite.TFLiteConverter.from_concrete_functions(
-        [served.predict.get_concrete_function()], served
+        [function.get_concrete_function()], served
     )
 
 
-def _quantized(served: Served, exact: bytes, calibration: np.ndarray) -> bytes:
+def _in_int8(served: Served, exact: bytes, calibration: np.ndarray) -> bytes:
     """Return the model with the network in int8, its ranges taken from `calibration`.
 
-    The head and what finds the peaks stay float32: in steps of a 256th positions would be worth
-    little. `calibration` is `(n, H, W, C)` uint8.
+    `calibration` is `(n, H, W, C)` uint8.
     """
-    converter = _converter(served)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
 
     def frames() -> Iterator[list[np.ndarray]]:
         for image in calibration:
             yield [image[None]]
 
-    converter.representative_dataset = frames
-    options = tf.lite.experimental.QuantizationDebugOptions(
-        denylisted_nodes=_outside_network(exact)
-    )
-    debugger = tf.lite.experimental.QuantizationDebugger(
-        converter=converter, debug_dataset=frames, debug_options=options
-    )
-    return debugger.get_nondebug_quantized_model()
+    def network() -> Any:
+        return _converter(served, served.outputs)
 
-
-def _outside_network(model: bytes) -> list[str]:
-    """Return the names of the tensors outside the network.
-
-    These come before the first convolution or from the last one on.
-    """
-    interpreter = tf.lite.Interpreter(model_content=model)
-    names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
-    operations = interpreter._get_ops_details()
-    convolutions = [
-        i for i, operation in enumerate(operations) if operation["op_name"] == "CONV_2D"
-    ]
-    outside = operations[: convolutions[0]] + operations[convolutions[-1] :]
-    return [
-        names[output] for operation in outside for output in operation["outputs"] if output in names
-    ]
+    return quantized(exact, _converter(served, served.predict), network, frames, served.scope)
 
 
 @contextmanager

@@ -3,6 +3,10 @@
 It leads from images as a file holds them to points in their pixels.
 """
 
+from collections.abc import Callable
+from copy import copy
+from typing import Self
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -46,6 +50,19 @@ class Predictor:
     def _outputs(self, prepared: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return the last stack's outputs of the network's own input, by name."""
         return by_stack(self.head, tf.nest.flatten(self.network(prepared, training=False)))[-1]
+
+    def with_changed_outputs(self, change: Callable[[tf.Tensor], tf.Tensor]) -> Self:
+        """Return what finds animals, by `poses`, in changed outputs of the network.
+
+        Args:
+            change: Of each output `(B, h, w, C)` float32.
+        """
+        changed = copy(self)
+        outputs = self._outputs
+        changed._outputs = lambda prepared: {  # type: ignore[method-assign]
+            name: change(output) for name, output in outputs(prepared).items()
+        }
+        return changed
 
     def outputs(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return the last stack's outputs `(B, h, w, C)` float32 by name.

@@ -1,5 +1,8 @@
 """Top-down: one network finds animals, another the keypoints of each in a crop around it."""
 
+from collections.abc import Callable
+from typing import Self
+
 import tensorflow as tf
 
 from hgtrain.heads.decoding.duplicates import duplicate_animals
@@ -47,6 +50,12 @@ class TopDownPredictor(Predictor):
     def confmaps(self, images: tf.Tensor) -> tf.Tensor:
         """Return the map of centroids `(B, h, w, 1)` of images `(B, H, W, C)` uint8."""
         return self._centroids.confmaps(images)
+
+    def with_changed_outputs(self, change: Callable[[tf.Tensor], tf.Tensor]) -> Self:
+        """Return the same as that of a predictor, both networks' outputs changed."""
+        changed = super().with_changed_outputs(change)
+        changed._centroids = self._centroids.with_changed_outputs(change)
+        return changed
 
     def poses(self, images: tf.Tensor, centroids: tf.Tensor | None = None) -> Poses:
         """Return the animals as tensors, best first, points in px of the images.

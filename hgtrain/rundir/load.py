@@ -13,6 +13,7 @@ from hgtrain.config.schema import Config
 from hgtrain.data.open_split import open_with_notes
 from hgtrain.data.split import Split, split_from_json
 from hgtrain.errors import RunError
+from hgtrain.poses import CENTROID
 from hgtrain.rundir import layout
 from hgtrain.rundir.records import read_described_data, read_split
 from hgtrain.skeleton import Skeleton, check_same_keypoints
@@ -90,6 +91,13 @@ class Run(NamedTuple):
         It leads from images `(B, H, W, C)`, 0..255, to the last stack's maps.
         """
         return self.predictor.model
+
+    @property
+    def found_skeleton(self) -> Skeleton:
+        """Return the skeleton of what the run finds, which may be centroids alone."""
+        if self.predictor.keypoints == len(self.skeleton.keypoint_names):
+            return self.skeleton
+        return Skeleton((CENTROID,))
 
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the keypoints of images.
