@@ -146,6 +146,11 @@ def _head_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
             f"    paf_width_px: {head.paf_width_px:g}",
             f"half width of the fields: {PAF_WIDTH_FRACTION:.0%} of an animal's length, a cell at least",
         )
+    if "paf_loss_weight" in written:
+        yield (
+            f"    paf_loss_weight: {head.paf_loss_weight:g}",
+            "fields are learnt sooner than maps, and need to be less exact",
+        )
     if "min_keypoints" in written:
         yield f"    min_keypoints: {head.min_keypoints}", "fewer are a piece of an animal"
     if "max_instances" in written:
