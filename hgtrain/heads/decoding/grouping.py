@@ -76,7 +76,11 @@ def line_scores(
     is_start, is_end = (tf.gather(peaks.valid, end, axis=1) for end in (first, second))
     room = starts.shape[2]
     # TensorFlow Lite takes no slices of more than five axes: x and y apart, pairs flattened.
-    start_x, start_y = (tf.repeat(starts[..., axis], room, axis=2) for axis in (0, 1))
+    # Its converter loses the number of edges in a repetition where that of images is open.
+    shape = (-1, len(edges), room * room)
+    start_x, start_y = (
+        tf.reshape(tf.repeat(starts[..., axis], room, axis=2), shape) for axis in (0, 1)
+    )
     end_x, end_y = (tf.tile(ends[..., axis], (1, 1, room)) for axis in (0, 1))
     way_x, way_y = end_x - start_x, end_y - start_y
     length = tf.sqrt(tf.square(way_x) + tf.square(way_y))

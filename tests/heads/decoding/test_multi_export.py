@@ -86,11 +86,12 @@ def test_a_savedmodel_finds_the_same_animals(
 
 
 @both
+@pytest.mark.parametrize("batch", [1, None])
 @pytest.mark.filterwarnings("ignore")  # of the interpreter, which is to move
 def test_tensorflow_lite_finds_the_same_animals_with_its_own_operations(
-    images: np.ndarray, assignment: str
+    images: np.ndarray, assignment: str, batch: int | None
 ) -> None:
-    decoder = Decoder(assignment, 1)
+    decoder = Decoder(assignment, batch)
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [decoder.predict.get_concrete_function()], decoder
     )
