@@ -144,12 +144,12 @@ class TrainingObserver:
         side, samples = stored.split.validation, stored.validation_samples
         shown = np.arange(min(OVERLAYS, len(samples)))
         images = side.dataset.read_images(side.frames[samples.rows(shown)])
-        truth, found = samples.labels(shown).truth, self._trainer.validation_poses.points[shown]
+        truth = self._trainer.networks.head.labelled(samples.labels(shown).truth)
+        found = self._trainer.validation_poses.points[shown]
+        # Of a head that finds where animals are there are no keypoints to join.
+        edges = side.dataset.edges if truth.shape[2] == len(side.dataset.keypoint_names) else ()
         return np.stack(
-            [
-                overlay(*of_sample, side.dataset.edges)
-                for of_sample in zip(images, truth, found, strict=True)
-            ]
+            [overlay(*of_sample, edges) for of_sample in zip(images, truth, found, strict=True)]
         )
 
     def close(self) -> None:

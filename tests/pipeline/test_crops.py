@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hgtrain.coords import cells_to_pixels
-from hgtrain.data import crop_size
+from hgtrain.heads.decoding.duplicates import suppress_duplicates
 from hgtrain.heads.decoding.peaks import global_peaks, refinement_radius
+from hgtrain.heads.targets.centroids import centroids
 from hgtrain.heads.targets.confidence_maps import confidence_maps
-from hgtrain.pipeline.crops import centroids, crop_corners, crops, suppress_duplicates
+from hgtrain.pipeline.crops import crop_corners, crops
+from hgtrain.poses import centroids as centroids_of_arrays
 
 NAN = float("nan")
 SETTINGS = settings(max_examples=40)
@@ -78,7 +80,7 @@ def test_tensors_and_arrays_have_the_same_centroids(seed: int, anchor: int | Non
     points = rng.uniform(-20, 500, (2, 3, 4, 2)).astype(np.float32)
     points[rng.random(points.shape[:-1]) < 0.5] = NAN
     np.testing.assert_array_equal(
-        centroids(tf.constant(points), anchor), crop_size.centroids(points, anchor)
+        centroids(tf.constant(points), anchor), centroids_of_arrays(points, anchor)
     )
 
 
