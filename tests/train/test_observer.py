@@ -36,7 +36,9 @@ def pictures(folder, side, found, of_animals=False):
     frames = SimpleNamespace(
         split=SimpleNamespace(validation=side), validation_samples=Samples(side, 1.0, of_animals)
     )
-    trainer = SimpleNamespace(frames=frames, validation_poses=found)
+    head = SimpleNamespace(labelled=lambda points: points)
+    networks = SimpleNamespace(head=head)
+    trainer = SimpleNamespace(frames=frames, validation_poses=found, networks=networks)
     folder.mkdir()
     observer = TrainingObserver(trainer, folder, range(1), TrainingConfig(), HeadConfig(), True)
     row = {
