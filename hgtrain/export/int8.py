@@ -8,13 +8,13 @@ import tensorflow as tf
 from tensorflow.lite.python.convert import mlir_quantize
 from tensorflow.lite.tools import flatbuffer_utils
 
-CONVOLUTION, LOOP = "CONV_2D", "WHILE"
+CONVOLUTION = "CONV_2D"
 
 Frames = Callable[[], Iterator[list[np.ndarray]]]
 
 
 def quantized(
-    exact: bytes, converter: Any, network: Callable[[], Any], frames: Frames, scope: str
+    exact: bytes, converter: Any, network: Callable[[], Any] | None, frames: Frames, scope: str
 ) -> bytes:
     """Return the model with the network in int8.
 
@@ -24,7 +24,8 @@ def quantized(
     Args:
         exact: The model in float32.
         converter: Of the whole model.
-        network: Gives a converter of the network alone.
+        network: Gives a converter of the network alone where what follows it, with loops or NaN,
+            is not to be calibrated: it would crash the process, or give ranges of NaN.
         frames: Gives images `(1, H, W, C)` uint8 that ranges are taken from.
         scope: With which names in the network begin.
     """
@@ -44,9 +45,8 @@ def quantized(
             - {operation["op_name"] for operation in inside}
         ),
     }
-    if any(operation["op_name"] == LOOP for operation in operations):
-        # Calibration of a model with loops crashes the process. The network has none, and its
-        # tensors have the same names alone.
+    if network is not None:
+        # Its tensors have the same names alone.
         own = {
             names[i] for each in inside for i in (*each["inputs"], *each["outputs"]) if i in names
         }

@@ -63,6 +63,8 @@ class Served(tf.Module):
         )
         self.outputs = tf.function(predictor.outputs, [self.image])
         self.scope = predictor.network.name
+        # A network that sees crops has other inputs than images.
+        self.has_network_alone = predictor.head.several_animals and predictor.head.crop is None
         self.confmaps = tf.function(
             lambda image: {"confmaps": predictor.confmaps(image)}, [self.image]
         )

@@ -63,7 +63,8 @@ def _in_int8(served: Served, exact: bytes, calibration: np.ndarray) -> bytes:
     def network() -> Any:
         return _converter(served, served.outputs)
 
-    return quantized(exact, _converter(served, served.predict), network, frames, served.scope)
+    alone = network if served.has_network_alone else None
+    return quantized(exact, _converter(served, served.predict), alone, frames, served.scope)
 
 
 @contextmanager
