@@ -5,8 +5,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from tqdm import tqdm
-
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -16,6 +14,8 @@ SILENT_SECONDS = 2.0
 
 def say(message: str) -> None:
     """Write a line to stderr, above a progress bar where there is one."""
+    from tqdm import tqdm
+
     tqdm.write(message, file=sys.stderr)
 
 
@@ -45,6 +45,8 @@ class Reporter:
     def __init__(
         self, total: int, what: str, unit: str, done: int = 0, delay_s: float = SILENT_SECONDS
     ) -> None:
+        from tqdm import tqdm
+
         self._what, self._unit, self._total, self._first = what, unit, total, done
         self._started = time.monotonic()
         self._last_line = self._started + delay_s - SECONDS_BETWEEN_LINES

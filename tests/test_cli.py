@@ -116,6 +116,44 @@ def test_help_version_and_wrong_commands_import_nothing_heavy():
     assert [json.loads(line) for line in lines] == [[arguments, []] for arguments in LIGHT]
 
 
+IMPORTED_COMMANDS = """
+import json, sys
+from click.testing import CliRunner
+from hgtrain.cli import commands
+before = set()
+for name in ["", *commands.list_commands(None)]:
+    assert CliRunner().invoke(commands, [name, "--help"][not name:]).exit_code == 0
+    now = {module for module in sys.modules if module.startswith("hgtrain.commands.")}
+    print(json.dumps([name, sorted(now - before)]))
+    before = now | {"hgtrain.commands.options"}
+"""
+
+
+def test_help_imports_the_command_that_it_is_about():
+    program = [sys.executable, "-c", IMPORTED_COMMANDS]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    (_, listed), *each = map(json.loads, done.stdout.splitlines())
+    assert listed == []
+    assert len(each) == 11
+    for name, modules in each:
+        own = f"hgtrain.commands.{name.replace('-', '_')}"
+        assert set(modules) - {"hgtrain.commands.options"} == {own}
+
+
+def test_the_list_of_commands_says_of_each_what_its_own_help_does():
+    for name, listed in cli.LISTED.items():
+        own = cli.commands.get_command(None, name)
+        assert own.name == name
+        assert listed.get_short_help_str(200) == own.get_short_help_str(200)
+        assert listed.hidden == own.hidden
+
+
+def test_the_list_of_commands_is_as_wide_as_the_terminal(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    _, out, _ = command("--help")
+    assert "  fit           Train the network that CONFIG...\n" in out
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"]])
 def test_help_goes_to_stdout_and_is_a_success(command, arguments):
     status, out, err = command(*arguments)
@@ -222,7 +260,16 @@ main()
 @pytest.mark.parametrize(("signum", "status"), [(2, 130), (15, 143)])
 @pytest.mark.parametrize(
     "module",
-    ["hgtrain.cli", "click", "hgtrain.signals", "hgtrain.config.schema", "pydantic", "yaml"],
+    [
+        "hgtrain.cli",
+        "click",
+        "hgtrain.signals",
+        "hgtrain.commands.fit",
+        "hgtrain.rundir.layout",
+        "hgtrain.config.schema",
+        "pydantic",
+        "yaml",
+    ],
 )
 def test_a_signal_while_the_program_is_imported_has_its_status_and_no_message(
     module, signum, status

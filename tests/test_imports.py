@@ -55,7 +55,7 @@ GROUND_FLOOR = {
 """The modules of `hgtrain/` itself that all others may import, and which of them they import themselves."""
 
 HOMES = {
-    "click": {"cli", "commands.options"},
+    "click": {"cli"} | {name for name in MODULES if name.startswith("commands.")},
     "yaml": {"config.load", "config.yaml", "sleap_import.run"},
     "pydantic": {
         "config.schema",
@@ -206,6 +206,12 @@ def test_a_folder_can_be_looked_through(folder):
 @by_module
 def test_a_module_has_at_most_400_lines(module):
     assert len(MODULES[module].read_text().splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("commands.")])
+def test_no_command_imports_another(module):
+    commands = {name for name in own_imports(module) if name.startswith("commands.")}
+    assert commands <= {"commands.options"}
 
 
 def test_imports_go_one_way():

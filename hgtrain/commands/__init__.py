@@ -1,1 +1,4 @@
-"""One module a command: what it does, top to bottom."""
+"""One module a command: its options, what it does top to bottom, what it prints.
+
+To show its help must import little, so libraries are imported inside functions here.
+"""

@@ -3,11 +3,51 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from hgtrain.files import check_outputs
 from hgtrain.log import progress, say
+from hgtrain.signals import StopRequest
 
 if TYPE_CHECKING:
     from hgtrain.data.convert.convert import Converted
+
+
+@click.command(
+    "convert", epilog="Example: hgtrain convert openfield-Pranav-2018-10-30 openfield.h5"
+)
+@click.argument("src")
+@click.argument("dst", type=click.Path(path_type=Path))
+@click.option(
+    "--predictions", is_flag=True, help="Take predicted animals in frames that nobody labelled."
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Where images and films are that are not where the labels say.",
+)
+@click.option(
+    "--symmetry",
+    "symmetries",
+    metavar="LEFT,RIGHT",
+    multiple=True,
+    help="Left/right partners to add; auto: all that the names tell.",
+)
+@click.option("--edge", "edges", metavar="FROM,TO", multiple=True, help="An edge to add.")
+def command(
+    src: str,
+    dst: Path,
+    predictions: bool,
+    images: Path | None,
+    symmetries: tuple[str, ...],
+    edges: tuple[str, ...],
+) -> None:
+    """Write the labels SRC of another program to DST in the hgtrain format."""
+    with StopRequest().listening():
+        converted = convert_dataset(src, dst, predictions, images, symmetries, edges)
+    names = converted.skeleton.keypoint_names
+    click.echo(f"{dst}: {converted.frames} frames, {len(names)} keypoints ({', '.join(names)})")
 
 
 def convert_dataset(

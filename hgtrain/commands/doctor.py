@@ -1,5 +1,6 @@
 """What this machine has for training, and what keeps TensorFlow from its GPUs."""
 
+import json
 import os
 import platform
 import re
@@ -9,7 +10,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import click
+
+from hgtrain.commands.options import AS_JSON
 from hgtrain.log import say
+from hgtrain.signals import StopRequest
 
 PACKAGES = (
     "hgtrain",
@@ -48,6 +53,15 @@ print(json.dumps({
 }))
 """
 NOT_LOADED = re.compile(r"Could not load dynamic library '([^']+)'(?:; dlerror: ([^;\n]*))?")
+
+
+@click.command("doctor", epilog="Example: hgtrain doctor")
+@AS_JSON
+def command(as_json: bool) -> None:
+    """Show what this machine has for training, and what keeps TensorFlow from its GPUs."""
+    with StopRequest().listening():
+        found = doctor()
+    click.echo(json.dumps(found, indent=1, allow_nan=False) if as_json else doctor_text(found))
 
 
 def examine() -> dict[str, Any]:
@@ -118,8 +132,6 @@ def look_at_tensorflow() -> dict[str, Any]:
 
     With it come the libraries that it could not load.
     """
-    import json
-
     # What its loader says of each library is shown at this level only.
     verbose = {
         "TF_CPP_MIN_LOG_LEVEL": "0",

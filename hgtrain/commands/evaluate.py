@@ -1,15 +1,40 @@
 """`hgtrain evaluate`, top to bottom."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hgtrain.data.open_split import open_with_notes
-from hgtrain.data.selection import select_frames
-from hgtrain.data.split import Subset
+import click
+
+from hgtrain.commands.options import AS_JSON, CENTROIDS, DECODERS
 from hgtrain.log import blocks_progress, say
-from hgtrain.rundir.load import load_run, reopened_split
+from hgtrain.signals import StopRequest
 from hgtrain.skeleton import check_same_keypoints
+
+
+@click.command(
+    "evaluate", epilog="Example: hgtrain evaluate runs/flies-20250102-101500 other.h5 --json"
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("data", nargs=-1)
+@AS_JSON
+@click.option(
+    "--decode", type=DECODERS, default="unbiased", show_default=True, help="How peaks are refined."
+)
+@CENTROIDS
+def command(
+    run: Path, data: tuple[str, ...], as_json: bool, decode: str, centroids: Path | None
+) -> None:
+    """Measure the best network of RUN on its validation frames, or on the datasets DATA."""
+    with StopRequest().listening():
+        evaluation = evaluate(run, data, decode, centroids)
+    if as_json:
+        click.echo(json.dumps(evaluation, indent=1, allow_nan=False))
+    else:
+        from hgtrain.evaluate.table import evaluation_text
+
+        click.echo(evaluation_text(run, evaluation))
 
 
 def evaluate(
@@ -27,6 +52,11 @@ def evaluate(
     Raises:
         HgtrainError: The run or the data cannot be used, or the keypoints differ in name or order.
     """
+    from hgtrain.data.open_split import open_with_notes
+    from hgtrain.data.selection import select_frames
+    from hgtrain.data.split import Subset
+    from hgtrain.rundir.load import load_run, reopened_split
+
     run = load_run(folder, refinement, centroids)
     if run.predictor.needs_centroids:
         say(

@@ -6,25 +6,64 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import click
 
 from hgtrain import files
+from hgtrain.commands.options import CENTROIDS, ImageSize
 from hgtrain.data.sandbox.open import open_all
-from hgtrain.data.selection import select_frames
-from hgtrain.data.split import Subset
 from hgtrain.errors import RunError
 from hgtrain.log import say
-from hgtrain.poses import Poses
 from hgtrain.rundir import layout
-from hgtrain.rundir.load import Run, check_finds_animals, load_run, reopened_split
-from hgtrain.rundir.records import read_split
+from hgtrain.signals import StopRequest
 from hgtrain.skeleton import check_same_keypoints
 
 if TYPE_CHECKING:
+    from hgtrain.data.split import Subset
     from hgtrain.export.check import Sample
     from hgtrain.heads import Head
+    from hgtrain.poses import Poses
+    from hgtrain.rundir.load import Run
 
 CHECKED_FRAMES = CALIBRATION_FRAMES = 100
+
+
+@click.command(
+    "export",
+    epilog="Example: hgtrain export runs/flies-20250102-101500 -o flies-model --format tflite",
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to write."
+)
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice(["savedmodel", "tflite", "onnx"]),
+    default="savedmodel",
+    show_default=True,
+    help="What reads the model: TensorFlow, TFLite (LiteRT), or ONNX.",
+)
+@click.option(
+    "--size",
+    type=ImageSize(),
+    help="Fix the size of the images [default: any; tflite: the dataset's].",
+)
+@click.option(
+    "--data", multiple=True, help="Check on the frames of this dataset [default: the run's own]."
+)
+@CENTROIDS
+def command(
+    run: Path,
+    output: Path,
+    format_name: str,
+    size: tuple[int, int] | None,
+    data: tuple[str, ...],
+    centroids: Path | None,
+) -> None:
+    """Write RUN's best network, from uint8 images to keypoints, for programs without hgtrain."""
+    with StopRequest().listening():
+        for line in export(run, output, format_name, size, data, centroids):
+            click.echo(line)
 
 
 def export(
@@ -51,6 +90,8 @@ def export(
     Raises:
         HgtrainError: The run or data cannot be used, or the check fails; `out` is then as it was.
     """
+    from hgtrain.rundir.load import check_finds_animals, load_run
+
     if (folder / layout.CONFIG).is_file():
         check_finds_animals(folder, centroids)
     run = load_run(folder, centroids=centroids)
@@ -64,11 +105,16 @@ def export(
 
 
 @contextmanager
-def _sides(run: Run, data: Sequence[str]) -> Iterator[tuple[Subset, Subset]]:
+def _sides(run: "Run", data: Sequence[str]) -> Iterator[tuple["Subset", "Subset"]]:
     """Give the frames to calibrate and to check with.
 
     They are the run's two sides, or all of `data` for both.
     """
+    from hgtrain.data.selection import select_frames
+    from hgtrain.data.split import Subset
+    from hgtrain.rundir.load import reopened_split
+    from hgtrain.rundir.records import read_split
+
     if data:
         with closing(open_all(data, run.config.data.annotated_only)) as dataset:
             names = run.skeleton.keypoint_names
@@ -86,7 +132,10 @@ def _sides(run: Run, data: Sequence[str]) -> Iterator[tuple[Subset, Subset]]:
         yield split.train, split.validation
 
 
-def _sample(training: Subset, validation: Subset, head: "Head") -> "Sample":
+def _sample(training: "Subset", validation: "Subset", head: "Head") -> "Sample":
+    import numpy as np
+
+    from hgtrain.data.split import Subset
     from hgtrain.evaluate.pairs import in_place_of_labels, pair_animals
     from hgtrain.evaluate.predictions import labels_of
     from hgtrain.export.check import Sample
@@ -95,7 +144,7 @@ def _sample(training: Subset, validation: Subset, head: "Head") -> "Sample":
     points, visibility = labels_of(head, checked)
     chosen = np.unique(np.linspace(0, len(training.frames) - 1, CALIBRATION_FRAMES).astype(int))
 
-    def in_place(found: Poses) -> Poses:
+    def in_place(found: "Poses") -> "Poses":
         return in_place_of_labels(found, pair_animals(points, visibility, found.points))
 
     return Sample(
@@ -106,7 +155,9 @@ def _sample(training: Subset, validation: Subset, head: "Head") -> "Sample":
     )
 
 
-def _metadata(run: Run) -> dict[str, Any]:
+def _metadata(run: "Run") -> dict[str, Any]:
+    from hgtrain.rundir.records import read_split
+
     split = read_split(run.folder)
     evaluation = run.folder / layout.EVALUATION
     skeleton = run.found_skeleton

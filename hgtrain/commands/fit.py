@@ -11,44 +11,58 @@ from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import click
 
 from hgtrain import files
-from hgtrain.config.schema import Config, TrainingConfig
-from hgtrain.coords import padded_length, resized_length
-from hgtrain.data.dataset import PoseDataset, skeleton_of
-from hgtrain.data.open_split import open_split
-from hgtrain.data.split import Split, Subset, files_of, split_from_json
+from hgtrain.commands.options import OVERRIDES
 from hgtrain.errors import RunError
 from hgtrain.log import blocks_progress, say
-from hgtrain.pipeline.cache import chunk_note, resolve_cache
-from hgtrain.planning.head_from_labels import head_from_labels, head_notes
-from hgtrain.planning.input_spec import InputSpec, check_as_described
-from hgtrain.planning.memory import device_here
-from hgtrain.planning.out_of_memory import out_of_memory_text
 from hgtrain.rundir import layout
-from hgtrain.rundir.load import load_predictor
-from hgtrain.rundir.provenance import what_must_agree
-from hgtrain.rundir.records import mark_finished, read_split, write_start
-from hgtrain.rundir.resume import check_same_run, is_finished
 from hgtrain.signals import StoppedError, StopRequest
-from hgtrain.train.distributed.cluster import read_cluster
-from hgtrain.train.distributed.rendezvous import rendezvous
-from hgtrain.train.distributed.xla import resolve_xla
-from hgtrain.train.failures import FileWatch, frames_of_step, os_errors_as_run_error
-from hgtrain.train.initial_weights import InitialWeights, read_initial_weights
-from hgtrain.train.loop import InterruptedRunError, NotFiniteError, State, train
-from hgtrain.train.observer import NullObserver, TrainingObserver
-from hgtrain.train.plan import make_plan
 
 if TYPE_CHECKING:
-    from hgtrain.pipeline.frame_store import StoredSplit
+    from hgtrain.config.schema import Config
+    from hgtrain.data.dataset import PoseDataset
+    from hgtrain.data.split import Split, Subset
+    from hgtrain.planning.input_spec import InputSpec
     from hgtrain.train.distributed.devices import Compute
+    from hgtrain.train.failures import FileWatch
+    from hgtrain.train.initial_weights import InitialWeights
+    from hgtrain.train.loop import State
+    from hgtrain.train.observer import NullObserver, TrainingObserver
     from hgtrain.train.trainer import Trainer
 
 
+@click.command("fit", epilog="Example: hgtrain fit configs/quickstart.yaml --set training.epochs=3")
+@click.argument("config", type=click.Path(path_type=Path))
+@OVERRIDES
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    help="Where results go [default: runs/<config>-<time>].",
+)
+@click.option(
+    "--resume", is_flag=True, help="Continue the run in --run-dir from its newest checkpoint."
+)
+def command(config: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
+    """Train the network that CONFIG describes and evaluate the best of it."""
+    with StopRequest().listening() as stop:
+        from hgtrain.config.load import load_config
+
+        loaded = load_config(config, overrides)
+        from hgtrain.data.sandbox.open import start_preflight
+
+        # While what `fit` needs is imported.
+        with start_preflight(loaded.data.train_files, loaded.data.validation_files or ()):
+            folder, evaluation = fit(loaded, run_dir, resume, stop)
+    if evaluation is not None:
+        from hgtrain.evaluate.table import evaluation_text
+
+        click.echo(evaluation_text(folder, evaluation))
+
+
 def fit(
-    config: Config, run_dir: Path | None, resume: bool, stop: StopRequest
+    config: "Config", run_dir: Path | None, resume: bool, stop: StopRequest
 ) -> tuple[Path, dict[str, Any] | None]:
     """Train what the config describes.
 
@@ -63,6 +77,18 @@ def fit(
         HgtrainError: For the user's mistakes.
         StoppedError: After a signal, with a checkpoint written.
     """
+    from hgtrain.data.dataset import skeleton_of
+    from hgtrain.data.open_split import open_split
+    from hgtrain.data.split import split_from_json
+    from hgtrain.planning.input_spec import InputSpec, check_as_described
+    from hgtrain.rundir.provenance import what_must_agree
+    from hgtrain.rundir.records import read_split
+    from hgtrain.rundir.resume import check_same_run, is_finished
+    from hgtrain.train.distributed.cluster import read_cluster
+    from hgtrain.train.distributed.rendezvous import rendezvous
+    from hgtrain.train.distributed.xla import resolve_xla
+    from hgtrain.train.initial_weights import read_initial_weights
+
     cluster = read_cluster(os.environ) if config.training.strategy == "multi_worker" else None
     is_chief = cluster is None or cluster.is_chief
     folder = _run_folder(config, run_dir, resume)
@@ -114,8 +140,10 @@ def fit(
     return folder, evaluation
 
 
-def with_head_from_labels(config: Config, side: Subset) -> Config:
+def with_head_from_labels(config: "Config", side: "Subset") -> "Config":
     """Return the config with what is null in its head taken from the labels to train on."""
+    from hgtrain.planning.head_from_labels import head_from_labels
+
     head = head_from_labels(
         config.model.head, side, config.model.backbone, config.data.input_scale, config.where
     )
@@ -124,15 +152,21 @@ def with_head_from_labels(config: Config, side: Subset) -> Config:
 
 
 def _train_and_evaluate(
-    config: Config,
-    described: InputSpec,
+    config: "Config",
+    described: "InputSpec",
     folder: Path,
-    split: Split,
+    split: "Split",
     compute: "Compute",
-    initial: InitialWeights | None,
+    initial: "InitialWeights | None",
     stop: StopRequest,
 ) -> dict[str, Any] | None:
     """Return the evaluation of the best model, None but for the chief; faults end in a sentence."""
+    from hgtrain.data.split import files_of
+    from hgtrain.planning.memory import device_here
+    from hgtrain.planning.out_of_memory import out_of_memory_text
+    from hgtrain.rundir.records import mark_finished, write_start
+    from hgtrain.train.failures import FileWatch, os_errors_as_run_error
+
     watch, is_chief = FileWatch(files_of(split)), compute.workers.is_chief
     with (
         os_errors_as_run_error(
@@ -179,7 +213,7 @@ def resume_command(folder: Path) -> str:
     )
 
 
-def _run_folder(config: Config, run_dir: Path | None, resume: bool) -> Path:
+def _run_folder(config: "Config", run_dir: Path | None, resume: bool) -> Path:
     """Return the run directory.
 
     Raises:
@@ -195,15 +229,20 @@ def _run_folder(config: Config, run_dir: Path | None, resume: bool) -> Path:
     return folder
 
 
-def _notes(config: Config, split: Split) -> Iterable[str]:
+def _notes(config: "Config", split: "Split") -> Iterable[str]:
     """Return what is worth knowing of the data, each thing once."""
+    from hgtrain.data.dataset import skeleton_of
+    from hgtrain.planning.head_from_labels import head_notes
+
     sides = (*split.train.dataset.notes, *split.validation.dataset.notes)
     dataset = split.train.dataset
     of_head = head_notes(config.model.head, skeleton_of(dataset))
     return dict.fromkeys((*sides, *split.notes, *of_head, *_size_notes(config, dataset)))
 
 
-def _size_notes(config: Config, dataset: PoseDataset) -> Iterator[str]:
+def _size_notes(config: "Config", dataset: "PoseDataset") -> Iterator[str]:
+    from hgtrain.coords import padded_length, resized_length
+
     scale, multiple = config.data.input_scale, config.model.backbone.max_stride
     height, width = (resized_length(side, scale) for side in dataset.image_shape[:2])
     padded = padded_length(height, multiple), padded_length(width, multiple)
@@ -220,8 +259,12 @@ def _size_notes(config: Config, dataset: PoseDataset) -> Iterator[str]:
         )
 
 
-def _trainer(config: Config, split: Split, compute: "Compute", folder: Path) -> "Trainer":
+def _trainer(config: "Config", split: "Split", compute: "Compute", folder: Path) -> "Trainer":
+    import numpy as np
+
+    from hgtrain.data.dataset import skeleton_of
     from hgtrain.heads import make_head
+    from hgtrain.pipeline.cache import chunk_note, resolve_cache
     from hgtrain.pipeline.frame_store import store_split
     from hgtrain.pipeline.preprocess import preprocessing_of
     from hgtrain.train.networks import Networks
@@ -253,13 +296,17 @@ def _trainer(config: Config, split: Split, compute: "Compute", folder: Path) -> 
 
 
 def _train(
-    config: Config,
+    config: "Config",
     folder: Path,
     trainer: "Trainer",
     stop: StopRequest,
-    watch: FileWatch,
+    watch: "FileWatch",
 ) -> None:
     """Run the loop from where the run stands to its end."""
+    from hgtrain.train.failures import not_finite_text
+    from hgtrain.train.loop import InterruptedRunError, NotFiniteError, State, train
+    from hgtrain.train.plan import make_plan
+
     samples = trainer.frames.train_samples
     plan = make_plan(config.training, config.checkpoint, len(samples))
     saved = trainer.restore()
@@ -277,17 +324,19 @@ def _train(
             with print_resume_command_on_stop(folder, f"stopped at step {state.step}"):
                 stop.leave()
         except NotFiniteError as error:
-            raise RunError(_not_finite(config.training, trainer.frames, error)) from error
+            raise RunError(not_finite_text(config.training, trainer.frames, error)) from error
 
 
 def _record(
-    config: Config,
+    config: "Config",
     folder: Path,
     trainer: "Trainer",
-    state: State,
+    state: "State",
     total_steps: int,
-    watch: FileWatch,
-) -> TrainingObserver | NullObserver:
+    watch: "FileWatch",
+) -> "TrainingObserver | NullObserver":
+    from hgtrain.train.observer import NullObserver, TrainingObserver
+
     if not trainer.workers.is_chief:
         return NullObserver(watch.check)
     layout.write_rows(folder / layout.METRICS, state.history)
@@ -302,31 +351,16 @@ def _record(
     )
 
 
-def _not_finite(training: TrainingConfig, frames: "StoredSplit", error: NotFiniteError) -> str:
-    where = "in the validation"
-    if not error.in_validation:
-        where = f"of the frames {frames_of_step(training, frames, error.step)}"
-    skip = (
-        ""
-        if training.on_nonfinite == "skip" or error.in_validation
-        else ", or leave such steps out with training.on_nonfinite: skip"
-    )
-    return (
-        f"the loss is not finite at step {error.step}, {where}: look at them, lower "
-        "training.learning_rate (now "
-        f"{training.learning_rate}), set training.gradient_clip_norm: 1.0{skip}; the last "
-        "checkpoint is as it was"
-    )
-
-
-def _evaluate_best(config: Config, folder: Path, split: Split) -> dict[str, Any]:
+def _evaluate_best(config: "Config", folder: Path, split: "Split") -> dict[str, Any]:
     """Evaluate best.keras, as it lies on the disk, on the validation frames.
 
     It writes evaluation.json and report.html.
     """
+    from hgtrain.data.dataset import skeleton_of
     from hgtrain.evaluate.predictions import evaluate_side, labels_of, predict_side
     from hgtrain.pipeline.preview import augmented_batch
     from hgtrain.report.page import RunResults, write_report
+    from hgtrain.rundir.load import load_predictor
 
     dataset = split.train.dataset
     predictor = load_predictor(config, folder, dataset.image_shape, skeleton_of(dataset))

@@ -1,26 +1,55 @@
 """`hgtrain init`, top to bottom."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
 
 from hgtrain import files
-from hgtrain.config.choices import TOP_DOWN, TOP_DOWN_HEADS
-from hgtrain.config.head import HeadConfig
-from hgtrain.data.builtin_datasets import draw_missing
+from hgtrain.config.choices import HEAD_TYPES, TOP_DOWN, TOP_DOWN_HEADS
 from hgtrain.data.sandbox.open import open_dataset
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.log import say
-from hgtrain.planning import suggest
-from hgtrain.planning.config_text import config_text
-from hgtrain.planning.dataset_stats import DatasetStats, dataset_stats
-from hgtrain.planning.head_from_labels import lacks_edges
-from hgtrain.planning.input_spec import InputSpec
 from hgtrain.planning.memory import Device, device_here, training_memory
+from hgtrain.signals import StopRequest
+
+if TYPE_CHECKING:
+    from hgtrain.config.head import HeadConfig
+    from hgtrain.planning.dataset_stats import DatasetStats
+    from hgtrain.planning.suggest import Choice, Proposal, Size
 
 ENDINGS = tuple(f"_{head.partition('_')[0]}" for head in TOP_DOWN_HEADS)
 """Of the names of the configs of top-down, before the suffix."""
+
+
+@click.command("init", epilog="Example: hgtrain init flies.h5 -o flies.yaml")
+@click.argument("data", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The config to write.")
+@click.option(
+    "--head",
+    type=click.Choice([*HEAD_TYPES, TOP_DOWN]),
+    help="What the network predicts; top_down: a config for each of its two networks, named "
+    "CONFIG_centroid and CONFIG_centered [default: as DATA has one animal a frame, or several].",
+)
+@click.option(
+    "--schema", is_flag=True, help="Print the JSON Schema of a config, for editors, instead."
+)
+def command(data: str | None, output: Path | None, head: str | None, schema: bool) -> None:
+    """Write a first config for DATA and this machine, with the reasons in it."""
+    if schema:
+        from hgtrain.config.load import config_json_schema
+
+        click.echo(json.dumps(config_json_schema(), indent=2))
+        return
+    if data is None or output is None:
+        raise click.UsageError("give DATA and -o CONFIG, or --schema")
+    with StopRequest().listening():
+        for path in init(data, output, head):
+            click.echo(path)
 
 
 def init(data: str, out: Path, head: str | None = None) -> tuple[Path, ...]:
@@ -47,6 +76,8 @@ def init(data: str, out: Path, head: str | None = None) -> tuple[Path, ...]:
     looked = _looked(data, _heads(head))
     _check_edges(data, looked[0])
     device = device_here()
+    from hgtrain.planning.config_text import config_text
+
     texts = [
         config_text(_proposal(data, path, stats, device, _introduction(paths)))
         for path, stats in zip(paths, looked, strict=True)
@@ -62,14 +93,18 @@ def _paths(out: Path, head: str | None) -> tuple[Path, ...]:
     return tuple(out.with_stem(out.stem + ending) for ending in ENDINGS)
 
 
-def _heads(head: str | None) -> Sequence[HeadConfig | None]:
+def _heads(head: str | None) -> Sequence["HeadConfig | None"]:
+    from hgtrain.config.head import HeadConfig
+
     if head is None:
         return (None,)
     types = TOP_DOWN_HEADS if head == TOP_DOWN else (head,)
     return [HeadConfig.model_validate({"type": kind}) for kind in types]
 
 
-def _looked(data: str, heads: Sequence[HeadConfig | None]) -> list[DatasetStats]:
+def _looked(data: str, heads: Sequence["HeadConfig | None"]) -> list["DatasetStats"]:
+    from hgtrain.data.builtin_datasets import draw_missing
+
     draw_missing([data])
     try:
         return _look(data, True, heads)
@@ -83,13 +118,17 @@ def _looked(data: str, heads: Sequence[HeadConfig | None]) -> list[DatasetStats]
 
 
 def _look(
-    data: str, annotated_only: bool, heads: Sequence[HeadConfig | None]
-) -> list[DatasetStats]:
+    data: str, annotated_only: bool, heads: Sequence["HeadConfig | None"]
+) -> list["DatasetStats"]:
+    from hgtrain.planning.dataset_stats import dataset_stats
+
     with closing(open_dataset(data, annotated_only)) as dataset:
         return [dataset_stats(dataset, annotated_only, head) for head in heads]
 
 
-def _check_edges(data: str, looked: DatasetStats) -> None:
+def _check_edges(data: str, looked: "DatasetStats") -> None:
+    from hgtrain.planning.head_from_labels import lacks_edges
+
     if lacks_edges(looked.head, looked.skeleton):
         raise DatasetError(
             f"{data}: {looked.crowd.frames} frames have several animals, and the skeleton has no "
@@ -119,8 +158,10 @@ def _introduction(paths: tuple[Path, ...]) -> tuple[str, ...]:
 
 
 def _proposal(
-    data: str, path: Path, looked: DatasetStats, device: Device, introduction: tuple[str, ...]
-) -> suggest.Proposal:
+    data: str, path: Path, looked: "DatasetStats", device: Device, introduction: tuple[str, ...]
+) -> "Proposal":
+    from hgtrain.planning import suggest
+
     kind = "CPU" if device.name == "CPU" else "GPU"
     choice = suggest.choose(looked, kind)
     head = suggest.head_section(looked, choice)
@@ -132,12 +173,14 @@ def _proposal(
 
 
 def _fitting(
-    looked: DatasetStats, choice: suggest.Choice, head: HeadConfig, kind: str, device: Device
-) -> tuple[suggest.Size, int]:
+    looked: "DatasetStats", choice: "Choice", head: "HeadConfig", kind: str, device: Device
+) -> tuple["Size", int]:
     """Return the largest network and batch whose training fits into half of the device's memory."""
     from hgtrain.tensorflow_setup import import_tensorflow
 
     import_tensorflow()
+    from hgtrain.planning import suggest
+    from hgtrain.planning.input_spec import InputSpec
     from hgtrain.planning.summary import demand_of
 
     sizes = suggest.sizes(looked, kind)

@@ -1,17 +1,39 @@
 """`hgtrain inspect`, top to bottom."""
 
+import json
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from hgtrain.data.builtin_datasets import BUILTIN, builtin_file
-from hgtrain.data.inspection.checks import inspect_safely
-from hgtrain.data.inspection.report import report_text
-from hgtrain.data.open import open_all
-from hgtrain.log import say
+import click
 
-__all__ = ["inspect", "report_text"]
+from hgtrain.commands.options import AS_JSON
+from hgtrain.data.inspection.report import report_text
+from hgtrain.log import say
+from hgtrain.signals import StopRequest
+
+
+@click.command("inspect", epilog="Example: hgtrain inspect flies.h5 --plot flies.png")
+@click.argument("data", nargs=-1, required=True)
+@AS_JSON
+@click.option(
+    "--plot",
+    metavar="OUT.png",
+    type=click.Path(path_type=Path),
+    help="Draw frames with their keypoints.",
+)
+def command(data: tuple[str, ...], as_json: bool, plot: Path | None) -> None:
+    """Look through DATA, files that belong together, for what is wrong.
+
+    Exit status 1 when it cannot be trained on.
+    """
+    with StopRequest().listening():
+        report = inspect(data, plot)
+    click.echo(json.dumps(report, indent=1, allow_nan=False) if as_json else report_text(report))
+    if not report["usable"]:
+        sys.exit(1)
 
 
 def inspect(data: Sequence[str], plot: Path | None = None) -> dict[str, Any]:
@@ -20,6 +42,10 @@ def inspect(data: Sequence[str], plot: Path | None = None) -> dict[str, Any]:
     Raises:
         HgtrainError: They cannot be read at all.
     """
+    from hgtrain.data.builtin_datasets import BUILTIN, builtin_file
+    from hgtrain.data.inspection.checks import inspect_safely
+    from hgtrain.data.open import open_all
+
     names = [str(builtin_file(name)) if name.startswith(BUILTIN) else name for name in data]
     report = inspect_safely(names)
     if plot is not None:

@@ -5,6 +5,19 @@ from typing import Any
 
 import click
 
+OVERRIDES = click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Override a key of the config; the value is YAML, paths are relative to the config's "
+    "folder.",
+)
+
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
 CENTROIDS = click.option(
     "--centroids",
     type=click.Path(path_type=Path),

@@ -3,21 +3,21 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from hgtrain.data.convert.sleap_io import import_sleap_io
-from hgtrain.data.media.frame_source import FrameSource
+import click
+
+from hgtrain.commands.options import CENTROIDS, DECODERS
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.files import check_outputs
 from hgtrain.log import say
-from hgtrain.predict.inputs import DatasetFrames, open_frames
-from hgtrain.predict.overlay_video import OverlayVideo
-from hgtrain.predict.saved_model import MODEL_FILE, SavedModelPredictor, is_export
-from hgtrain.predict.stream import Model, file_sink, predict_all
-from hgtrain.predict.writers import SlpFile, file_type
 from hgtrain.rundir import layout
-from hgtrain.rundir.load import check_finds_animals, load_run
-from hgtrain.skeleton import Skeleton
+from hgtrain.signals import StopRequest
+
+if TYPE_CHECKING:
+    from hgtrain.data.media.frame_source import FrameSource
+    from hgtrain.predict.stream import Model
+    from hgtrain.skeleton import Skeleton
 
 
 class PredictOptions(NamedTuple):
@@ -36,6 +36,47 @@ class PredictOptions(NamedTuple):
     centroids: Path | None = None
 
 
+@click.command(
+    "predict",
+    epilog="Example: hgtrain predict runs/flies-20250102-101500 film.mp4 -o film.slp --overlay "
+    "look.mp4",
+)
+@click.argument("run_or_export", type=click.Path(path_type=Path))
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "out",
+    metavar="OUT",
+    type=click.Path(path_type=Path),
+    required=True,
+    help=".h5, .csv or .slp.",
+)
+@click.option(
+    "--overlay", type=click.Path(path_type=Path), help="A video to draw the predictions into."
+)
+@click.option("--decode", type=DECODERS, help="How peaks are refined [default: unbiased].")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Images at once [default: the run's, 8 for exports].",
+)
+@CENTROIDS
+def command(
+    run_or_export: Path,
+    inputs: tuple[str, ...],
+    out: Path,
+    overlay: Path | None,
+    decode: str | None,
+    batch_size: int | None,
+    centroids: Path | None,
+) -> None:
+    """Predict the keypoints of datasets, images, folders of images and videos."""
+    with StopRequest().listening():
+        options = PredictOptions(overlay, decode, batch_size, centroids)
+        frames = predict(run_or_export, inputs, out, options)
+    click.echo(f"{out}: {frames} frames")
+
+
 def predict(model_folder: Path, inputs: Sequence[str], out: Path, options: PredictOptions) -> int:
     """Return the number of frames whose predictions were written to `out`.
 
@@ -44,6 +85,13 @@ def predict(model_folder: Path, inputs: Sequence[str], out: Path, options: Predi
             too early or no frame of it can be read, with the predictions of all other frames
             written.
     """
+    from hgtrain.data.convert.sleap_io import import_sleap_io
+    from hgtrain.predict.inputs import open_frames
+    from hgtrain.predict.overlay_video import OverlayVideo
+    from hgtrain.predict.saved_model import is_export
+    from hgtrain.predict.stream import file_sink, predict_all
+    from hgtrain.predict.writers import SlpFile, file_type
+
     check_outputs(inputs, [out, *([] if options.overlay is None else [options.overlay])])
     write_as = file_type(out)
     if write_as is SlpFile:
@@ -77,8 +125,10 @@ def predict(model_folder: Path, inputs: Sequence[str], out: Path, options: Predi
     return file.frames
 
 
-def _say_what_slp_lacks(images: FrameSource) -> None:
+def _say_what_slp_lacks(images: "FrameSource") -> None:
     """Say where SLEAP will not find the images that points lie in."""
+    from hgtrain.predict.inputs import DatasetFrames
+
     if isinstance(images, DatasetFrames) and not images.are_at_images:
         say(
             f"{images.path}: the .slp has the points, but SLEAP will not find their images in a "
@@ -92,8 +142,11 @@ def _say_what_slp_lacks(images: FrameSource) -> None:
         )
 
 
-def _predicting_model(folder: Path, options: PredictOptions) -> tuple[Model, Skeleton, int]:
+def _predicting_model(folder: Path, options: PredictOptions) -> tuple["Model", "Skeleton", int]:
     """Return what predicts, its skeleton, and the channels it takes."""
+    from hgtrain.predict.saved_model import MODEL_FILE, SavedModelPredictor, is_export
+    from hgtrain.rundir.load import check_finds_animals, load_run
+
     if is_export(folder):
         if options.centroids is not None:
             raise RunError(f"--centroids belongs to a run, and {folder} is an export: leave it out")
@@ -122,7 +175,7 @@ def _predicting_model(folder: Path, options: PredictOptions) -> tuple[Model, Ske
     return run.predictor, run.found_skeleton, run.predictor.preprocessing.channels
 
 
-def _check_channels(folder: Path, channels: int, sources: Sequence[FrameSource]) -> None:
+def _check_channels(folder: Path, channels: int, sources: Sequence["FrameSource"]) -> None:
     for images in sources:
         if images.channels != channels:
             raise RunError(

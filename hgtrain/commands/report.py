@@ -5,11 +5,30 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from hgtrain.log import blocks_progress
-from hgtrain.rundir.load import load_run, reopened_split
+from hgtrain.signals import StopRequest
 
 if TYPE_CHECKING:
     from hgtrain.report.page import RunResults
+
+
+@click.command("report", epilog="Example: hgtrain report runs/a runs/b -o a-against-b.html")
+@click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("comparison.html"),
+    show_default=True,
+    help="The page that compares several runs.",
+)
+def command(runs: tuple[Path, ...], output: Path) -> None:
+    """Write report.html of RUNS again, and compare several on one page."""
+    with StopRequest().listening():
+        written = report(runs, output)
+    click.echo("\n".join(map(str, written)))
 
 
 def report(folders: Sequence[Path], comparison: Path) -> list[Path]:
@@ -35,6 +54,8 @@ def report(folders: Sequence[Path], comparison: Path) -> list[Path]:
 
 def _results(folder: Path, opened: ExitStack) -> "RunResults":
     """Return a run with its predictions made again; its datasets stay open as long as `opened`."""
+    from hgtrain.rundir.load import load_run, reopened_split
+
     run = load_run(folder)
     from hgtrain.evaluate.predictions import evaluate_side, labels_of, predict_side
     from hgtrain.pipeline.preview import augmented_batch

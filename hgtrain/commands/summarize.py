@@ -1,15 +1,42 @@
 """`hgtrain summarize`, top to bottom."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
+from hgtrain.commands.options import AS_JSON, OVERRIDES
 from hgtrain.log import say
-from hgtrain.planning.input_spec import describe
-from hgtrain.planning.memory import device_here
-from hgtrain.train.distributed.xla import resolve_xla
+from hgtrain.signals import StopRequest
 
 MEASURED_SECONDS = 5.0
+
+
+@click.command(
+    "summarize",
+    epilog="Example: hgtrain summarize configs/reference.yaml --set model.backbone.stacks=2",
+)
+@click.argument("config_or_run", type=click.Path(path_type=Path))
+@OVERRIDES
+@AS_JSON
+@click.option(
+    "--measure", is_flag=True, help="Run training steps for some seconds and say how fast they are."
+)
+def command(config_or_run: Path, overrides: tuple[str, ...], as_json: bool, measure: bool) -> None:
+    """Show the network of CONFIG_OR_RUN.
+
+    Its layers, what they see, and what training them takes.
+    """
+    with StopRequest().listening():
+        summary = summarize(config_or_run, overrides, measure)
+    if as_json:
+        click.echo(json.dumps(summary, indent=1, allow_nan=False))
+    else:
+        from hgtrain.planning.summary_table import summary_text
+
+        click.echo(summary_text(summary))
 
 
 def summarize(path: Path, overrides: Sequence[str], is_measured: bool) -> dict[str, Any]:
@@ -24,6 +51,10 @@ def summarize(path: Path, overrides: Sequence[str], is_measured: bool) -> dict[s
         HgtrainError: The config cannot be used, or nothing says how large images are and how many
             keypoints there are.
     """
+    from hgtrain.planning.input_spec import describe
+    from hgtrain.planning.memory import device_here
+    from hgtrain.train.distributed.xla import resolve_xla
+
     described = describe(path, overrides)
     device = device_here(described.training.device)
     from hgtrain.tensorflow_setup import import_tensorflow

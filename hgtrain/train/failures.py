@@ -20,6 +20,7 @@ from hgtrain.train.plan import steps_per_epoch
 
 if TYPE_CHECKING:
     from hgtrain.pipeline.frame_store import StoredSplit
+    from hgtrain.train.loop import NotFiniteError
 
 STALLED_S = 600.0
 """A call for some steps takes half a second; after this long, something hangs."""
@@ -113,7 +114,7 @@ def _stat(path: str) -> _Stat | None:
     return _Stat(stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
-def frames_of_step(training: TrainingConfig, frames: "StoredSplit", step: int) -> str:
+def _frames_of_step(training: TrainingConfig, frames: "StoredSplit", step: int) -> str:
     """Return where the frames of a step's batch lie, as a message lists them."""
     samples, side = frames.train_samples, frames.split.train
     epoch, position = divmod(step, steps_per_epoch(training, len(samples)))
@@ -122,3 +123,23 @@ def frames_of_step(training: TrainingConfig, frames: "StoredSplit", step: int) -
     chosen = np.unique(side.frames[samples.rows(order)])
     named = ", ".join(side.dataset.location(int(frame)) for frame in chosen[:FRAMES_NAMED])
     return named + (f" and {len(chosen) - FRAMES_NAMED} more" if len(chosen) > FRAMES_NAMED else "")
+
+
+def not_finite_text(
+    training: TrainingConfig, frames: "StoredSplit", error: "NotFiniteError"
+) -> str:
+    """Return where a loss was not finite, and what helps."""
+    where = "in the validation"
+    if not error.in_validation:
+        where = f"of the frames {_frames_of_step(training, frames, error.step)}"
+    skip = (
+        ""
+        if training.on_nonfinite == "skip" or error.in_validation
+        else ", or leave such steps out with training.on_nonfinite: skip"
+    )
+    return (
+        f"the loss is not finite at step {error.step}, {where}: look at them, lower "
+        "training.learning_rate (now "
+        f"{training.learning_rate}), set training.gradient_clip_norm: 1.0{skip}; the last "
+        "checkpoint is as it was"
+    )

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from tiny_run import NAMES, TIMES, fit, json_of, rows_of, weights_of, without_times
 
-from hgtrain.commands import fit as fit_module
 from hgtrain.config.load import load_config
 from hgtrain.data import open_split
 from hgtrain.errors import DatasetError, RunError
+from hgtrain.pipeline.cache import resolve_cache
 from hgtrain.rundir import layout
 from hgtrain.train import plan as plan_module
 from hgtrain.train.loop import State
@@ -80,13 +80,13 @@ def test_an_epoch_has_the_steps_that_are_configured(config_file):
 )
 def test_frames_are_kept_in_the_first_place_they_fit_in(config_file, monkeypatch, size, cache):
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2**22, "SC_PAGE_SIZE": 2**12}.__getitem__)
-    assert fit_module.resolve_cache(configured(config_file).data.cache, size) == cache
+    assert resolve_cache(configured(config_file).data.cache, size) == cache
 
 
 @pytest.mark.parametrize("cache", ["device", "ram", "none"])
 def test_frames_are_kept_where_it_is_configured(config_file, cache):
     wanted = configured(config_file, f"data.cache={cache}").data.cache
-    assert fit_module.resolve_cache(wanted, 2**50) == cache
+    assert resolve_cache(wanted, 2**50) == cache
 
 
 def test_the_plan_is_what_the_config_says(config_file):

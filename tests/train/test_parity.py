@@ -214,7 +214,7 @@ def test_best_keras_goes_back_with_the_state(config_file, uninterrupted, tmp_pat
     killed(config_file, tmp_path / "run", monkeypatch, "save_state", 3)
     newer = weights_of(tmp_path / "run" / "best.keras")
     with monkeypatch.context() as patch:
-        patch.setattr(fit_module, "train", lambda *arguments: None)
+        patch.setattr("hgtrain.train.loop.train", lambda *arguments: None)
         fit(config_file, tmp_path / "run", (), resume=True)
     assert weights_of(tmp_path / "run" / "best.keras") != newer
     assert [row["epoch"] for row in rows_of(tmp_path / "run")] == [1]
