@@ -304,10 +304,10 @@ def row_h(bench: Bench) -> Iterator[Row]:
 
     training = bench.training()
     config = training.config
-    described = InputSpec(
+    spec = InputSpec(
         config.data, config.model, config.training, (SIZE, SIZE, 1), unnamed_skeleton(KEYPOINTS)
     )
-    image = summarize(described, Device("", 1))["flops_per_image"]
+    image = summarize(spec, Device("", 1))["flops_per_image"]
     # Forward once; backward twice as much, for the gradients of inputs and of weights.
     step_flops = 3 * image * config.training.images_per_step
     left, right = tf.random.normal((MATRIX, MATRIX)), tf.random.normal((MATRIX, MATRIX))

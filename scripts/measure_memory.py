@@ -73,22 +73,22 @@ def measure(name: str) -> tuple[int, int]:
     from hgtrain.train.benchmark import StepBenchmark
     from hgtrain.train.distributed.devices import set_up
 
-    described = InputSpec(
+    spec = InputSpec(
         DataConfig(train="none.h5"),
         ModelConfig(backbone=BackboneConfig(**backbone)),
         TrainingConfig(batch_size=batch_size, device="cpu", **options),
         (size, size, 1),
         unnamed_skeleton(KEYPOINTS),
     )
-    compute = set_up(described.training)
+    compute = set_up(spec.training)
     before = resident("VmRSS")
-    trial = StepBenchmark(described, compute)
+    trial = StepBenchmark(spec, compute)
     # As after a validation, from which on there is a copy of the best weights.
     trial.networks.keep_best()
     for _ in range(3):
         trial.run()
     measured = resident("VmHWM") - before
-    summary = summarize(described, Device("CPU", 2**33))
+    summary = summarize(spec, Device("CPU", 2**33))
     return summary["memory"]["total"], measured
 
 

@@ -110,7 +110,7 @@ def fit(
         if is_resumed:
             split = split_from_json(read_split(folder), dataset, split.validation.dataset)
         config = with_head_from_labels(config, split.train)
-        described = InputSpec(
+        spec = InputSpec(
             config.data,
             config.model,
             config.training,
@@ -133,10 +133,8 @@ def fit(
                 # With it all have looked at the folder: only after it is something written that
                 # others see.
                 rendezvous(cluster, what_must_agree(config, split))
-            compute = resolve_xla(described, set_up(config.training, cluster), folder)
-            evaluation = _train_and_evaluate(
-                config, described, folder, split, compute, initial, stop
-            )
+            compute = resolve_xla(spec, set_up(config.training, cluster), folder)
+            evaluation = _train_and_evaluate(config, spec, folder, split, compute, initial, stop)
     return folder, evaluation
 
 
@@ -153,7 +151,7 @@ def with_head_from_labels(config: "Config", side: "Subset") -> "Config":
 
 def _train_and_evaluate(
     config: "Config",
-    described: "InputSpec",
+    spec: "InputSpec",
     folder: Path,
     split: "Split",
     compute: "Compute",
@@ -171,7 +169,7 @@ def _train_and_evaluate(
     with (
         os_errors_as_run_error(
             folder,
-            lambda: out_of_memory_text(described, device_here(described.training.device)),
+            lambda: out_of_memory_text(spec, device_here(spec.training.device)),
         ),
         compute.workers.peer_failures_as_run_error(f"go on with: {resume_command(folder)}"),
         print_resume_command_on_stop(folder, "stopped"),

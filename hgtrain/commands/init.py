@@ -73,14 +73,14 @@ def init(data: str, out: Path, head: str | None = None) -> tuple[Path, ...]:
             raise RunError(f"{path} is there already: choose another name, or remove it")
     if not out.absolute().parent.is_dir():
         raise RunError(f"{out} cannot be written: there is no such folder")
-    looked = _looked(data, _heads(head))
-    _check_edges(data, looked[0])
+    of_networks = _stats(data, _heads(head))
+    _check_edges(data, of_networks[0])
     device = device_here()
     from hgtrain.planning.config_text import config_text
 
     texts = [
         config_text(_proposal(data, path, stats, device, _introduction(paths)))
-        for path, stats in zip(paths, looked, strict=True)
+        for path, stats in zip(paths, of_networks, strict=True)
     ]
     for path, text in zip(paths, texts, strict=True):
         files.write_text(path, text)
@@ -102,22 +102,22 @@ def _heads(head: str | None) -> Sequence["HeadConfig | None"]:
     return [HeadConfig.model_validate({"type": kind}) for kind in types]
 
 
-def _looked(data: str, heads: Sequence["HeadConfig | None"]) -> list["DatasetStats"]:
+def _stats(data: str, heads: Sequence["HeadConfig | None"]) -> list["DatasetStats"]:
     from hgtrain.data.builtin_datasets import draw_missing
 
     draw_missing([data])
     try:
-        return _look(data, True, heads)
+        return _stats_with(data, True, heads)
     except DatasetError as error:
         try:
-            looked = _look(data, False, heads)
+            stats = _stats_with(data, False, heads)
         except DatasetError:
             raise error from None
     say(f"{data} marks every keypoint as not annotated; the config uses them all the same")
-    return looked
+    return stats
 
 
-def _look(
+def _stats_with(
     data: str, annotated_only: bool, heads: Sequence["HeadConfig | None"]
 ) -> list["DatasetStats"]:
     from hgtrain.planning.dataset_stats import dataset_stats
@@ -126,13 +126,13 @@ def _look(
         return [dataset_stats(dataset, annotated_only, head) for head in heads]
 
 
-def _check_edges(data: str, looked: "DatasetStats") -> None:
+def _check_edges(data: str, stats: "DatasetStats") -> None:
     from hgtrain.planning.head_from_labels import lacks_edges
 
-    if lacks_edges(looked.head, looked.skeleton):
+    if lacks_edges(stats.head, stats.skeleton):
         raise DatasetError(
-            f"{data}: {looked.crowd.frames} frames have several animals, and the skeleton has no "
-            f"edges along which a {looked.head.type} head could tell them apart: add them with "
+            f"{data}: {stats.crowd.frames} frames have several animals, and the skeleton has no "
+            f"edges along which a {stats.head.type} head could tell them apart: add them with "
             f"`hgtrain convert {shlex.quote(data)} NEW.h5 --edge A,B ...`, or give --head "
             f"{TOP_DOWN}, which needs none"
         )
@@ -158,22 +158,20 @@ def _introduction(paths: tuple[Path, ...]) -> tuple[str, ...]:
 
 
 def _proposal(
-    data: str, path: Path, looked: "DatasetStats", device: Device, introduction: tuple[str, ...]
+    data: str, path: Path, stats: "DatasetStats", device: Device, introduction: tuple[str, ...]
 ) -> "Proposal":
     from hgtrain.planning import suggest
 
     kind = "CPU" if device.name == "CPU" else "GPU"
-    choice = suggest.choose(looked, kind)
-    head = suggest.head_section(looked, choice)
-    size, batch_size = _fitting(looked, choice, head, kind, device)
+    choice = suggest.choose(stats, kind)
+    head = suggest.head_section(stats, choice)
+    size, batch_size = _fitting(stats, choice, head, kind, device)
     name = suggest.data_name(data, path)
-    return suggest.Proposal(
-        name, looked, choice, head, size, batch_size, device, kind, introduction
-    )
+    return suggest.Proposal(name, stats, choice, head, size, batch_size, device, kind, introduction)
 
 
 def _fitting(
-    looked: "DatasetStats", choice: "Choice", head: "HeadConfig", kind: str, device: Device
+    stats: "DatasetStats", choice: "Choice", head: "HeadConfig", kind: str, device: Device
 ) -> tuple["Size", int]:
     """Return the largest network and batch whose training fits into half of the device's memory."""
     from hgtrain.tensorflow_setup import import_tensorflow
@@ -183,12 +181,12 @@ def _fitting(
     from hgtrain.planning.input_spec import InputSpec
     from hgtrain.planning.summary import demand_of
 
-    sizes = suggest.sizes(looked, kind)
+    sizes = suggest.sizes(stats, kind)
     for size in sizes:
         config = suggest.as_config(choice, size, head)
         sections = (config.data, config.model, config.training)
-        demand = demand_of(InputSpec(*sections, looked.image_shape, looked.skeleton))
+        demand = demand_of(InputSpec(*sections, stats.image_shape, stats.skeleton))
         for batch_size in suggest.BATCH_SIZES:
             if training_memory(demand, batch_size)["total"] <= device.memory_bytes / 2:
-                return size, min(batch_size, looked.frames)
+                return size, min(batch_size, stats.frames)
     return sizes[-1], 1

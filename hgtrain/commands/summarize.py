@@ -55,21 +55,21 @@ def summarize(path: Path, overrides: Sequence[str], is_measured: bool) -> dict[s
     from hgtrain.planning.memory import device_here
     from hgtrain.train.distributed.xla import resolve_xla
 
-    described = describe(path, overrides)
-    device = device_here(described.training.device)
+    spec = describe(path, overrides)
+    device = device_here(spec.training.device)
     from hgtrain.tensorflow_setup import import_tensorflow
     from hgtrain.train.distributed.devices import set_up
 
     import_tensorflow()
     from hgtrain.planning.summary import summarize
 
-    summary = summarize(described, device)
+    summary = summarize(spec, device)
     if is_measured:
         from hgtrain.train.benchmark import StepBenchmark
 
         say("measuring the speed of a training step")
-        training = described.training
-        compute = resolve_xla(described, set_up(training), path)
-        speed = StepBenchmark(described, compute).steps_per_s(MEASURED_SECONDS)
+        training = spec.training
+        compute = resolve_xla(spec, set_up(training), path)
+        speed = StepBenchmark(spec, compute).steps_per_s(MEASURED_SECONDS)
         summary |= {"steps_per_s": speed, "images_per_s": speed * training.images_per_step}
     return summary

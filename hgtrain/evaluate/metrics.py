@@ -105,13 +105,13 @@ def visibility_metrics(
     Returns:
         `precision` and `recall`, None where undefined.
     """
-    judged = visibility > 0
-    labelled = judged & np.isfinite(truth).all(-1)
-    present = judged & (confidence >= PRESENT_CONFIDENCE)
-    true_positive = (present & labelled).sum()
+    labelled = visibility > 0
+    present = labelled & np.isfinite(truth).all(-1)
+    predicted = labelled & (confidence >= PRESENT_CONFIDENCE)
+    true_positive = (predicted & present).sum()
     return {
-        "precision": _number(true_positive / present.sum()) if present.any() else None,
-        "recall": _number(true_positive / labelled.sum()) if labelled.any() else None,
+        "precision": _number(true_positive / predicted.sum()) if predicted.any() else None,
+        "recall": _number(true_positive / present.sum()) if present.any() else None,
     }
 
 

@@ -139,11 +139,11 @@ def _purities(
     """Return the share of each predicted animal that can be judged."""
     distance = _distances(truth, labelled, predicted)
     owner = distance.argmin(1)
-    judged = distance.min(1) <= reach[owner]
+    is_owned = distance.min(1) <= reach[owner]
     low = np.where(labelled[..., None], truth, np.inf).min(1) - reach[:, None]
     high = np.where(labelled[..., None], truth, -np.inf).max(1) + reach[:, None]
     points = predicted[:, None]
     is_near = ((points >= low[:, None]) & (points <= high[:, None])).all(-1)
-    judged &= ~(is_near & ~labelled).any(1)
-    counts = [np.bincount(animals[use]) for animals, use in zip(owner, judged, strict=True)]
+    is_owned &= ~(is_near & ~labelled).any(1)
+    counts = [np.bincount(animals[use]) for animals, use in zip(owner, is_owned, strict=True)]
     return [float(count.max() / count.sum()) for count in counts if count.sum() > 1]

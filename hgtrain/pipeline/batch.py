@@ -66,11 +66,11 @@ class BatchSpec(NamedTuple):
 
 
 def batch_maker(spec: BatchSpec, held: DeviceCache | None) -> Callable[..., tuple[tf.Tensor, Any]]:
-    """Return the function that makes one part of a step's batch on the device.
+    """Return the function that makes one shard of a step's batch on the device.
 
-    The function takes (element, step, part, parts), an element being a step's part of what `Feed`
+    The function takes (element, step, shard, num_shards), an element being one step of what `Feed`
     gives, and gives images `(b, H, W, C)` float32 0..255 and targets; b is the batch size divided
-    by the number of parts. Points are in px of the network's input, NaN where missing.
+    by the number of shards. Points are in px of the network's input, NaN where missing.
 
     Args:
         spec: How frames become batches.
@@ -78,14 +78,14 @@ def batch_maker(spec: BatchSpec, held: DeviceCache | None) -> Callable[..., tupl
     """
 
     def make(
-        element: tuple[tf.Tensor, ...], step: tf.Tensor, part: tf.Tensor, parts: int
+        element: tuple[tf.Tensor, ...], step: tf.Tensor, shard: tf.Tensor, num_shards: int
     ) -> tuple[tf.Tensor, Any]:
-        size = spec.batch_size // parts
-        start = part * size
+        size = spec.batch_size // num_shards
+        start = shard * size
         indices, *given = (values[start : start + size] for values in element)
         frames, points, weights = given if held is None else held.gather(indices)
         # Drawn for the whole batch and then cut, so that a sample's draw does not depend on the
-        # number of parts.
+        # number of shards.
         draws = draw(spec.seed, step, spec.batch_size)[start : start + size]
         cropping = None
         if spec.crop is not None:

@@ -153,9 +153,9 @@ def prefetched(store: FrameStore, batches: Sequence[np.ndarray]) -> Iterator[np.
     The next images are read while the last are worked on.
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader") as thread:
-        ahead: deque[Future[np.ndarray]] = deque()
+        pending: deque[Future[np.ndarray]] = deque()
         for batch in batches:
-            ahead.append(thread.submit(store, batch))
-            if len(ahead) > 1:
-                yield ahead.popleft().result()
-        yield from (images.result() for images in ahead)
+            pending.append(thread.submit(store, batch))
+            if len(pending) > 1:
+                yield pending.popleft().result()
+        yield from (images.result() for images in pending)

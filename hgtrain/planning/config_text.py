@@ -28,24 +28,24 @@ def config_text(proposal: Proposal) -> str:
 
 
 def _lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
-    looked, choice = proposal.looked, proposal.choice
-    height, width, channels = looked.image_shape
-    is_crowd = looked.head.several_animals and looked.crowd.most > 1
-    several = f" and {looked.crowd.most} animals at most" if is_crowd else ""
+    stats, choice = proposal.stats, proposal.choice
+    height, width, channels = stats.image_shape
+    is_crowd = stats.head.several_animals and stats.crowd.most > 1
+    several = f" and {stats.crowd.most} animals at most" if is_crowd else ""
     yield (
-        f"# For {looked.frames} frames of {height}x{width}x{channels} with "
-        f"{len(looked.skeleton.keypoint_names)} keypoints{several}.",
+        f"# For {stats.frames} frames of {height}x{width}x{channels} with "
+        f"{len(stats.skeleton.keypoint_names)} keypoints{several}.",
         "",
     )
     yield "data:", ""
     yield f"  train: {proposal.data}", ""
-    if not looked.annotated_only:
+    if not stats.annotated_only:
         yield (
             "  annotated_only: false",
             "the file marks every keypoint as not annotated: look at some before you trust it",
         )
-    fraction = 0.2 if looked.frames < FEW_FRAMES else 0.1
-    yield f"  validation: {fraction}", f"{max(1, round(fraction * looked.frames))} frames"
+    fraction = 0.2 if stats.frames < FEW_FRAMES else 0.1
+    yield f"  validation: {fraction}", f"{max(1, round(fraction * stats.frames))} frames"
     yield f"  input_scale: {choice.input_scale:g}", _scale_reason(proposal)
     yield from _augmentation_lines(proposal)
     yield from _model_lines(proposal)
@@ -64,43 +64,43 @@ def _lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
 
 def _scale_reason(proposal: Proposal) -> str:
     scale = proposal.choice.input_scale
-    animal = f"the animals are {proposal.looked.animal_px:.0f} px long"
+    animal = f"the animals are {proposal.stats.animal_px:.0f} px long"
     if scale == 1:
         return animal
-    enough = f"{proposal.looked.animal_px * scale:.0f} px are enough"
+    enough = f"{proposal.stats.animal_px * scale:.0f} px are enough"
     return f"{animal}, {enough} and {1 / scale**2:.0f} times as fast"
 
 
 def _augmentation_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
-    looked, kind = proposal.looked, proposal.kind
+    stats, kind = proposal.stats, proposal.kind
     yield "augmentation:", ""
-    if looked.faces_one_way:
+    if stats.faces_one_way:
         yield "  rotation_deg: [-30, 30]", "the animals all face one way"
     else:
         yield "  rotation_deg: [-180, 180]", "the animals face all ways"
     scale, reason = (
         (f"[0.9, {LARGEST_ANIMAL_SCALE}]", "they differ in size")
-        if largest_scale(looked) > 1
+        if largest_scale(stats) > 1
         else ("null", "they are of one size")
     )
     yield f"  scale: {scale}", reason
-    if looked.head.sees_crops:
+    if stats.head.sees_crops:
         yield "  translation_px: null", "centroid_jitter moves the crops"
     else:
         # In px of the network's input; of one animal it is left as it was.
-        factor = proposal.choice.input_scale if looked.head.several_animals else 1
-        shift = max(2, round(0.05 * max(looked.image_shape[:2]) * factor))
+        factor = proposal.choice.input_scale if stats.head.several_animals else 1
+        shift = max(2, round(0.05 * max(stats.image_shape[:2]) * factor))
         yield f"  translation_px: [-{shift}, {shift}]", ""
     if kind == "CPU":
         yield "  brightness: null", "steps are few, and the camera stays the same"
         yield "  contrast: null", ""
-    yield f"  flip: {looked.flip}", _flip_reason(looked)
+    yield f"  flip: {stats.flip}", _flip_reason(stats)
 
 
-def _flip_reason(looked: DatasetStats) -> str:
-    if not looked.has_partners:
+def _flip_reason(stats: DatasetStats) -> str:
+    if not stats.has_partners:
         return "the file names no left/right partners, or not all; hgtrain convert --symmetry adds them"
-    if looked.flip == "none":
+    if stats.flip == "none":
         return "a mirrored animal would face another way"
     return "left and right keypoints know their partners"
 
@@ -110,7 +110,7 @@ def _model_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
     yield "model:", ""
     yield "  backbone:", ""
     yield f"    stem_stride: {choice.stride}", ""
-    animal = proposal.looked.animal_px * choice.input_scale
+    animal = proposal.stats.animal_px * choice.input_scale
     yield (
         f"    max_stride: {choice.max_stride}",
         f"a stack sees {choice.field_px} px, an animal is {animal:.0f} px",
@@ -127,13 +127,13 @@ def _model_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
 def _filters_reason(proposal: Proposal) -> str:
     if "paf_width_px" not in proposal.head.own_keys:
         return ""
-    skeleton = proposal.looked.skeleton
+    skeleton = proposal.stats.skeleton
     keypoints, edges = len(skeleton.keypoint_names), len(skeleton.edges)
     return f"at least as many as outputs: {keypoints} maps and {2 * edges} of fields"
 
 
 def _head_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
-    head, choice, crowd = proposal.head, proposal.choice, proposal.looked.crowd
+    head, choice, crowd = proposal.head, proposal.choice, proposal.stats.crowd
     if head.several_animals:
         yield f"    type: {head.type}", _type_reason(proposal)
     yield (
@@ -174,10 +174,10 @@ def _head_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
 
 
 def _type_reason(proposal: Proposal) -> str:
-    looked, purpose = proposal.looked, HEAD_PURPOSES[proposal.head.type]
-    if looked.head.finds_centroids or looked.head.sees_crops or not looked.crowd.frames:
+    stats, purpose = proposal.stats, HEAD_PURPOSES[proposal.head.type]
+    if stats.head.finds_centroids or stats.head.sees_crops or not stats.crowd.frames:
         return purpose
-    return f"{looked.crowd.frames} frames have several animals; {purpose}"
+    return f"{stats.crowd.frames} frames have several animals; {purpose}"
 
 
 def _name(name: str) -> str:

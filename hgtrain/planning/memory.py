@@ -54,7 +54,7 @@ class Demand(NamedTuple):
         precision: A Keras dtype policy.
         optimizer: Its name in the config.
         ema: Whether there is a moving average of the weights.
-        accumulates: Whether gradients are summed over several passes.
+        accumulates: Whether gradients are summed over several micro-batches.
         blocks: Of each layer, the block whose activations are computed again for the backward pass;
             empty where all are kept.
     """
@@ -93,7 +93,7 @@ def training_memory(demand: Demand, batch_size: int) -> dict[str, int]:
     networks = 2 if demand.ema else 1
     parts = {
         "parameters": (networks + 1) * weights,
-        # Summed over passes there are the old sums, the new ones and what is added, and what each
+        # Summed over micro-batches there are the old sums, the new ones and what is added, and what each
         # pass starts from.
         "gradients": (4 if demand.accumulates else 1) * weights,
         "optimizer": OPTIMIZER_SLOTS[demand.optimizer] * weights,

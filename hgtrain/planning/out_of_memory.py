@@ -14,19 +14,19 @@ GIB = 2**30
 AnySection = TypeVar("AnySection", bound=Section)
 
 
-def estimated_memory(described: InputSpec) -> dict[str, int]:
+def estimated_memory(spec: InputSpec) -> dict[str, int]:
     """Return the bytes that training takes, as `training_memory` gives them, found on the CPU."""
     import tensorflow as tf
 
     from hgtrain.planning.summary import demand_of
 
     with tf.device("CPU"):
-        demand = demand_of(described)
-    return training_memory(demand, described.training.batch_size)
+        demand = demand_of(spec)
+    return training_memory(demand, spec.training.batch_size)
 
 
 def out_of_memory_text(
-    described: InputSpec,
+    spec: InputSpec,
     device: Device,
     estimate: Callable[[InputSpec], dict[str, int]] = estimated_memory,
 ) -> str:
@@ -35,16 +35,16 @@ def out_of_memory_text(
     It has the estimate, and up to three edits that would fit.
 
     Args:
-        described: What was trained.
+        spec: What was trained.
         device: The one whose memory is too small.
         estimate: What gives the bytes.
     """
-    total = estimate(described)["total"]
+    total = estimate(spec)["total"]
     goal = min(USABLE_FRACTION * device.memory_bytes, OOM_TARGET_FRACTION * total)
     fitting = []
-    for key, values in _edits(described).items():
+    for key, values in _edits(spec).items():
         for value in values:
-            needed = estimate(_edited(described, key, value))["total"]
+            needed = estimate(_edited(spec, key, value))["total"]
             if needed <= goal:
                 fitting.append(f"--set {key}={str(value).lower()} ({_gib(needed)})")
                 break
@@ -52,28 +52,28 @@ def out_of_memory_text(
     return (
         f"out of memory on {device.name}, which has {_gib(device.memory_bytes)}: training at "
         "training.batch_size "
-        f"{described.training.batch_size} takes an estimated {_gib(total)}. A new run fits with "
+        f"{spec.training.batch_size} takes an estimated {_gib(total)}. A new run fits with "
         f"{edits}"
     )
 
 
-def _edits(described: InputSpec) -> dict[str, list[Any]]:
+def _edits(spec: InputSpec) -> dict[str, list[Any]]:
     """Return what can be lowered, and to what, the mildest first."""
-    training, backbone = described.training, described.model.backbone
+    training, backbone = spec.training, spec.model.backbone
     return {
         "training.batch_size": [
             training.batch_size // part for part in (2, 4, 8, 16, 32) if training.batch_size >= part
         ],
         "training.recompute": [] if training.recompute else [True],
         "training.precision": ["mixed_bfloat16"] if training.precision == "float32" else [],
-        "data.input_scale": [described.data.input_scale * factor for factor in (0.75, 0.5, 0.25)],
+        "data.input_scale": [spec.data.input_scale * factor for factor in (0.75, 0.5, 0.25)],
         "model.backbone.stacks": list(range(backbone.stacks - 1, 0, -1)),
     }
 
 
-def _edited(described: InputSpec, key: str, value: Any) -> InputSpec:
+def _edited(spec: InputSpec, key: str, value: Any) -> InputSpec:
     section, *keys = key.split(".")
-    return described._replace(**{section: _changed(getattr(described, section), keys, value)})
+    return spec._replace(**{section: _changed(getattr(spec, section), keys, value)})
 
 
 def _changed(section: AnySection, keys: Sequence[str], value: Any) -> AnySection:

@@ -80,13 +80,13 @@ class Choice(NamedTuple):
     field_px: int
 
 
-def choose(looked: DatasetStats, kind: str) -> Choice:
+def choose(stats: DatasetStats, kind: str) -> Choice:
     """Return scale, strides and sigma for a dataset on a device of a kind, CPU or GPU."""
-    scale = _input_scale(looked, kind)
-    animal = looked.animal_px * scale
+    scale = _input_scale(stats, kind)
+    animal = stats.animal_px * scale
     sigma_px = float(np.clip(round(0.08 * animal) / 2, 2.5, max(5.0, round(0.04 * animal) / 2)))
     stride = 4 if sigma_px >= 3.5 else 2
-    sides = [resized_length(side, scale) for side in _seen_sides(looked)]
+    sides = [resized_length(side, scale) for side in _seen_sides(stats)]
     fitting = [
         s
         for s in MAX_STRIDES
@@ -97,69 +97,69 @@ def choose(looked: DatasetStats, kind: str) -> Choice:
     return Choice(scale, stride, max_stride, sigma_px, field_after_first_stack(stride, max_stride))
 
 
-def _input_scale(looked: DatasetStats, kind: str) -> float:
-    if looked.head.finds_centroids:
-        enough = [s for s in COARSE_SCALES if looked.animal_px * s >= COARSE_ANIMAL_PX]
+def _input_scale(stats: DatasetStats, kind: str) -> float:
+    if stats.head.finds_centroids:
+        enough = [s for s in COARSE_SCALES if stats.animal_px * s >= COARSE_ANIMAL_PX]
         return enough[0] if enough else COARSE_SCALES[-1]
-    longest = max(_seen_sides(looked))
+    longest = max(_seen_sides(stats))
     small_enough = [scale for scale in SCALES if longest * scale <= LONGEST_SIDE_PX[kind]] or [
         SCALES[-1]
     ]
-    large_enough = [
-        scale for scale in SCALES if looked.animal_px * scale >= SMALLEST_ANIMAL_PX
-    ] or [1.0]
+    large_enough = [scale for scale in SCALES if stats.animal_px * scale >= SMALLEST_ANIMAL_PX] or [
+        1.0
+    ]
     return max(small_enough[0], large_enough[-1])
 
 
-def _seen_sides(looked: DatasetStats) -> tuple[int, int]:
+def _seen_sides(stats: DatasetStats) -> tuple[int, int]:
     """Return height and width of what the network sees, px of the dataset's images."""
-    height, width, _ = looked.image_shape
-    return (looked.crowd.crop_px,) * 2 if looked.head.sees_crops else (height, width)
+    height, width, _ = stats.image_shape
+    return (stats.crowd.crop_px,) * 2 if stats.head.sees_crops else (height, width)
 
 
-def head_section(looked: DatasetStats, choice: Choice) -> HeadConfig:
+def head_section(stats: DatasetStats, choice: Choice) -> HeadConfig:
     """Return the section of the head with the keys that are to be written down."""
-    keys, crowd = looked.head.own_keys, looked.crowd
-    values: dict[str, Any] = {"type": looked.head.type, "sigma_px": choice.sigma_px}
-    if "paf_width_px" in keys and looked.skeleton.edges:
-        width = PAF_WIDTH_FRACTION * looked.animal_px * choice.input_scale
+    keys, crowd = stats.head.own_keys, stats.crowd
+    values: dict[str, Any] = {"type": stats.head.type, "sigma_px": choice.sigma_px}
+    if "paf_width_px" in keys and stats.skeleton.edges:
+        width = PAF_WIDTH_FRACTION * stats.animal_px * choice.input_scale
         values["paf_width_px"] = float(max(choice.stride, round(2 * width) / 2))
         values["paf_loss_weight"] = PAF_LOSS_WEIGHT
-        values["min_keypoints"] = min_keypoints(looked)
+        values["min_keypoints"] = min_keypoints(stats)
     if "max_instances" in keys:
         values["max_instances"] = crowd.most + SPARE_INSTANCES
     if "anchor" in keys:
         values["anchor"] = crowd.anchor
     if "crop_size_px" in keys:
         # n pixels span n - 1 from centre to centre.
-        span = (crowd.crop_px - 1) * choice.input_scale * largest_scale(looked)
+        span = (crowd.crop_px - 1) * choice.input_scale * largest_scale(stats)
         side = math.ceil(span + 1)
         values["crop_size_px"] = padded_length(side, choice.max_stride)
     return HeadConfig.model_validate(values)
 
 
-def min_keypoints(looked: DatasetStats) -> int:
+def min_keypoints(stats: DatasetStats) -> int:
     """Return how many keypoints make an animal: a quarter, or what nearly all labelled ones have."""
-    quarter = round(MIN_KEYPOINTS_FRACTION * len(looked.skeleton.keypoint_names))
-    return max(1, min(quarter, looked.crowd.fewest_keypoints))
+    quarter = round(MIN_KEYPOINTS_FRACTION * len(stats.skeleton.keypoint_names))
+    return max(1, min(quarter, stats.crowd.fewest_keypoints))
 
 
-def largest_scale(looked: DatasetStats) -> float:
+def largest_scale(stats: DatasetStats) -> float:
     """Return the factor by which augmentation enlarges animals at most."""
-    return LARGEST_ANIMAL_SCALE if looked.spread > SAME_SIZE_SPREAD else 1.0
+    return LARGEST_ANIMAL_SCALE if stats.spread > SAME_SIZE_SPREAD else 1.0
 
 
-def sizes(looked: DatasetStats, kind: str) -> tuple[Size, ...]:
+def sizes(stats: DatasetStats, kind: str) -> tuple[Size, ...]:
     """Return how wide a network may be on a kind of device, largest first.
 
     Outputs are linear in the features they are made of: with fewer features than outputs some
     keypoints were never learnt (19 keypoints and 18 edges from 32 features: three of them).
     """
-    if looked.head.finds_centroids:
+    if stats.head.finds_centroids:
         return COARSE_SIZES
-    if "paf_width_px" not in looked.head.own_keys:
+    if "paf_width_px" not in stats.head.own_keys:
         return SIZES[kind]
-    outputs = len(looked.skeleton.keypoint_names) + 2 * len(looked.skeleton.edges)
+    outputs = len(stats.skeleton.keypoint_names) + 2 * len(stats.skeleton.edges)
     least = padded_length(outputs, FILTERS_STEP)
     return tuple(
         size if size.filters >= least else size._replace(filters=least, filter_increase=least // 4)
@@ -204,7 +204,7 @@ class Proposal(NamedTuple):
 
     Attributes:
         data: `data.train` as the config is to name it.
-        looked: What the dataset looks like.
+        stats: What the dataset looks like.
         choice: The network and what it sees.
         head: The section of the head, as `head_section` gives it.
         size: How wide the network is.
@@ -215,7 +215,7 @@ class Proposal(NamedTuple):
     """
 
     data: str
-    looked: DatasetStats
+    stats: DatasetStats
     choice: Choice
     head: HeadConfig
     size: Size

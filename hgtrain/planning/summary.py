@@ -19,21 +19,21 @@ class InputSize(NamedTuple):
     channels: int
 
 
-def input_size(described: InputSpec) -> InputSize:
+def input_size(spec: InputSpec) -> InputSize:
     """Return the size of the network's input: of the image, or of an animal's crop."""
-    data, multiple = described.data, described.model.backbone.max_stride
-    channels = data.channels or described.image_shape[2]
-    head = described.model.head
+    data, multiple = spec.data, spec.model.backbone.max_stride
+    channels = data.channels or spec.image_shape[2]
+    head = spec.model.head
     if head.sees_crops and head.crop_size_px is not None:
         return InputSize(head.crop_size_px, head.crop_size_px, channels)
     height, width = (
         padded_length(resized_length(side, data.input_scale), multiple)
-        for side in described.image_shape[:2]
+        for side in spec.image_shape[:2]
     )
     return InputSize(height, width, channels)
 
 
-def summarize(described: InputSpec, device: Device) -> dict[str, Any]:
+def summarize(spec: InputSpec, device: Device) -> dict[str, Any]:
     """Return the document of `summarize --json` (contract, section 5).
 
     FLOPs are those of the convolutions in one forward pass, an addition and a multiplication for
@@ -41,13 +41,13 @@ def summarize(described: InputSpec, device: Device) -> dict[str, Any]:
     activation, pooling, upsampling and skip additions, which work cell by cell, are not counted.
     Receptive fields are in px of the network's input, animals in px of the same.
     """
-    backbone, training = described.model.backbone, described.training
-    demand = demand_of(described)
+    backbone, training = spec.model.backbone, spec.training
+    demand = demand_of(spec)
     layers = demand.layers
     heads = [layer for layer in layers if layer.name.endswith("Head")]
-    scale, size = described.data.input_scale, input_size(described)
+    scale, size = spec.data.input_scale, input_size(spec)
     height, width = (side // backbone.output_stride for side in size[:2])
-    outputs = _head(described).outputs
+    outputs = _head(spec).outputs
     return {
         "params": sum(layer.params for layer in layers),
         "trainable_params": sum(layer.trainable_params for layer in layers),
@@ -55,10 +55,10 @@ def summarize(described: InputSpec, device: Device) -> dict[str, Any]:
         "outputs": [layer.output_shape for layer in heads],
         # In every stack.
         "outputs_by_name": {name: (height, width, count) for name, count in outputs.items()},
-        "head": described.model.head.model_dump(),
-        "image_shape": described.image_shape,
+        "head": spec.model.head.model_dump(),
+        "image_shape": spec.image_shape,
         "input_shape": size,
-        "keypoints": described.keypoints,
+        "keypoints": spec.keypoints,
         "stem_stride": backbone.stem_stride,
         "max_stride": backbone.max_stride,
         "output_stride": backbone.output_stride,
@@ -66,7 +66,7 @@ def summarize(described: InputSpec, device: Device) -> dict[str, Any]:
         "receptive_field_px": [
             layer.receptive_field_px for layer in heads[:: len(heads) // backbone.stacks]
         ],
-        "animal_px": None if described.animal_px is None else described.animal_px * scale,
+        "animal_px": None if spec.animal_px is None else spec.animal_px * scale,
         "flops_per_image": 2 * sum(layer.macs for layer in layers),
         "batch_size": training.batch_size,
         "precision": training.precision,
@@ -79,15 +79,15 @@ def summarize(described: InputSpec, device: Device) -> dict[str, Any]:
     }
 
 
-def demand_of(described: InputSpec) -> Demand:
+def demand_of(spec: InputSpec) -> Demand:
     """Return what decides how much memory the training of a config takes.
 
     Its network's layers are among it.
     """
-    size, backbone = input_size(described), described.model.backbone
-    network = build_network(backbone, _head(described).layers, size.channels)
+    size, backbone = input_size(spec), spec.model.backbone
+    network = build_network(backbone, _head(spec).layers, size.channels)
     layers = layer_facts(network, size.height, size.width)
-    training = described.training
+    training = spec.training
     blocks = [block_of(layer.name) for layer in layers] if training.recompute else []
     accumulates = training.accumulate_steps > 1
     return Demand(
@@ -100,6 +100,6 @@ def demand_of(described: InputSpec) -> Demand:
     )
 
 
-def _head(described: InputSpec) -> Head:
-    model = described.model
-    return make_head(model.head, described.skeleton, model.backbone.output_stride)
+def _head(spec: InputSpec) -> Head:
+    model = spec.model
+    return make_head(model.head, spec.skeleton, model.backbone.output_stride)

@@ -64,7 +64,7 @@ def predict_all(model: Model, sources: Sequence[FrameSource], sink: Sink) -> lis
             for index, source in enumerate(sources):
                 first = damaged = 0
                 try:
-                    for batch in ahead(batches(source, model.batch_size), BATCHES_AHEAD):
+                    for batch in prefetch(batches(source, model.batch_size), BATCHES_AHEAD):
                         images = batch.images
                         damaged += warn_of_damage(batch, damaged)
                         take(index, first, images, without(find(model, images), batch.damaged))
@@ -119,7 +119,7 @@ def without(found: Poses, rows: Collection[int]) -> Poses:
     )
 
 
-def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
+def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
     """Pass items on while a thread gets up to `depth` more.
 
     An error comes at its place in the order.

@@ -19,17 +19,19 @@ STEPS_AT_ONCE = 2
 class StepBenchmark:
     """The networks, optimizer and compiled step of `fit`, fed with images drawn on the device."""
 
-    def __init__(self, described: InputSpec, compute: Compute) -> None:
-        backbone, training = described.model.backbone, described.training
-        size = input_size(described)
-        head = make_head(described.model.head, described.skeleton, backbone.output_stride)
+    def __init__(self, spec: InputSpec, compute: Compute) -> None:
+        backbone, training = spec.model.backbone, spec.training
+        size = input_size(spec)
+        head = make_head(spec.model.head, spec.skeleton, backbone.output_stride)
         self.networks = Networks(backbone, training, compute, size.channels, head)
         images_per_step = training.images_per_step
 
-        def make_batch(element: tf.Tensor, step: tf.Tensor, part: tf.Tensor, parts: int) -> Batch:
-            count = images_per_step // parts
+        def make_batch(
+            element: tf.Tensor, step: tf.Tensor, shard: tf.Tensor, num_shards: int
+        ) -> Batch:
+            count = images_per_step // num_shards
             images = tf.random.uniform((count, size.height, size.width, size.channels), 0, 255)
-            animals = count, head.max_instances, len(described.skeleton.keypoint_names)
+            animals = count, head.max_instances, len(spec.skeleton.keypoint_names)
             points = tf.random.uniform((*animals, 2), 0, min(size.height, size.width))
             return images, head.targets(points, tf.ones(animals), size.height, size.width)
 

@@ -49,18 +49,18 @@ class TransferReport(NamedTuple):
     Attributes:
         matched: Layers that got weights.
         new: Layers of the network that had none to get.
-        left: Layers of the file that were not taken.
+        unused: Layers of the file that were not taken.
     """
 
     matched: tuple[str, ...]
     new: tuple[str, ...]
-    left: tuple[str, ...]
+    unused: tuple[str, ...]
 
     def sentence(self, path: Path) -> str:
         """Return what was done, for the log."""
         parts = [f"{len(self.matched)} layers matched"]
         parts += [f"new: {', '.join(self.new)}"] if self.new else []
-        parts += [f"left: {', '.join(self.left)}"] if self.left else []
+        parts += [f"left: {', '.join(self.unused)}"] if self.unused else []
         return f"initial weights from {path}: {'; '.join(parts)}"
 
 
@@ -167,8 +167,8 @@ def take_weights(
         for variable, array in zip(layer.variables, arrays, strict=True):
             variable.assign(array)
         matched.append(layer.name)
-    left = [name for name in initial.arrays if name not in matched]
-    return TransferReport(tuple(matched), tuple(new), tuple(left))
+    unused = [name for name in initial.arrays if name not in matched]
+    return TransferReport(tuple(matched), tuple(new), tuple(unused))
 
 
 def _read_all(paths: Sequence[str]) -> dict[str, Any]:

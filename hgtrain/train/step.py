@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 Batch = tuple[tf.Tensor, Any]
-"""Images and targets of one pass of one replica.
+"""Images and targets of one micro-batch of one replica.
 
 Images are `(b, H, W, C)` float32 0..255; targets have any structure.
 """
@@ -25,12 +25,12 @@ class StepComponents(NamedTuple):
         forward: Images -> outputs of every stack, as `network` computes them in training.
         optimizer: One of `train.optimizer`, which takes gradients that are summed over the
             replicas.
-        make_batch: (element, step, part, parts) -> that part of the step's images.
+        make_batch: (element, step, shard, num_shards) -> that shard of the step's images.
         loss: (outputs of a stack, targets) -> loss of each example `(b,)`.
-        batch_size: Images of a step, over all replicas and passes.
+        batch_size: Images of a step, over all replicas and micro-batches.
         stacks: How many there are, each with a loss.
         micro_batches: How often a replica goes forward and back for one update, each time with its
-            part of the images.
+            shard of the images.
     """
 
     network: keras.Model
@@ -149,7 +149,7 @@ class Steps:
     def _average_statistics(self, context: tf.distribute.ReplicaContext) -> None:
         """Give batch normalisation's moving statistics the mean of all replicas.
 
-        Each replica has those of its own part of the batch. It is done at each step, so that the
+        Each replica has those of its own shards of the batch. It is done at each step, so that the
         result does not depend on when one looks, and as one tensor, because the messages are tiny.
         """
         variables = [
@@ -166,16 +166,16 @@ class Steps:
     ) -> _Summed:
         """Return losses and gradients, summed over the replica's micro-batches."""
         micro_batches = self._components.micro_batches
-        first, shards = (
+        first, num_shards = (
             context.replica_id_in_sync_group * micro_batches,
             context.num_replicas_in_sync * micro_batches,
         )
         if micro_batches == 1:
-            return self._pass(*self._components.make_batch(element, step, first, shards))
+            return self._pass(*self._components.make_batch(element, step, first, num_shards))
 
         def one_micro_batch(i: tf.Tensor, *sums: tf.Tensor) -> tuple[tf.Tensor, ...]:
             losses, gradients = self._pass(
-                *self._components.make_batch(element, step, first + i, shards)
+                *self._components.make_batch(element, step, first + i, num_shards)
             )
             return i + 1, *(
                 total + value for total, value in zip(sums, (losses, *gradients), strict=True)

@@ -127,7 +127,7 @@ from hgtrain.planning.input_spec import InputSpec
 from hgtrain.skeleton import unnamed_skeleton
 from hgtrain.train.benchmark import StepBenchmark
 backbone = dict(stem_stride=1, output_stride=1, max_stride=8, stem_filters=4, filters=4, filter_increase=2, stacks=2)
-described = InputSpec(
+spec = InputSpec(
     DataConfig(train="none.h5"),
     ModelConfig.model_validate(dict(backbone=backbone | dict(interp_method="bilinear"))),
     TrainingConfig(batch_size=3, accumulate_steps=2, recompute=True, deterministic=True, device="cpu",
@@ -135,7 +135,7 @@ described = InputSpec(
     (24, 24, 1),
     unnamed_skeleton(3),
 )
-trial = StepBenchmark(described, set_up(described.training))
+trial = StepBenchmark(spec, set_up(spec.training))
 trial.run()
 print(hashlib.md5(b"".join(v.numpy().tobytes() for v in trial.networks.trained.variables)).hexdigest())
 """

@@ -74,12 +74,12 @@ def test_padding_does_not_outgrow_the_image() -> None:
     assert choose(FLIES._replace(image_shape=(70, 300, 1), animal_px=290.0), "GPU").max_stride == 32
 
 
-def written(looked: DatasetStats = FLIES, kind: str = "CPU", **changes: object) -> str:
+def written(stats: DatasetStats = FLIES, kind: str = "CPU", **changes: object) -> str:
     device = CPU if kind == "CPU" else GPU
     size = SMALL if kind == "CPU" else LARGE
-    choice = choose(looked, kind)
-    head = head_section(looked, choice)
-    proposal = suggest.Proposal("a.h5", looked, choice, head, size, 8, device, kind)
+    choice = choose(stats, kind)
+    head = head_section(stats, choice)
+    proposal = suggest.Proposal("a.h5", stats, choice, head, size, 8, device, kind)
     return config_text(proposal._replace(**changes))
 
 
@@ -159,7 +159,7 @@ def dataset(
     return tmp_path / "a.h5"
 
 
-def looked_at(path: Path, annotated_only: bool = True) -> DatasetStats:
+def stats_of(path: Path, annotated_only: bool = True) -> DatasetStats:
     with closing(open_dataset(path, annotated_only)) as opened:
         return dataset_stats(opened, annotated_only)
 
@@ -173,16 +173,16 @@ def turned(angles_deg: np.ndarray, length: float = 20.0) -> np.ndarray:
 
 
 def test_animals_that_face_all_ways_are_seen(tmp_path: Path) -> None:
-    assert not looked_at(dataset(tmp_path, turned(np.arange(0, 360, 30)))).faces_one_way
+    assert not stats_of(dataset(tmp_path, turned(np.arange(0, 360, 30)))).faces_one_way
 
 
 def test_animals_that_face_one_way_are_seen(tmp_path: Path) -> None:
-    looked = looked_at(dataset(tmp_path, turned(np.linspace(-20, 20, 10)), symmetries=((0, 1),)))
+    stats = stats_of(dataset(tmp_path, turned(np.linspace(-20, 20, 10)), symmetries=((0, 1),)))
     assert (
-        looked.faces_one_way,
-        looked.has_partners,
-        looked.frames,
-        len(looked.skeleton.keypoint_names),
+        stats.faces_one_way,
+        stats.has_partners,
+        stats.frames,
+        len(stats.skeleton.keypoint_names),
     ) == (
         True,
         True,
@@ -221,9 +221,9 @@ def mice(angles_deg: np.ndarray, height: float = 1.0, gait: float = 0.0) -> np.n
 def test_animals_are_flipped_so_that_they_look_like_themselves(
     tmp_path: Path, points: np.ndarray, flip: str
 ) -> None:
-    looked = looked_at(dataset(tmp_path, points, symmetries=((1, 2),)))
-    assert looked.flip == flip
-    assert looked_at(dataset(tmp_path, points)).flip == "none"
+    stats = stats_of(dataset(tmp_path, points, symmetries=((1, 2),)))
+    assert stats.flip == flip
+    assert stats_of(dataset(tmp_path, points)).flip == "none"
 
 
 def test_animals_are_not_flipped_where_names_tell_partners_that_the_file_lacks(
@@ -233,14 +233,14 @@ def test_animals_are_not_flipped_where_names_tell_partners_that_the_file_lacks(
     points = np.concatenate([mice(np.arange(0, 360, 30)), mice(np.arange(0, 360, 30))[:, :1]], 1)
     frames = [(np.zeros((64, 64, 1), np.uint8), at, None, None) for at in points]
     write_dataset(tmp_path / "a.h5", skeleton, frames)
-    looked = looked_at(tmp_path / "a.h5")
-    assert (looked.has_partners, looked.flip) == (False, "none")
+    stats = stats_of(tmp_path / "a.h5")
+    assert (stats.has_partners, stats.flip) == (False, "none")
 
 
 def test_single_keypoints_say_nothing_of_size_and_direction(tmp_path: Path) -> None:
-    looked = looked_at(dataset(tmp_path, np.full((3, 1, 2), 5.0)))
+    stats = stats_of(dataset(tmp_path, np.full((3, 1, 2), 5.0)))
     # A quarter of the image.
-    assert (looked.animal_px, looked.spread, looked.faces_one_way) == (16.0, 1.0, False)
+    assert (stats.animal_px, stats.spread, stats.faces_one_way) == (16.0, 1.0, False)
 
 
 def test_animals_that_differ_in_size_have_a_spread(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_animals_that_differ_in_size_have_a_spread(tmp_path: Path) -> None:
         [turned(np.zeros(5), 10.0), turned(np.zeros(5), 20.0), turned(np.zeros(5), 30.0)]
     )
     # The tenth part is 10 px, the middle 20 px, nine tenths 30 px.
-    assert looked_at(dataset(tmp_path, points)).spread == pytest.approx(1.0)
+    assert stats_of(dataset(tmp_path, points)).spread == pytest.approx(1.0)
 
 
 # The command
@@ -298,28 +298,28 @@ def test_a_folder_that_is_not_there_is_refused(flies: Path, tmp_path: Path) -> N
         init.init(str(flies), tmp_path / "gone" / "a.yaml")
 
 
-def bytes_for(looked: DatasetStats, size: suggest.Size, batch_size: int) -> int:
-    config = suggest.as_config(choose(looked, "GPU"), size)
-    return training_memory(demand_of(spec_of(config, looked.image_shape, 19)), batch_size)["total"]
+def bytes_for(stats: DatasetStats, size: suggest.Size, batch_size: int) -> int:
+    config = suggest.as_config(choose(stats, "GPU"), size)
+    return training_memory(demand_of(spec_of(config, stats.image_shape, 19)), batch_size)["total"]
 
 
 @pytest.mark.parametrize("memory_bytes", [3 * GIB, GIB, GIB // 2, GIB // 3])
 def test_network_and_batch_are_the_largest_that_fit_into_half_of_the_memory(
     memory_bytes: int,
 ) -> None:
-    looked = FLIES._replace(image_shape=(256, 256, 1))
+    stats = FLIES._replace(image_shape=(256, 256, 1))
     device = Device("NVIDIA A", memory_bytes)
-    size, batch_size = init._fitting(looked, choose(looked, "GPU"), SINGLE_INSTANCE, "GPU", device)
-    assert bytes_for(looked, size, batch_size) <= memory_bytes / 2
-    assert batch_size == 8 or bytes_for(looked, size, 2 * batch_size) > memory_bytes / 2
+    size, batch_size = init._fitting(stats, choose(stats, "GPU"), SINGLE_INSTANCE, "GPU", device)
+    assert bytes_for(stats, size, batch_size) <= memory_bytes / 2
+    assert batch_size == 8 or bytes_for(stats, size, 2 * batch_size) > memory_bytes / 2
     larger = {MEDIUM: LARGE, SMALL: MEDIUM}.get(size)
-    assert larger is None or bytes_for(looked, larger, 1) > memory_bytes / 2
+    assert larger is None or bytes_for(stats, larger, 1) > memory_bytes / 2
 
 
 def test_the_smallest_is_proposed_where_nothing_fits() -> None:
-    looked = FLIES._replace(image_shape=(256, 256, 1))
+    stats = FLIES._replace(image_shape=(256, 256, 1))
     nothing = Device("NVIDIA A", 1)
-    fitting = init._fitting(looked, choose(looked, "GPU"), SINGLE_INSTANCE, "GPU", nothing)
+    fitting = init._fitting(stats, choose(stats, "GPU"), SINGLE_INSTANCE, "GPU", nothing)
     assert fitting == (SMALL, 1)
 
 

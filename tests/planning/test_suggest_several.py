@@ -25,7 +25,7 @@ from hgtrain.skeleton import Skeleton
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
-def looked_at(path: Path, head: str | None = None) -> DatasetStats:
+def stats_of(path: Path, head: str | None = None) -> DatasetStats:
     with closing(open_dataset(path)) as dataset:
         return dataset_stats(dataset, True, head and HeadConfig(type=head))
 
@@ -38,7 +38,7 @@ def crowd(tmp_path: Path) -> Path:
 @pytest.fixture
 def small_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out how much memory the network takes, for which TensorFlow builds it."""
-    monkeypatch.setattr(init, "_fitting", lambda looked, *_: (suggest.sizes(looked, "CPU")[0], 8))
+    monkeypatch.setattr(init, "_fitting", lambda stats, *_: (suggest.sizes(stats, "CPU")[0], 8))
     monkeypatch.setenv("PATH", "")
 
 
@@ -61,40 +61,40 @@ def backbone_of(config: Config) -> tuple[float, int, int, int]:
     )  # fmt: skip
 
 
-# What is looked at
+# What is found in it
 
 
 def test_all_animals_of_all_frames_are_looked_at(crowd: Path) -> None:
-    looked = looked_at(crowd)
-    assert looked.head.type == "multi_instance"
+    stats = stats_of(crowd)
+    assert stats.head.type == "multi_instance"
     # The empty frame teaches that.
-    assert looked.frames == 12
+    assert stats.frames == 12
     # Eleven of 60 px and ten of 120 px: the median is 60 px.
-    assert (looked.animal_px, looked.spread) == (120, 1)
+    assert (stats.animal_px, stats.spread) == (120, 1)
     # The first animals of the frames do.
-    assert not looked.faces_one_way
+    assert not stats.faces_one_way
     # The tail of the larger one is 80 px from its body.
-    assert looked.crowd == Crowd(frames=10, most=2, anchor="body", crop_px=161, fewest_keypoints=5)
+    assert stats.crowd == Crowd(frames=10, most=2, anchor="body", crop_px=161, fewest_keypoints=5)
 
 
 def test_there_are_as_many_features_as_outputs_and_no_piece_is_an_animal(crowd: Path) -> None:
-    looked = looked_at(crowd)
+    stats = stats_of(crowd)
     # A few keypoints need no more than the small network has.
-    assert suggest.sizes(looked, "CPU")[0].filters == 32
+    assert suggest.sizes(stats, "CPU")[0].filters == 32
     names = tuple(f"k{i}" for i in range(24))
     chain = Skeleton(names, tuple((i, i + 1) for i in range(23)))
-    flies = looked._replace(skeleton=chain, crowd=looked.crowd._replace(fewest_keypoints=17))
+    flies = stats._replace(skeleton=chain, crowd=stats.crowd._replace(fewest_keypoints=17))
     # 24 maps and 46 of fields are 70, up to a multiple of 16.
     assert suggest.sizes(flies, "CPU") == (suggest.Size(16, 80, 20, 1),)
     assert suggest.min_keypoints(flies) == 6
-    hidden = flies._replace(crowd=looked.crowd._replace(fewest_keypoints=2))
+    hidden = flies._replace(crowd=stats.crowd._replace(fewest_keypoints=2))
     assert suggest.min_keypoints(hidden) == 2
 
 
 def test_a_head_looks_at_the_frames_it_can_use(crowd: Path) -> None:
-    alone = looked_at(crowd, "single_instance")
+    alone = stats_of(crowd, "single_instance")
     assert (alone.frames, alone.spread, alone.faces_one_way) == (1, 0, False)
-    assert looked_at(crowd, "centered_instance").frames == 11
+    assert stats_of(crowd, "centered_instance").frames == 11
 
 
 # What is written
@@ -171,14 +171,14 @@ def test_frames_that_are_left_out_do_not_count(crowd: Path, tmp_path: Path) -> N
     ],
 )
 def test_fields_are_as_wide_as_a_cell_at_least(crowd: Path, animal_px: int, width: float) -> None:
-    looked = looked_at(crowd)._replace(animal_px=animal_px)
-    choice = suggest.choose(looked, "CPU")
-    assert suggest.head_section(looked, choice).paf_width_px == width
+    stats = stats_of(crowd)._replace(animal_px=animal_px)
+    choice = suggest.choose(stats, "CPU")
+    assert suggest.head_section(stats, choice).paf_width_px == width
 
 
 def test_without_edges_there_are_no_fields(crowd: Path) -> None:
-    looked = looked_at(crowd)._replace(skeleton=Skeleton(("body",)))
-    head = suggest.head_section(looked, suggest.choose(looked, "CPU"))
+    stats = stats_of(crowd)._replace(skeleton=Skeleton(("body",)))
+    head = suggest.head_section(stats, suggest.choose(stats, "CPU"))
     assert "paf_width_px" not in head.model_fields_set
 
 
@@ -259,12 +259,12 @@ def test_networks_for_several_animals_are_proposed_for_the_memory_there_is(
 
 
 def test_a_crop_takes_less_memory_than_the_image(crowd: Path) -> None:
-    whole, crop = looked_at(crowd), looked_at(crowd, "centered_instance")
+    whole, crop = stats_of(crowd), stats_of(crowd, "centered_instance")
     large = (1024, 1024, 1)
     memory_bytes = 2 * 2**30
     fitting = []
-    for looked in (whole, crop):
-        stats = looked._replace(image_shape=large, frames=100)
+    for small in (whole, crop):
+        stats = small._replace(image_shape=large, frames=100)
         choice = suggest.choose(stats, "GPU")
         head = suggest.head_section(stats, choice)
         fitting.append(init._fitting(stats, choice, head, "GPU", Device("A", memory_bytes)))

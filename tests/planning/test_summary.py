@@ -294,15 +294,15 @@ def write_config(folder: Path, text: str = "") -> Path:
 
 
 def test_a_config_is_described_by_its_dataset(dataset_file: Path) -> None:
-    described = describe(write_config(dataset_file.parent))
-    assert (described.image_shape, described.keypoints) == ((32, 32, 1), 2)
-    assert described.animal_px == pytest.approx(19.5)
+    spec = describe(write_config(dataset_file.parent))
+    assert (spec.image_shape, spec.keypoints) == ((32, 32, 1), 2)
+    assert spec.animal_px == pytest.approx(19.5)
 
 
 def test_a_config_without_its_dataset_is_described_by_its_keys(tmp_path: Path) -> None:
-    described = describe(write_config(tmp_path, "  image_shape: [48, 64, 3]\n  keypoints: 7\n"))
-    assert (described.image_shape, described.keypoints) == ((48, 64, 3), 7)
-    assert described.animal_px is None
+    spec = describe(write_config(tmp_path, "  image_shape: [48, 64, 3]\n  keypoints: 7\n"))
+    assert (spec.image_shape, spec.keypoints) == ((48, 64, 3), 7)
+    assert spec.animal_px is None
 
 
 def test_a_config_with_neither_is_refused_with_its_line(tmp_path: Path) -> None:
@@ -345,9 +345,9 @@ def test_a_run_is_described_by_itself_when_its_dataset_is_gone(tmp_path: Path) -
     split = {"image_shape": [24, 32, 1], "keypoint_names": ["a", "b", "c"]}
     split |= {"edges": [[0, 1]], "symmetries": []}
     (tmp_path / "split.json").write_text(json.dumps(split))
-    described = describe(tmp_path)
-    assert (described.image_shape, described.animal_px) == ((24, 32, 1), None)
-    assert described.skeleton == Skeleton(("a", "b", "c"), ((0, 1),))
+    spec = describe(tmp_path)
+    assert (spec.image_shape, spec.animal_px) == ((24, 32, 1), None)
+    assert spec.skeleton == Skeleton(("a", "b", "c"), ((0, 1),))
 
 
 # The table

@@ -84,11 +84,11 @@ def test_the_head_is_that_of_the_frames_to_train_on(crowd: Path) -> None:
 
 
 def test_the_network_of_crops_sees_a_crop(crowd: Path) -> None:
-    described = describe(write_config(crowd.parent, CROPS))
+    spec = describe(write_config(crowd.parent, CROPS))
     # 2 * 80 px and 1 px, up to a multiple of 32.
-    assert described.model.head.crop_size_px == 192
-    assert input_size(described) == (192, 192, 1)
-    coloured = described._replace(data=DataConfig(train="a.h5", channels=3))
+    assert spec.model.head.crop_size_px == 192
+    assert input_size(spec) == (192, 192, 1)
+    coloured = spec._replace(data=DataConfig(train="a.h5", channels=3))
     assert input_size(coloured) == (192, 192, 3)
     summary = summarized(crowd.parent / "a.yaml")
     assert summary["outputs_by_name"] == {"confmaps": [48, 48, 5]}
@@ -102,14 +102,14 @@ def test_the_network_of_centroids_has_one_map(crowd: Path) -> None:
 
 
 def test_crops_are_in_px_of_the_network_s_input(crowd: Path) -> None:
-    described = describe(write_config(crowd.parent, CROPS), ["data.input_scale=0.5"])
+    spec = describe(write_config(crowd.parent, CROPS), ["data.input_scale=0.5"])
     # 2 * 40 px and 1 px.
-    assert input_size(described) == (96, 96, 1)
+    assert input_size(spec) == (96, 96, 1)
 
 
 def test_a_crop_that_was_set_is_kept(crowd: Path) -> None:
-    described = describe(write_config(crowd.parent, f"{CROPS}, crop_size_px: 224"))
-    assert input_size(described) == (224, 224, 1)
+    spec = describe(write_config(crowd.parent, f"{CROPS}, crop_size_px: 224"))
+    assert input_size(spec) == (224, 224, 1)
 
 
 @pytest.mark.parametrize(
@@ -151,10 +151,10 @@ def test_a_crop_must_be_set_without_the_dataset(tmp_path: Path) -> None:
 
 
 def test_what_is_set_describes_a_network_without_the_dataset(tmp_path: Path) -> None:
-    described = describe(write_config(tmp_path, f"{CROPS}, crop_size_px: 96", WITHOUT_FILES))
-    assert input_size(described) == (96, 96, 1)
+    spec = describe(write_config(tmp_path, f"{CROPS}, crop_size_px: 96", WITHOUT_FILES))
+    assert input_size(spec) == (96, 96, 1)
     # None of `keypoint0` to `keypoint4` is the body, and the network is the same.
-    assert described.model.head.anchor is None
+    assert spec.model.head.anchor is None
     assert summarized(tmp_path / "a.yaml")["outputs_by_name"] == {"confmaps": [24, 24, 5]}
 
 
@@ -177,11 +177,11 @@ def test_a_run_s_head_can_be_overridden_by_one_that_fits_alone(tmp_path: Path) -
 
 def test_a_run_s_crop_is_taken_from_its_labels_where_they_are_there(crowd: Path) -> None:
     run = write_run(crowd.parent, CROPS)
-    described = describe(run, ["data.train=../crowd.h5"])
-    assert input_size(described) == (192, 192, 1)
+    spec = describe(run, ["data.train=../crowd.h5"])
+    assert input_size(spec) == (192, 192, 1)
 
 
 def test_the_size_of_images_is_that_of_heads_without_crops() -> None:
     sections = DataConfig(train="a.h5"), ModelConfig(), TrainingConfig()
-    described = InputSpec(*sections, (200, 130, 3), Skeleton(SKELETON.keypoint_names))
-    assert input_size(described) == (256, 192, 3)
+    spec = InputSpec(*sections, (200, 130, 3), Skeleton(SKELETON.keypoint_names))
+    assert input_size(spec) == (256, 192, 3)

@@ -7,7 +7,7 @@ import pytest
 from hgtrain.errors import DatasetError
 from hgtrain.poses import Poses
 from hgtrain.predict.saved_model import poses_of
-from hgtrain.predict.stream import ahead, background, find, predict_all
+from hgtrain.predict.stream import background, find, predict_all, prefetch
 
 
 class Brightness:
@@ -132,7 +132,7 @@ def test_no_more_than_the_depth_is_read_ahead():
             read.append(i)
             yield i
 
-    stream = ahead(items(), 3)
+    stream = prefetch(items(), 3)
     assert next(stream) == 0
     time.sleep(0.05)
     assert len(read) <= 5
@@ -143,7 +143,7 @@ def test_items_are_got_in_another_thread():
     def items():
         yield threading.current_thread().name
 
-    assert next(ahead(items(), 1)).startswith("reader")
+    assert next(prefetch(items(), 1)).startswith("reader")
 
 
 def test_an_error_of_the_sink_reaches_the_caller():

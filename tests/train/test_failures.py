@@ -113,16 +113,16 @@ def test_another_failure_of_tensorflow_is_a_defect():
 # Too little memory
 
 
-def described(config_file, *overrides):
+def spec(config_file, *overrides):
     return spec_of(load_config(config_file, overrides), (32, 32, 1), 3)
 
 
-def estimate(described):
-    return {"total": described.training.batch_size * int(GIB * described.data.input_scale**2)}
+def estimate(spec):
+    return {"total": spec.training.batch_size * int(GIB * spec.data.input_scale**2)}
 
 
 def test_out_of_memory_is_told_with_the_estimate_and_edits_that_fit(config_file):
-    trained = described(config_file, "training.batch_size=16")
+    trained = spec(config_file, "training.batch_size=16")
     assert out_of_memory_text(trained, Device("H200", 10 * GIB), estimate) == (
         "out of memory on H200, which has 10.00 GiB: training at training.batch_size 16 takes an "
         "estimated 16.00 GiB. "
@@ -132,7 +132,7 @@ def test_out_of_memory_is_told_with_the_estimate_and_edits_that_fit(config_file)
 
 
 def test_at_most_three_edits_are_offered(config_file):
-    trained = described(config_file, "training.batch_size=16")
+    trained = spec(config_file, "training.batch_size=16")
 
     def three(changed):
         training, stacks = changed.training, changed.model.backbone.stacks
@@ -144,7 +144,7 @@ def test_at_most_three_edits_are_offered(config_file):
 
 def test_where_nothing_fits_a_smaller_network_is_asked_for(config_file):
     text = out_of_memory_text(
-        described(config_file), Device("H200", 10), lambda changed: {"total": 1000}
+        spec(config_file), Device("H200", 10), lambda changed: {"total": 1000}
     )
     assert text.endswith("A new run fits with a smaller network")
 

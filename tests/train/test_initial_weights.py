@@ -63,7 +63,7 @@ def test_an_equal_network_takes_everything(saved: tuple[keras.Model, Path]) -> N
     model, path = saved
     other = network()
     taken = take_weights(other, initial(path), ("a", "b", "c"))
-    assert (taken.new, taken.left) == ((), ())
+    assert (taken.new, taken.unused) == ((), ())
     images = np.random.default_rng(1).uniform(0, 255, (1, 16, 16, 1))
     np.testing.assert_array_equal(other(images), model(images))
 
@@ -90,7 +90,7 @@ def test_a_head_for_another_number_of_keypoints_starts_anew(
     other = network(keypoints=5)
     before = other.get_layer(HEAD).kernel.numpy()
     taken = take_weights(other, initial(saved[1]), tuple("abcde"))
-    assert (taken.new, taken.left) == ((HEAD,), (HEAD,))
+    assert (taken.new, taken.unused) == ((HEAD,), (HEAD,))
     np.testing.assert_array_equal(other.get_layer(HEAD).kernel, before)
 
 

@@ -118,7 +118,7 @@ def assert_same(folder, other):
 
 
 @contextmanager
-def judged(variant):
+def worsening(variant):
     """Make validation find every epoch worse than the one before, for the variants that are about that."""
     validate = Trainer.validate
 
@@ -139,7 +139,7 @@ def uninterrupted(config_file, tmp_path_factory):
     def give(variant):
         if variant not in folders:
             folders[variant] = tmp_path_factory.mktemp("whole") / "run"
-            with judged(variant):
+            with worsening(variant):
                 fit(config_file, folders[variant], VARIANTS[variant])
         return folders[variant]
 
@@ -163,7 +163,7 @@ def interrupted(config_file, folder, overrides, step):
 def test_interrupted_and_resumed_equals_uninterrupted(
     config_file, uninterrupted, tmp_path, variant, step
 ):
-    with judged(variant):
+    with worsening(variant):
         interrupted(config_file, tmp_path / "run", VARIANTS[variant], step)
     assert_same(tmp_path / "run", uninterrupted(variant))
 

@@ -58,13 +58,13 @@ def inspect_datasets(paths: Sequence[str]) -> dict[str, Any]:
     """
     with closing(_opened(paths)) as dataset:
         step_done()
-        looked = _look(dataset)
+        scan = _scan(dataset)
         labels = _labels(dataset) | animals_report(dataset)
         step_done()
         problems: list[Problem] = []
         for found in (
             _selection_problems(dataset),
-            _image_problems(dataset, looked),
+            _image_problems(dataset, scan),
             _label_problems(dataset, labels),
             _side_problems(dataset, paths),
             _edge_problems(dataset, labels, paths),
@@ -106,7 +106,7 @@ def _opened(paths: Sequence[str]) -> PoseDataset:
     return dataset
 
 
-def _look(dataset: PoseDataset) -> ImageScan:
+def _scan(dataset: PoseDataset) -> ImageScan:
     digests: list[bytes] = []
     blank = []
     for start in range(0, len(dataset), FRAMES_AT_ONCE):
@@ -178,14 +178,14 @@ def _selection_problems(dataset: PoseDataset) -> Iterator[Problem]:
         yield _problem("warning", "left_out", note)
 
 
-def _image_problems(dataset: PoseDataset, looked: ImageScan) -> Iterator[Problem]:
-    blank = np.flatnonzero(looked.blank)
+def _image_problems(dataset: PoseDataset, scan: ImageScan) -> Iterator[Problem]:
+    blank = np.flatnonzero(scan.blank)
     if len(blank):
         level = "error" if len(blank) == len(dataset) else "warning"
         yield _problem(level, "blank", f"{len(blank)} frames are blank: {_places(dataset, blank)}")
     same: dict[bytes, list[int]] = defaultdict(list)
-    for frame, digest in enumerate(looked.digests):
-        if not looked.blank[frame]:
+    for frame, digest in enumerate(scan.digests):
+        if not scan.blank[frame]:
             same[digest].append(frame)
     repeated = [frames for frames in same.values() if len(frames) > 1]
     if repeated:

@@ -23,11 +23,11 @@ MEASURED_S = 1.0
 """Of each way, after it is compiled."""
 
 
-def resolve_xla(described: InputSpec, compute: "Compute", folder: Path) -> "Compute":
+def resolve_xla(spec: InputSpec, compute: "Compute", folder: Path) -> "Compute":
     """Return `compute` with what is open about XLA decided.
 
     Args:
-        described: What is trained.
+        spec: What is trained.
         compute: What was resolved.
         folder: The run directory; a run that is resumed goes on as it began, or it would not be the
             same run.
@@ -37,13 +37,13 @@ def resolve_xla(described: InputSpec, compute: "Compute", folder: Path) -> "Comp
     began = read_provenance(folder)
     if began.get("device") == compute.device:
         return compute._replace(jit=began["xla"] == "on", xla_reason="as the run began")
-    known = cache_folder() / f"xla-{_key(described, compute)}.json"
+    known = cache_folder() / f"xla-{_key(spec, compute)}.json"
     with suppress(RunError, KeyError):
         advantage = float(read_json(known)["advantage"])
         return compute._replace(
             jit=advantage > 1, xla_reason=f"measured before, {advantage:.2f} times as fast"
         )
-    advantage = _measured(described, compute)
+    advantage = _measured(spec, compute)
     # Where nothing can be kept, it is measured again the next time.
     with suppress(OSError):
         known.parent.mkdir(parents=True, exist_ok=True)
@@ -53,21 +53,21 @@ def resolve_xla(described: InputSpec, compute: "Compute", folder: Path) -> "Comp
     )
 
 
-def _key(described: InputSpec, compute: "Compute") -> str:
-    data, training = described.data, described.training
+def _key(spec: InputSpec, compute: "Compute") -> str:
+    data, training = spec.data, spec.training
     what: list[object] = [
         compute.device,
         metadata.version("tensorflow"),
-        described.model.model_dump(),
+        spec.model.model_dump(),
         training.optimizer,
     ]
     what += [training.precision, training.batch_size, training.accumulate_steps, training.recompute]
-    shape = list(map(int, described.image_shape))
-    what += [data.input_scale, data.channels, shape, described.keypoints]
+    shape = list(map(int, spec.image_shape))
+    what += [data.input_scale, data.channels, shape, spec.keypoints]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
-def _measured(described: InputSpec, compute: "Compute") -> float:
+def _measured(spec: InputSpec, compute: "Compute") -> float:
     """Return how many times as fast the step is with XLA.
 
     It is 0 where XLA cannot compile the step or has too little memory.
@@ -80,7 +80,7 @@ def _measured(described: InputSpec, compute: "Compute") -> float:
     say("measuring once whether XLA makes the step faster, which takes a minute or two")
     try:
         plain, compiled = (
-            StepBenchmark(described, compute._replace(jit=jit)).steps_per_s(MEASURED_S)
+            StepBenchmark(spec, compute._replace(jit=jit)).steps_per_s(MEASURED_S)
             for jit in (False, True)
         )
         return compiled / plain
@@ -88,4 +88,4 @@ def _measured(described: InputSpec, compute: "Compute") -> float:
         return 0.0
     finally:
         # The weights of the run must not depend on whether something was measured.
-        keras.utils.set_random_seed(described.training.seed)
+        keras.utils.set_random_seed(spec.training.seed)

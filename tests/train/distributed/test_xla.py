@@ -24,7 +24,7 @@ BACKBONE = BackboneConfig(
 
 
 @pytest.fixture
-def described(tmp_path, monkeypatch):
+def spec(tmp_path, monkeypatch):
     monkeypatch.setenv("HGTRAIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(xla_module, "MEASURED_S", 0.1)
     training = TrainingConfig(batch_size=2, device="cpu")
@@ -33,18 +33,18 @@ def described(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def undecided(described) -> Compute:
-    return set_up(described.training)._replace(jit=None, device="some GPU")
+def undecided(spec) -> Compute:
+    return set_up(spec.training)._replace(jit=None, device="some GPU")
 
 
-def test_what_is_decided_stays(described, tmp_path):
-    compute = set_up(described.training)
-    assert resolve_xla(described, compute, tmp_path) is compute
+def test_what_is_decided_stays(spec, tmp_path):
+    compute = set_up(spec.training)
+    assert resolve_xla(spec, compute, tmp_path) is compute
 
 
 @pytest.mark.slow
-def test_the_faster_way_is_measured_once(described, undecided, tmp_path, monkeypatch):
-    first = resolve_xla(described, undecided, tmp_path)
+def test_the_faster_way_is_measured_once(spec, undecided, tmp_path, monkeypatch):
+    first = resolve_xla(spec, undecided, tmp_path)
     (kept,) = (tmp_path / "cache").iterdir()
     advantage = json.loads(kept.read_text())["advantage"]
     assert advantage > 0
@@ -53,41 +53,41 @@ def test_the_faster_way_is_measured_once(described, undecided, tmp_path, monkeyp
         f"measured, {advantage:.2f} times as fast",
     )
     monkeypatch.setattr(xla_module, "_measured", None)
-    second = resolve_xla(described, undecided, tmp_path)
+    second = resolve_xla(spec, undecided, tmp_path)
     assert (second.jit, second.xla_reason) == (
         first.jit,
         f"measured before, {advantage:.2f} times as fast",
     )
 
 
-def test_another_network_is_measured_anew(described, undecided, tmp_path, monkeypatch):
+def test_another_network_is_measured_anew(spec, undecided, tmp_path, monkeypatch):
     monkeypatch.setattr(xla_module, "_measured", lambda *arguments: 2.0)
-    assert resolve_xla(described, undecided, tmp_path).jit
+    assert resolve_xla(spec, undecided, tmp_path).jit
     monkeypatch.setattr(xla_module, "_measured", lambda *arguments: 0.5)
-    assert resolve_xla(described, undecided, tmp_path).jit
-    larger = described._replace(image_shape=(32, 32, 1))
+    assert resolve_xla(spec, undecided, tmp_path).jit
+    larger = spec._replace(image_shape=(32, 32, 1))
     assert not resolve_xla(larger, undecided, tmp_path).jit
 
 
 @pytest.mark.parametrize("xla", ["on", "off"])
-def test_a_resumed_run_goes_on_as_it_began(described, undecided, tmp_path, monkeypatch, xla):
+def test_a_resumed_run_goes_on_as_it_began(spec, undecided, tmp_path, monkeypatch, xla):
     monkeypatch.setattr(xla_module, "_measured", None)
     (tmp_path / "provenance.json").write_text(json.dumps({"device": "some GPU", "xla": xla}))
-    compute = resolve_xla(described, undecided, tmp_path)
+    compute = resolve_xla(spec, undecided, tmp_path)
     assert (compute.jit, compute.xla_reason) == (xla == "on", "as the run began")
 
 
-def test_what_xla_cannot_compile_is_done_without(described, undecided, tmp_path, monkeypatch):
+def test_what_xla_cannot_compile_is_done_without(spec, undecided, tmp_path, monkeypatch):
     class Refused:
         def __init__(self, *arguments):
             raise tf.errors.UnimplementedError(None, None, "no kernel")
 
     monkeypatch.setattr("hgtrain.train.benchmark.StepBenchmark", Refused)
-    compute = resolve_xla(described, undecided, tmp_path)
+    compute = resolve_xla(spec, undecided, tmp_path)
     assert (compute.jit, compute.xla_reason) == (False, "measured, 0.00 times as fast")
 
 
-def test_weights_do_not_depend_on_measuring(described, undecided, tmp_path, monkeypatch):
+def test_weights_do_not_depend_on_measuring(spec, undecided, tmp_path, monkeypatch):
     class Trial:
         def __init__(self, *arguments):
             keras.random.uniform((3,))
@@ -96,8 +96,8 @@ def test_weights_do_not_depend_on_measuring(described, undecided, tmp_path, monk
             return 1.0
 
     monkeypatch.setattr("hgtrain.train.benchmark.StepBenchmark", Trial)
-    set_up(described.training)
+    set_up(spec.training)
     expected = keras.initializers.GlorotUniform()((3, 3))
-    set_up(described.training)
-    resolve_xla(described, undecided, tmp_path)
+    set_up(spec.training)
+    resolve_xla(spec, undecided, tmp_path)
     np.testing.assert_array_equal(keras.initializers.GlorotUniform()((3, 3)), expected)
