@@ -1,9 +1,11 @@
 """Reading HDF5 files that somebody else made: nothing in them is trusted before it is checked."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -265,6 +267,26 @@ def read_array(dataset: h5py.Dataset, rows: slice | int = slice(None)) -> np.nda
 def chunk_bytes(dataset: h5py.Dataset) -> int:
     """Return the size of one chunk once it is unpacked; 0 where there are no chunks."""
     return int(np.prod(dataset.chunks or (0,), dtype=np.float64)) * dataset.dtype.itemsize
+
+
+def check_fields(dataset: h5py.Dataset) -> None:
+    """Refuse a table whose fields lie over one another.
+
+    Reading one, the HDF5 library writes beyond the memory it was given.
+
+    Raises:
+        DatasetError: They do.
+    """
+    fields: Mapping[str, Any] = {}
+    # Of a type that h5py does not know nothing can be read either.
+    with suppress(*_RAISED_BY_H5PY):
+        fields = dataset.dtype.fields or {}
+    places = sorted((field[1], field[1] + field[0].itemsize) for field in fields.values())
+    if any(end > start for (_, end), (start, _) in pairwise(places)):
+        raise DatasetError(
+            f"{hdf5_path(dataset)} has fields that lie over one another: the file is damaged or "
+            "made to do harm, do not use it"
+        )
 
 
 def as_text(value: object) -> str:

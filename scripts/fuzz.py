@@ -1,14 +1,16 @@
-"""Give hgtrain mutated datasets and configs, and see that it opens and reads them or refuses them with a message.
+"""Give hgtrain mutated files, and see that it opens and reads them or refuses them with a message.
 
     python scripts/fuzz.py [--cases 20000] [--seed 0] [--only hgtrain,yaml] [--json]
 
-Of each HDF5 format and of YAML configs, `cases` files are made from good ones: bytes flipped, overwritten, cut off,
-and changes that know the structure (types, shapes, links, external storage, chunks, attributes). They are opened and
-read in worker processes with limits on memory and processor time. Reported are how many were read, refused with a
-message, ended in a traceback, took too long, killed the process, or let something of another file through. Where the
-HDF5 library itself loops or crashes, nothing in the process can help: each of those files is given to the trial in a
-process of its own that every command makes before it opens a file, and reported is what came of that. Exit status 1
-unless every case was read or refused with a message, by the trial where the library failed.
+Of each HDF5 format, of YAML configs, of what `convert` reads (tables of DeepLabCut and Lightning Pose, COCO,
+Ultralytics, .slp) and of films and images, `cases` files are made from good ones: bytes flipped, overwritten, cut off,
+and changes that know the structure (types, shapes, links, external storage, chunks, attributes, rows, fields, values
+of documents, declared sizes). They are opened and read, and labels converted, in worker processes with limits on
+memory and processor time. Reported are how many were read, refused with a message, ended in a traceback, took too long,
+killed the process, or let something of another file through. Where the HDF5 library itself loops or crashes, nothing in
+the process can help: each of those files is given to the trial in a process of its own that every command makes before
+it opens a file, and reported is what came of that. Exit status 1 unless every case was read or refused with a message,
+by the trial where the library failed.
 """
 
 import argparse
@@ -27,21 +29,36 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from fuzz_mutations import FORMATS, SECRET, make_config, make_dataset
+from fuzz_documents import make_config
+from fuzz_labels import KINDS, LabelFiles
+from fuzz_mutations import FORMATS, SECRET, make_dataset
 
+import hgtrain.data.convert.convert
+import hgtrain.data.sandbox.open
+from hgtrain.commands.convert import convert_dataset
+from hgtrain.config.choices import HEAD_TYPES
+from hgtrain.config.head import HeadConfig
 from hgtrain.config.load import load_config
 from hgtrain.data.open import open_dataset
+from hgtrain.data.sandbox import probe
 from hgtrain.data.sandbox.open import try_out
-from hgtrain.errors import DatasetError, HgtrainError
+from hgtrain.data.sandbox.process import Sandbox
+from hgtrain.data.selection import labels_of_frames, select_frames
+from hgtrain.errors import ConfigError, DatasetError, HgtrainError
+from hgtrain.predict.inputs import batches, open_frames
 
 CASE_S = 0.5
 """Processor time of a case, which takes milliseconds."""
+
+CONVERT_S = 5.0
+"""The same where labels, films or images are read, through several libraries."""
 
 TRIAL_S = 0.7
 """The same in the trial, which loads its libraries in that time."""
@@ -54,6 +71,8 @@ REFUSED, READ = ", refused in the trial", ", read in the trial"
 GOOD = {"read", "refused", *(how + REFUSED for how in LOOKED_AT), LOOKED_AT[0] + READ}
 """What is slow but comes to an end, large chunks that have to be decompressed, looks like a loop at first."""
 
+HEADS = tuple(HeadConfig(type=type_) for type_ in HEAD_TYPES)
+
 AT = struct.Struct("qqq")
 """The number of the case that runs, and how many the worker has read and refused."""
 
@@ -62,6 +81,9 @@ AT = struct.Struct("qqq")
 
 def _read_dataset(path: Path) -> bytes:
     with closing(open_dataset(path)) as dataset:
+        for head in HEADS:
+            with suppress(DatasetError):
+                labels_of_frames(dataset, select_frames(dataset, head).frames)
         images = dataset.read_images(range(min(len(dataset), 8)))
         dataset.location(0)
         texts = (*dataset.keypoint_names, *(dataset.groups if dataset.groups is not None else ()))
@@ -73,8 +95,42 @@ def _read_dataset(path: Path) -> bytes:
 
 
 def _read_config(path: Path) -> bytes:
-    load_config(path)
+    load_config(path).model_dump()
     return b""
+
+
+def _read_frames(path: Path) -> bytes:
+    """Read films and images as `predict` does."""
+    for channels in (1, 3):
+        with closing(open_frames(str(path), channels)) as frames:
+            for batch in batches(frames, 4):
+                assert batch.images.dtype == np.uint8
+    return b""
+
+
+def _convert(path: Path) -> bytes:
+    """Convert labels as `convert` does, and read what came of it."""
+    target = path.with_name("converted.h5")
+    target.unlink(missing_ok=True)
+    has_predictions = len(path.name) % 2 == 0
+    convert_dataset(str(path), target, has_predictions, symmetries=("auto",) * has_predictions)
+    try:
+        return _read_dataset(target)
+    except HgtrainError as error:
+        raise RuntimeError("what was converted cannot be read") from error
+
+
+def _read_labels(path: Path) -> bytes:
+    is_labels = path.suffix in (".csv", ".json", ".yaml", ".slp") or any(path.glob("*.yaml"))
+    return (_convert if is_labels else _read_frames)(path)
+
+
+def _without_trials() -> None:
+    """Try files out in this process, which says more of what goes wrong."""
+    hgtrain.data.sandbox.open.try_out = lambda paths, step_s=None: None
+    probe.begin_with = lambda path: None
+    probe.SECONDS = 0.2
+    hgtrain.data.convert.convert.probe_hdf5 = lambda path: probe.read_everything([path])
 
 
 def work(kind: str, seed: int, first: int, last: int, folder: Path) -> None:
@@ -86,32 +142,61 @@ def work(kind: str, seed: int, first: int, last: int, folder: Path) -> None:
     faulthandler.enable()
     faulthandler.register(signal.SIGPROF, chain=True)
     at = mmap.mmap(os.open(folder / "at", os.O_RDWR), AT.size)
-    bases = [path.read_bytes() for path in sorted((folder / "base").iterdir())]
-    path = folder / ("case.yaml" if kind == "yaml" else "case.h5")
+    make, read, seconds = _labels(kind, folder) if kind in KINDS else _files(kind, folder)
     counts: Counter[str] = Counter()
     for number in range(first, last):
         at[:] = AT.pack(number, counts["read"], counts["refused"])
-        chance = random.Random(f"{kind}-{seed}-{number}")
-        base = chance.choice(bases)
-        path.unlink(missing_ok=True)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        if kind == "yaml":
-            make_config(base.decode(), path, chance)
-        else:
-            make_dataset(base, path, chance)
-        signal.setitimer(signal.ITIMER_PROF, CASE_S)
-        result, text = _result(kind, path)
+        path = make(random.Random(f"{kind}-{seed}-{number}"))
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        result, text = _result(read, path)
         counts[result] += 1
         if text:
             print(json.dumps({"case": number, "result": result, "text": text}), flush=True)
     at[:] = AT.pack(last, counts["read"], counts["refused"])
 
 
-def _result(kind: str, path: Path) -> tuple[str, str]:
+Make = Callable[[random.Random], Path]
+Read = Callable[[Path], bytes]
+
+
+def _files(kind: str, folder: Path) -> tuple[Make, Read, float]:
+    """Return what makes a case of a kind of one file, what reads it, and how long it may take."""
+    bases = [path.read_bytes() for path in sorted((folder / "base").iterdir())]
+    path = folder / ("case.yaml" if kind == "yaml" else "case.h5")
+
+    def make(chance: random.Random) -> Path:
+        base = chance.choice(bases)
+        path.unlink(missing_ok=True)
+        if kind == "yaml":
+            make_config(base.decode(), path, chance)
+        else:
+            make_dataset(base, path, chance)
+        return path
+
+    return make, _read_config if kind == "yaml" else _read_dataset, CASE_S
+
+
+def _labels(kind: str, folder: Path) -> tuple[Make, Read, float]:
+    """Return the same for a kind of labels, films or images, whose good files were read once."""
+    _without_trials()
+    labels = LabelFiles(kind, folder)
+    for files, source in labels.goods:
+        labels.write(files)
+        _read_labels(source)
+    return labels.make, _read_labels, CONVERT_S
+
+
+def _result(read: Read, path: Path) -> tuple[str, str]:
     try:
-        content = (_read_config if kind == "yaml" else _read_dataset)(path)
+        content = read(path)
     except HgtrainError as error:
-        return ("refused", "") if str(error) else ("traceback", "an empty message")
+        text = str(error).strip()
+        return (
+            ("refused", "")
+            if text and ("\n" not in text or isinstance(error, ConfigError))
+            else ("traceback", f"a message of no line or several: {text!r}")
+        )
     except BaseException:  # noqa: BLE001
         return "traceback", traceback.format_exc()
     return ("leaked", "the secret was read") if SECRET[:27] in content else ("read", "")
@@ -126,8 +211,9 @@ def fuzz(kind: str, cases: int, seed: int, folder: Path) -> dict[str, Any]:
     if kind == "yaml":
         for path in sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")):
             (folder / "base" / path.name).write_bytes(path.read_bytes())
-    else:
-        FORMATS[kind](folder / "base" / "base.h5")
+    elif kind in FORMATS:
+        for number, write in enumerate(FORMATS[kind]):
+            write(folder / "base" / f"base{number}.h5")
     (folder / "secret").write_bytes(SECRET)
     with h5py.File(folder / "secret.h5", "w") as file:
         file["images"] = np.frombuffer((SECRET * 4)[:192], np.uint8).reshape(4, 8, 6, 1)
@@ -139,7 +225,7 @@ def fuzz(kind: str, cases: int, seed: int, folder: Path) -> dict[str, Any]:
         number, how = _run_worker(kind, seed, (number, cases), folder, counts, found)
         if how is not None:
             if how in LOOKED_AT:
-                how += _tried_out(folder / "case.h5")
+                how += _tried_out(folder, kind)
             counts[how] += 1
             found.append(
                 {"case": number - 1, "result": how, "text": (folder / "err").read_text()[-2000:]}
@@ -185,10 +271,14 @@ def _ending(returncode: int, stack: str) -> str:
     return f"{kind} {IN_LIBRARY}" if frames and "/h5py/" in frames[0] else f"{kind} outside HDF5"
 
 
-def _tried_out(path: Path) -> str:
+def _tried_out(folder: Path, kind: str) -> str:
     """Return what comes of a file, on which the library failed, in the trial before a command opens it."""
+    path = next((folder / "case").glob("*.slp")) if kind in KINDS else folder / "case.h5"
     try:
-        try_out([str(path)], step_s=TRIAL_S)
+        if kind in KINDS:
+            Sandbox(probe.__name__, [str(path)], TRIAL_S).answer()
+        else:
+            try_out([str(path)], step_s=TRIAL_S)
     except DatasetError as error:
         return (
             REFUSED
@@ -220,7 +310,7 @@ def main() -> None:
         kind, seed, first, last, folder = sys.argv[2:]
         work(kind, int(seed), int(first), int(last), Path(folder))
         return
-    kinds = (*FORMATS, "yaml")
+    kinds = (*FORMATS, "yaml", *KINDS)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--cases", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,15 +1,17 @@
-"""Good datasets of each format, and what `fuzz.py` does to them and to configs."""
+"""Good datasets of each format, and what `fuzz.py` does to HDF5 files."""
 
 import json
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from fuzz_documents import odd_tree
 from PIL import Image
 
 from hgtrain.data.formats.hgtrain_writer import write_dataset
@@ -25,12 +27,13 @@ POINTS = np.random.default_rng(1).uniform(0, 6, (4, 3, 2))
 # Good files
 
 
-def _native(path: Path) -> None:
-    frames = [
-        (image, points.astype(np.float32), None, f"film{i % 2}")
-        for i, (image, points) in enumerate(zip(IMAGES, POINTS, strict=True))
-    ]
-    write_dataset(path, Skeleton(("a", "b", "c"), ((0, 1),), ((1, 2),)), frames)
+def _native(path: Path, animals: int = 1) -> None:
+    frames = []
+    for i, (image, points) in enumerate(zip(IMAGES, POINTS, strict=True)):
+        several = np.stack([points + animal for animal in range(min(animals, i + 1))])
+        several[-1, i % 3] = np.nan
+        frames.append((image, several.astype(np.float32), None, f"film{i % 2}"))
+    write_dataset(path, Skeleton(("a", "b", "c"), ((0, 1), (0, 2)), ((1, 2),)), frames)
 
 
 def _deepposekit(path: Path) -> None:
@@ -51,7 +54,7 @@ def _leap(path: Path) -> None:
         file["skeleton"].attrs["jointNames"] = b"a\nb\nc"
 
 
-def _sleap(path: Path) -> None:
+def _sleap(path: Path, animals: int = 1) -> None:
     fields = ("frame_id", "video", "frame_idx", "instance_id_start", "instance_id_end")
     frame = np.dtype([(name, "u8") for name in fields])
     instance = np.dtype(
@@ -72,9 +75,13 @@ def _sleap(path: Path) -> None:
     }
     skeletons = [{"graph": {"name": "fly"}, "links": [edge], "nodes": nodes}]
     with h5py.File(path, "w") as file:
-        file["frames"] = np.array([(i, 0, i, i, i + 1) for i in range(4)], frame)
-        file["instances"] = np.array([(0, i, 0, 3 * i, 3 * i + 3) for i in range(4)], instance)
-        file["points"] = np.array([(x, y, True, True) for x, y in POINTS.reshape(-1, 2)], point)
+        n = animals
+        file["frames"] = np.array([(i, 0, i, n * i, n * i + n) for i in range(4)], frame)
+        file["instances"] = np.array(
+            [(0, i // n, 0, 3 * i, 3 * i + 3) for i in range(4 * n)], instance
+        )
+        points = POINTS.repeat(n, axis=0).reshape(-1, 2)
+        file["points"] = np.array([(x, y, True, True) for x, y in points], point)
         group = file.create_group("metadata")
         group.attrs["json"] = np.bytes_(
             json.dumps({"skeletons": skeletons, "nodes": [{"name": n} for n in "abc"]})
@@ -92,9 +99,13 @@ def _sleap(path: Path) -> None:
         )
 
 
-FORMATS: dict[str, Callable[[Path], None]] = {
-    "hgtrain": _native, "deepposekit": _deepposekit, "leap": _leap, "sleap": _sleap,
-}  # fmt: skip
+FORMATS: dict[str, tuple[Callable[[Path], None], ...]] = {
+    "hgtrain": (_native, partial(_native, animals=3)),
+    "deepposekit": (_deepposekit,),
+    "leap": (_leap,),
+    "sleap": (_sleap, partial(_sleap, animals=2)),
+}
+"""Of each format one or more good files."""
 
 
 # Mutations of bytes
@@ -285,6 +296,18 @@ def _attribute(file: h5py.File, name: str, chance: random.Random) -> None:
         holder.attrs[attribute] = chance.choice(VALUES)
 
 
+def _document(file: h5py.File, name: str, chance: random.Random) -> None:
+    """Change one of the JSON texts that SLEAP keeps in attributes and datasets."""
+    texts = [(item, key) for item in (file, *file.values()) for key in item.attrs if key == "json"]
+    texts += [(item, 0) for key, item in file.items() if key.endswith("_json") and len(item)]
+    holder, key = chance.choice(texts)
+    place = holder.attrs if isinstance(key, str) else holder
+    tree = json.loads(place[key])
+    for _ in range(chance.randint(1, 3)):
+        tree = odd_tree(tree, chance)
+    place[key] = np.bytes_(json.dumps(tree)) if isinstance(key, str) else json.dumps(tree)
+
+
 STRUCTURE = (
     _retype,
     _reshape,
@@ -298,6 +321,7 @@ STRUCTURE = (
     _turn_into_group,
     _attribute,
     _attribute,
+    _document,
 )
 
 
@@ -316,50 +340,8 @@ def make_dataset(base: bytes, path: Path, chance: random.Random) -> None:
     """Write a mutated dataset."""
     data = bytearray(base)
     is_structured = chance.random() < 0.5
-    if not is_structured:
+    if not is_structured and data:
         chance.choice(BYTES)(data, chance)
     path.write_bytes(data)
     if is_structured:
         _mutate_structure(path, chance)
-
-
-# Configs
-
-TOKENS = (
-    "&a ", "*a", "<<: *a", "!!python/object/apply:os.system ['true']", "!!binary ", "[" * 200, "{" * 30, "a: &b [*b]",
-    "\t", "\0", "\x85", "---\n", "...\n", "? ", "- ", ": ", "|\n", ">-\n", '"', "'", "%YAML 9.9\n", "1e999", "9" * 5000,
-    "0x7f", ".nan", "null", "on", "\U0001f600", "\\UFFFFFFFF", '"\\ud800"', "key: value\n" * 50, "x" * 5000,
-    "model: {backbone: {stacks: 99999999}}\n", "data: {train: /etc/passwd}\n", "training: []\n",
-    "augmentation: {scale: [2, 1]}\n",
-)  # fmt: skip
-
-
-def _mutated_text(text: str, chance: random.Random) -> str:
-    at, to = sorted(chance.randrange(len(text) + 1) for _ in range(2))
-    lines = text.splitlines(keepends=True) or [""]
-    line = chance.randrange(len(lines))
-    before, after = lines[:line], lines[line:]
-    odd = (0, 9, 10, 32, 58, 91, 123, 0xFEFF, 0x1F600, chance.randrange(0xD7FF))
-    return chance.choice(
-        (
-            lambda: text[:at] + chance.choice(TOKENS) + text[at:],
-            lambda: text[:at] + chr(chance.choice(odd)) + text[at + 1 :],
-            lambda: text[:at] + text[min(to, at + 40) :],
-            lambda: "".join((*before, lines[line] * chance.randint(2, 20), *after[1:])),
-            lambda: "".join((*before, "  " * chance.randint(0, 4) + chance.choice(lines), *after)),
-            lambda: text[:to],
-        )
-    )()
-
-
-def make_config(base: str, path: Path, chance: random.Random) -> None:
-    """Write a mutated config."""
-    text = base
-    for _ in range(chance.randint(1, 6)):
-        text = _mutated_text(text, chance)
-    data = text.encode("utf-8", "surrogatepass")
-    if chance.random() < 0.2 and data:
-        mutable = bytearray(data)
-        _flip(mutable, chance)
-        data = bytes(mutable)
-    path.write_bytes(data)

@@ -27,6 +27,8 @@ _EXPECTED: dict[str, _Expected] = {
     "greater_than_equal": lambda context: f"at least {_limit(context['ge'])}",
     "less_than": lambda context: f"less than {_limit(context['lt'])}",
     "less_than_equal": lambda context: f"at most {_limit(context['le'])}",
+    # Half of a character beyond U+FFFF, which only an escape can write.
+    "string_unicode": lambda _: "text of whole characters",
     "literal_error": lambda context: context["expected"].replace("'", ""),
 }
 

@@ -243,6 +243,11 @@ WRONG_VALUES = [
     ('output: {run_dir: "a\\0b"}', '2: output.run_dir must be a path, got "a\\u0000b"'),
     ('output: {run_dir: "\\udcff"}', '2: output.run_dir must be a path, got "\\udcff"'),
     ('output: {run_dir: "~\\ud800"}', '2: output.run_dir must be a path, got "~\\ud800"'),
+    # text
+    (
+        'augmentation: {flip: "\\ud800"}',
+        '2: augmentation.flip must be text of whole characters, got "\\ud800"',
+    ),
     # sections
     ("checkpoint: 5", "2: checkpoint must be a section with the keys every_steps, keep, got 5"),
     ("output: [a]", '2: output must be a section with the keys run_dir, tensorboard, got ["a"]'),

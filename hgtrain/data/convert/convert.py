@@ -14,7 +14,12 @@ import numpy as np
 
 from hgtrain.data.convert.added_pairs import NONE_ADDED, AddedPairs, pair_notes, with_pairs
 from hgtrain.data.convert.labels import find_moved, load_labels
-from hgtrain.data.convert.sleap_io import FOREIGN_ERRORS, from_foreign_skeleton, import_sleap_io
+from hgtrain.data.convert.sleap_io import (
+    FOREIGN_ERRORS,
+    from_foreign_skeleton,
+    import_sleap_io,
+    reason,
+)
 from hgtrain.data.convert.source_images import (
     BEYOND,
     UNREADABLE,
@@ -103,7 +108,7 @@ def _converted(
     left_out: Counter[str] = Counter(labels.provenance.get(LEFT_OUT))
     taken = _instances(labels, predictions, left_out)
     foreign = _most_used_skeleton(source, taken, left_out)
-    own = from_foreign_skeleton(foreign)
+    own = from_foreign_skeleton(foreign, source)
     # Before the images are looked at, which takes a while.
     skeleton = with_pairs(own, added, source)
     keeps_hidden = bool(labels.provenance.get(HIDDEN_KEPT))
@@ -195,7 +200,9 @@ def _load(source: str) -> tuple[Any, list[str]]:
         try:
             labels = load_labels(source)
         except FOREIGN_ERRORS as error:
-            raise DatasetError(f"{source}: sleap-io cannot read labels from it: {error}") from error
+            raise DatasetError(
+                f"{source}: sleap-io cannot read labels from it: {reason(error)}"
+            ) from error
     if not isinstance(labels, sleap_io.Labels):
         raise DatasetError(
             f"{source}: holds no labels, sleap-io reads a {type(labels).__name__.lower()} from it"

@@ -7,20 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hgtrain.errors import RunError
+from hgtrain.errors import DatasetError, RunError
 from hgtrain.skeleton import Skeleton
 
-FOREIGN_ERRORS = (
-    OSError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    ImportError,
-    RuntimeError,
-)
-"""What sleap-io raises for files it cannot read."""
+FOREIGN_ERRORS = Exception
+"""What sleap-io raises for files it cannot read.
+
+It is whatever comes of using what it found, there or in the libraries below it.
+"""
+
+
+def reason(error: Exception) -> str:
+    """Return in one line why sleap-io gave up."""
+    if isinstance(error, KeyError) and error.args and " " not in str(error.args[0]):
+        return f"{error} is missing"
+    said = error.args[0] if isinstance(error, KeyError) and error.args else error
+    return " ".join(str(said).split()) or type(error).__name__
 
 
 def import_sleap_io(purpose: str) -> Any:
@@ -49,16 +51,25 @@ def to_foreign_skeleton(skeleton: Skeleton) -> Any:
     return sleap_io.Skeleton(list(names), edges=edges, symmetries=pairs)
 
 
-def from_foreign_skeleton(skeleton: Any) -> Skeleton:
+def from_foreign_skeleton(skeleton: Any, source: str) -> Skeleton:
     """Return sleap-io's skeleton as hgtrain's.
 
     sleap-io does not order left/right partners: the one of the lower index comes first.
+
+    Raises:
+        DatasetError: It makes no sense.
     """
+    try:
+        return _own_skeleton(skeleton)
+    except FOREIGN_ERRORS as error:
+        raise DatasetError(f"{source}: its skeleton cannot be used: {reason(error)}") from error
+
+
+def _own_skeleton(skeleton: Any) -> Skeleton:
+    names = tuple(map(str, skeleton.node_names))
     edges = tuple((int(a), int(b)) for a, b in skeleton.edge_inds)
     pairs = {(min(a, b), max(a, b)) for a, b in skeleton.symmetry_inds}
-    return Skeleton(
-        tuple(skeleton.node_names), edges, tuple(sorted((int(a), int(b)) for a, b in pairs))
-    )
+    return Skeleton(names, edges, tuple(sorted((int(a), int(b)) for a, b in pairs)))
 
 
 def to_foreign_video(

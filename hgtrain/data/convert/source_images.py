@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hgtrain.data.convert.sleap_io import FOREIGN_ERRORS
+from hgtrain.data.convert.sleap_io import FOREIGN_ERRORS, reason
 from hgtrain.data.media.bit_depth import BitDepth
 from hgtrain.data.media.frame_source import Image, Place
 from hgtrain.data.media.image_files import image_size, largest_value, page_count, read_image
@@ -163,10 +163,39 @@ def common_shape(
             else:
                 kept.append(frame)
                 shapes.append(found)
+    false = _false_headers(kept, shapes, depth, left_out)
+    kept = [frame for i, frame in enumerate(kept) if i not in false]
+    shapes = [shape for i, shape in enumerate(shapes) if i not in false]
     height, width, channels = (
         max((shape[axis] for shape in shapes), default=0) for axis in range(3)
     )
     return kept, (height, width, 3 if channels > 1 else 1)
+
+
+def _false_headers(
+    frames: Sequence[LabelledFrame],
+    shapes: Sequence[Shape],
+    depth: BitDepth,
+    left_out: Counter[str],
+) -> set[int]:
+    """Return which of the largest images cannot be read, and count them in `left_out`.
+
+    A damaged header may state any size, to which all other images would be padded.
+    """
+    false: set[int] = set()
+    for axis in (0, 1):
+        for i in sorted(range(len(frames)), key=lambda i: -shapes[i][axis]):
+            place = None if _is_film(frames[i].video) else _image_place(frames[i])
+            if i in false:
+                continue
+            try:
+                if place is not None:
+                    read_image(place.file, 3, depth, place.number)
+                break
+            except DatasetError as error:
+                left_out[UNREADABLE.format(error)] += 1
+                false.add(i)
+    return false
 
 
 def _shapes_of(
@@ -310,10 +339,16 @@ def _stored_images(
 
 def _from_sleap_io(frame: LabelledFrame) -> np.ndarray:
     """Return the image of a frame `(h, w, C)`; DatasetError names the one that cannot be read."""
+    where = f"{frame.video.filename}: frame {frame.number}"
     try:
-        return np.asarray(frame.video[frame.number])
+        image = np.asarray(frame.video[frame.number])
     except FOREIGN_ERRORS as error:
-        raise DatasetError(f"{frame.video.filename}: frame {frame.number}: {error}") from error
+        raise DatasetError(f"{where}: {reason(error)}") from error
+    if image.ndim != 3 or 0 in image.shape or image.shape[2] not in (1, 3, 4):
+        raise DatasetError(
+            f"{where} has the shape {image.shape}, expected (height, width, 1, 3 or 4)"
+        )
+    return image
 
 
 def depth_of(source: str, frames: Sequence[LabelledFrame]) -> BitDepth:

@@ -1,6 +1,7 @@
 """Writes the hgtrain format."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,11 @@ from hgtrain.data.formats.hgtrain_format import FORMAT, VERSION, LabelledImage
 from hgtrain.data.formats.image_chunks import GZIP_LEVEL, ImageChunks
 from hgtrain.errors import DatasetError
 from hgtrain.files import fsync
+from hgtrain.hdf5 import as_text
 from hgtrain.skeleton import Skeleton, check_skeleton
+
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+"""NUL, which ends text in HDF5, and halves of characters, which are not in UTF-8."""
 
 
 def write_dataset(path: str | Path, skeleton: Skeleton, frames: Iterable[LabelledImage]) -> int:
@@ -32,7 +37,15 @@ def write_dataset(path: str | Path, skeleton: Skeleton, frames: Iterable[Labelle
     target = Path(path)
     if not target.parent.is_dir():
         raise DatasetError(f"{target}: there is no folder {target.parent}")
-    check_skeleton(skeleton, f"{target}: skeleton")
+    # As they will be read: HDF5 pads text.
+    names = tuple(map(as_text, skeleton.keypoint_names))
+    check_skeleton(skeleton._replace(keypoint_names=names), f"{target}: skeleton")
+    for name in names:
+        if _UNWRITABLE.search(name):
+            raise DatasetError(
+                f"{target}: skeleton: the name {name!r} has a character that HDF5 cannot hold, "
+                "rename the keypoint"
+            )
     with _replaced_when_complete(target) as beside, h5py.File(beside, "x") as file:
         left = iter(frames)
         first = next(left, None)
@@ -120,11 +133,12 @@ class _Writer:
             )
         points = np.asarray(points, np.float32)
         points = points[None] if points.ndim == 2 else points
-        if points.ndim != 3 or points.shape[1:] != (self._keypoints, 2) or np.isinf(points).any():
+        if points.ndim != 3 or points.shape[1:] != (self._keypoints, 2):
             raise ValueError(
-                f"the points have shape {points.shape}, expected (instances, {self._keypoints}, "
-                "2), finite or NaN"
+                f"the points have shape {points.shape}, expected (instances, {self._keypoints}, 2)"
             )
+        if np.isinf(points).any():
+            raise ValueError("a point is at infinity, expected finite coordinates or NaN")
         if visibility is None:
             visibility = np.where(np.isnan(points).any(-1), NOT_LABELLED, VISIBLE)
         visibility = np.asarray(visibility).reshape(points.shape[:2])
@@ -138,7 +152,8 @@ class _Writer:
         self.images.write(row, image)
         self._points[row, instances] = points
         self._visibility[row, instances] = visibility
-        self._groups[row] = group or ""
+        # Names of files may have bytes that are no text, and a byte of 0 ends text in HDF5.
+        self._groups[row] = _UNWRITABLE.sub("?", group or "")
         self._has_groups |= group is not None
         self._count += 1
 

@@ -23,7 +23,15 @@ from hgtrain.data.dataset import NOT_LABELLED, VISIBLE, PoseDataset
 from hgtrain.data.formats.base import FileDataset, Labels, make_labels
 from hgtrain.data.formats.sleap_images import Crop, Row, Video, package_images
 from hgtrain.errors import DatasetError
-from hgtrain.hdf5 import as_text, get_dataset, get_item, hdf5_path, open_for_dataset, read_array
+from hgtrain.hdf5 import (
+    as_text,
+    check_fields,
+    get_dataset,
+    get_item,
+    hdf5_path,
+    open_for_dataset,
+    read_array,
+)
 from hgtrain.skeleton import Skeleton, check_skeleton
 
 FORMAT = "SLEAP package"
@@ -111,6 +119,7 @@ def _read_table(file: h5py.File, name: str, fields: tuple[str, ...]) -> np.ndarr
             f"{hdf5_path(dataset)} has no field {missing[0]} of numbers; its fields are "
             f"{', '.join(names)}"
         )
+    check_fields(dataset)
     return read_array(dataset)
 
 

@@ -14,8 +14,21 @@ from hgtrain.data.media.bit_depth import BitDepth
 from hgtrain.errors import DatasetError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-UNREADABLE_IMAGE = (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises for a file that it cannot read."""
+UNREADABLE_IMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    SyntaxError,
+    Image.DecompressionBombError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+)
+"""What Pillow raises for a file that it cannot read, of a damaged header too."""
 MODES = {1: ("L", "gray"), 3: ("RGB", "rgb24")}
 """Channels to Pillow's and FFmpeg's name of the layout."""
 
@@ -114,7 +127,8 @@ def _opened(file: str, page: int) -> Iterator[Image.Image]:
         raise DatasetError(f"{file}: is no image that can be read ({size} bytes)") from error
     except UNREADABLE_IMAGE as error:
         where = f"{file}: page {page}" if page else file
-        raise DatasetError(f"{where}: cannot be read as an image: {error}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DatasetError(f"{where}: cannot be read as an image: {reason}") from error
 
 
 def _sixteen_bits(file: str, image: Image.Image, page: int) -> np.ndarray | None:
@@ -162,6 +176,6 @@ def orientation(image: Image.Image) -> int:
         return 1
     try:
         found = image.getexif().get(EXIF_ORIENTATION, 1)
-    except (*UNREADABLE_IMAGE, KeyError, TypeError, struct.error):
+    except UNREADABLE_IMAGE:
         return 1
     return found if found in UPRIGHT else 1

@@ -61,7 +61,8 @@ class VideoFrames:
         import av
 
         try:
-            container = av.open(self.path)
+            # Titles and the like are in any encoding.
+            container = av.open(self.path, metadata_errors="replace")
         except (av.FFmpegError, OSError) as error:
             raise DatasetError(
                 f"{self.path}: is no video that can be read ({reason(error)}), expected a video, "
@@ -71,6 +72,9 @@ class VideoFrames:
         if not container.streams.video:
             container.close()
             raise DatasetError(f"{self.path}: has no video stream")
+        if container.streams.video[0].codec_context is None:
+            container.close()
+            raise DatasetError(f"{self.path}: FFmpeg has no decoder for its video")
         return container
 
     def __iter__(self) -> Generator[Image, None, None]:

@@ -22,4 +22,4 @@ def test_without_sleap_io_the_message_says_what_to_install(monkeypatch):
 def test_a_skeleton_comes_back_as_it_was():
     pytest.importorskip("sleap_io", reason="needs sleap-io: pip install hgtrain[convert]")
     skeleton = Skeleton(("nose", "left", "right"), ((0, 2), (0, 1)), ((1, 2),))
-    assert from_foreign_skeleton(to_foreign_skeleton(skeleton)) == skeleton
+    assert from_foreign_skeleton(to_foreign_skeleton(skeleton), "a.slp") == skeleton

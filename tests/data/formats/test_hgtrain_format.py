@@ -443,12 +443,38 @@ UNWRITABLE = {
         [(IMAGES[0], POINTS[0, :2], None, None)],
         r"frame 0: .* shape \(1, 2, 2\), expected .* 3, 2\)",
     ),
+    "nul": (
+        Skeleton(("a", "b\0b", "c")),
+        frames(),
+        r"skeleton: the name 'b\\x00b' has a character that HDF5 cannot hold",
+    ),
+    "half a character": (
+        Skeleton(("a", "b", "\ud800")),
+        frames(),
+        r"skeleton: the name '\\ud800' has a character that HDF5 cannot hold",
+    ),
+    "padding": (
+        Skeleton(("a", "a ", "b")),
+        frames(),
+        r"skeleton: the name 'a' of keypoint 1 is also keypoint 0",
+    ),
+    "infinity": (
+        SKELETON,
+        [(IMAGES[0], np.where(POINTS[0] == 2, np.inf, POINTS[0]), None, None)],
+        r"frame 0: a point is at infinity, expected finite coordinates or NaN",
+    ),
     "visibility": (
         SKELETON,
         [(IMAGES[0], POINTS[0], np.array([0, 5, 2]), None)],
         r"frame 0: .* values \[0, 2, 5\]",
     ),
 }
+
+
+def test_a_group_named_after_a_file_in_another_encoding_is_written(path):
+    write_dataset(path, SKELETON, [(IMAGES[0], POINTS[0], None, "caf\udce9.avi")])
+    with closing(open_file(path, True)) as dataset:
+        assert dataset.groups.tolist() == ["caf?.avi"]
 
 
 @pytest.mark.parametrize(("skeleton", "written", "message"), UNWRITABLE.values(), ids=UNWRITABLE)

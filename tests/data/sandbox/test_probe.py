@@ -1,3 +1,5 @@
+import struct
+
 import h5py
 import numpy as np
 import pytest
@@ -43,6 +45,27 @@ def test_values_of_all_kinds_can_be_read(tmp_path):
         file["texts"] = np.array(["a", "b"], h5py.string_dtype())
         file.create_dataset("unwritten", (2**40, 8, 8), chunks=(1, 8, 8))
     probe_hdf5(str(tmp_path / "a.h5"))
+
+
+def with_a_long_double(path):
+    """Write a table of fields of 8 bytes; by the bias of its exponents one needs 16 in memory."""
+    with h5py.File(path, "w") as file:
+        file["points"] = np.zeros(3, [("x", "f8"), ("y", "f8"), ("score", "f8")])
+    layout = "<HHBBBBI"
+    double = struct.pack(layout, 0, 64, 52, 11, 0, 52, 1023)
+    odd = struct.pack(layout, 0, 64, 52, 11, 0, 52, 768)
+    data = path.read_bytes()
+    begin, x, y, end = data.split(double)
+    path.write_bytes(begin + double + x + odd + y + double + end)
+    return path
+
+
+def test_a_table_that_would_be_read_beyond_its_memory_is_refused_before_it_is_read(tmp_path):
+    path = with_a_long_double(tmp_path / "a.slp")
+    with pytest.raises(
+        DatasetError, match=rf"^{path}:/points has fields that lie over one another"
+    ):
+        read_everything([str(path)])
 
 
 def test_convert_refuses_a_file_that_hdf5_reads_without_end(tmp_path, monkeypatch):
