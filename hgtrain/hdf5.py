@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -269,24 +269,29 @@ def chunk_bytes(dataset: h5py.Dataset) -> int:
     return int(np.prod(dataset.chunks or (0,), dtype=np.float64)) * dataset.dtype.itemsize
 
 
-def check_fields(dataset: h5py.Dataset) -> None:
-    """Refuse a table whose fields lie over one another.
+def check_table(dataset: h5py.Dataset) -> None:
+    """Refuse a table, a list of texts or numbers that does harm to who reads it whole.
 
-    Reading one, the HDF5 library writes beyond the memory it was given.
+    Where fields lie over one another the HDF5 library writes beyond the memory it was given, and a
+    declared size may be any. Images, which are read a few at a time, are not looked at.
 
     Raises:
-        DatasetError: They do.
+        DatasetError: It has such fields, or declares far more than it stores.
     """
-    fields: Mapping[str, Any] = {}
-    # Of a type that h5py does not know nothing can be read either.
-    with suppress(*_RAISED_BY_H5PY):
-        fields = dataset.dtype.fields or {}
+    try:
+        dtype, size = dataset.dtype, dataset.size
+    except _RAISED_BY_H5PY:
+        # Then nothing can be read either.
+        return
+    fields: Mapping[str, Any] = dtype.fields or {}
     places = sorted((field[1], field[1] + field[0].itemsize) for field in fields.values())
     if any(end > start for (_, end), (start, _) in pairwise(places)):
         raise DatasetError(
             f"{hdf5_path(dataset)} has fields that lie over one another: the file is damaged or "
             "made to do harm, do not use it"
         )
+    if size and (dtype.kind in "VO" or dataset.ndim < 3):
+        _check_size(dataset, may_be_sparse=False)
 
 
 def as_text(value: object) -> str:

@@ -25,7 +25,7 @@ from hgtrain.data.formats.sleap_images import Crop, Row, Video, package_images
 from hgtrain.errors import DatasetError
 from hgtrain.hdf5 import (
     as_text,
-    check_fields,
+    check_table,
     get_dataset,
     get_item,
     hdf5_path,
@@ -119,7 +119,7 @@ def _read_table(file: h5py.File, name: str, fields: tuple[str, ...]) -> np.ndarr
             f"{hdf5_path(dataset)} has no field {missing[0]} of numbers; its fields are "
             f"{', '.join(names)}"
         )
-    check_fields(dataset)
+    check_table(dataset)
     return read_array(dataset)
 
 

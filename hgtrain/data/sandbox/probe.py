@@ -12,7 +12,7 @@ import h5py
 
 from hgtrain.data.sandbox.process import Sandbox, answer_with, begin_with, step_done
 from hgtrain.errors import DatasetError
-from hgtrain.hdf5 import check_fields, hdf5_errors_as_dataset_error, open_hdf5
+from hgtrain.hdf5 import check_table, hdf5_errors_as_dataset_error, open_hdf5
 
 SECONDS = 2.0
 """Wall time for the values of a file.
@@ -48,7 +48,7 @@ def read_everything(paths: Sequence[str]) -> dict[str, Any]:
                 _read_attributes(item)
                 step_done()
                 if isinstance(item, h5py.Dataset):
-                    check_fields(item)
+                    check_table(item)
                     with suppress(DatasetError), hdf5_errors_as_dataset_error(path):
                         _read_values(item, end)
     return {}

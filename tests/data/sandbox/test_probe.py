@@ -68,6 +68,17 @@ def test_a_table_that_would_be_read_beyond_its_memory_is_refused_before_it_is_re
         read_everything([str(path)])
 
 
+@pytest.mark.parametrize("shape", [(2**40,), (2**40, 1, 1, 1)])
+@pytest.mark.parametrize("dtype", [[("x", "f8")], h5py.string_dtype()])
+def test_a_table_that_declares_far_more_than_is_stored_is_refused(tmp_path, shape, dtype):
+    with h5py.File(labels(tmp_path / "a.slp"), "r+") as file:
+        file.create_dataset("sessions_json", shape, dtype, chunks=(8, 1, 1, 1)[: len(shape)])
+    with pytest.raises(
+        DatasetError, match=r"a\.slp:/sessions_json declares [\d,]+ bytes, but the file stores 0"
+    ):
+        read_everything([str(tmp_path / "a.slp")])
+
+
 def test_convert_refuses_a_file_that_hdf5_reads_without_end(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "STEP_S", 1.0)
     path = make_endless(labels(tmp_path / "a.slp"))
