@@ -83,7 +83,7 @@ def fit(
     from hgtrain.planning.input_spec import InputSpec, check_as_described
     from hgtrain.rundir.provenance import what_must_agree
     from hgtrain.rundir.records import read_split
-    from hgtrain.rundir.resume import check_same_run, is_finished
+    from hgtrain.rundir.resume import is_finished, resumed_config
     from hgtrain.train.distributed.cluster import read_cluster
     from hgtrain.train.distributed.rendezvous import rendezvous
     from hgtrain.train.distributed.xla import resolve_xla
@@ -94,7 +94,7 @@ def fit(
     folder = _run_folder(config, run_dir, resume)
     is_resumed = resume and (folder / layout.CONFIG).exists()
     if is_resumed:
-        check_same_run(config, folder)
+        config = resumed_config(config, folder)
         if is_finished(config, folder):
             say(f"{folder} is finished; to train longer, raise training.epochs")
             return folder, files.read_json(folder / layout.EVALUATION) if is_chief else None

@@ -30,22 +30,30 @@ FROM_LABELS = ("model.head.max_instances", "model.head.crop_size_px")
 """Keys that a run's own config has from the labels where they were null."""
 
 
-def check_same_run(config: Config, folder: Path) -> None:
-    """Raise RunError when the config is not the one the run in the folder was started with."""
-    old = _flat(load_config(folder / layout.CONFIG).model_dump())
-    new = _flat(config.model_dump())
+def resumed_config(config: Config, folder: Path) -> Config:
+    """Return the config with which a run goes on: what is left to the labels is as it was.
+
+    Raises:
+        RunError: The config is not the one the run in the folder was started with.
+    """
+    then = load_config(folder / layout.CONFIG)
+    old, new = _flat(then.model_dump()), _flat(config.model_dump())
+    left_to_labels = {key for key in FROM_LABELS if key in new and new[key] is None}
     changed = [
         f"{key} was {old.get(key)}, is {new[key]}"
         for key in new
-        if new[key] != old.get(key)
-        and not key.startswith(MAY_CHANGE)
-        and not (key in FROM_LABELS and new[key] is None)
+        if new[key] != old.get(key) and not key.startswith(MAY_CHANGE) and key not in left_to_labels
     ]
     if changed:
         raise RunError(
             f"{folder} cannot be resumed with another config: {'; '.join(changed)}; resume with "
             f"{folder / layout.CONFIG}, or start a new run (may change: {', '.join(MAY_CHANGE)})"
         )
+    # The labels may say otherwise than the run was told.
+    head = config.model.head.model_copy(
+        update={key.rpartition(".")[2]: old[key] for key in left_to_labels}
+    )
+    return config.model_copy(update={"model": config.model.model_copy(update={"head": head})})
 
 
 def is_finished(config: Config, folder: Path) -> bool:
