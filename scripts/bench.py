@@ -1,11 +1,12 @@
 """How fast hgtrain is, as ratios of two things measured in turn in one run, on drawn flies of 192x192.
 
-    python scripts/bench.py [--rows a,b,c,d,e,f,g,h,x] [--rounds 5] [--short] [--json]
+    python scripts/bench.py [--rows a,b,c,d,e,f,g,h,m,p,x] [--rounds 5] [--short] [--json]
 
 a  training against the bare compiled step           b  training against the plain Keras way (bench_keras.py)
 c  start to the end of the first step, against b's   d  frames streamed from the disk against cached
 e  bfloat16 against float32                          f  predicting against the bare network
 g  cost of an image by frames, batch and image size  h  part of the device's rate that a step reaches
+m  a step for several animals against one for one    p  several put together against the bare network
 x  XLA against none
 On a GPU also t (TF32) and r (the reference's default network). Each row is the median over the rounds, of
 pairs measured one after the other. The network is that of configs/flies.yaml with batches of 8 in float32, unless the
@@ -30,11 +31,13 @@ from typing import Any, NamedTuple
 from bench_work import (
     CONFIG,
     KEYPOINTS,
+    OF_GROUPS,
     SIZE,
     Training,
     bare_step,
     never_in_page_cache,
     plain_keras,
+    predicting_groups,
     write_frames,
 )
 
@@ -111,7 +114,8 @@ class Bench:
 
     def training(self, *overrides: str, file: Path | None = None) -> Training:
         """Return what trains with these overrides, warmed up."""
-        made = Training(self.folder, file or self.few, *self.scale.options, *overrides)
+        file = file or self.few
+        made = Training(file.parent, file, *self.scale.options, *overrides)
         self._stack.callback(made.close)
         made.run(2)
         return made
@@ -325,6 +329,37 @@ def row_h(bench: Bench) -> Iterator[Row]:
     yield row._replace(ratio=row.ratio * factor, spread=tuple(factor * end for end in row.spread))
 
 
+SEVERAL = ("model.head.type=multi_instance", "model.head.max_instances=4")
+
+
+def row_m(bench: Bench) -> Iterator[Row]:
+    """Steps of the head for several animals."""
+
+    def steps(animals: int, *overrides: str) -> Work:
+        folder = bench.folder / f"{animals}-animals"
+        folder.mkdir()
+        write_frames(folder / "validation.h5", 8, animals=animals)
+        file = write_frames(folder / "train.h5", bench.scale.few, animals=animals)
+        return bench.steps(*overrides, file=file)
+
+    one, several = steps(1), steps(2, *SEVERAL)
+    what = f"time of a step of multi_instance, two animals of {len(OF_GROUPS)} keypoints, against single_instance"
+    yield bench.row("m", what, one, several)
+
+
+def row_p(bench: Bench) -> Iterator[Row]:
+    """Predicting several animals against the bare network."""
+    from hgtrain.config.load import load_config
+
+    size = 2 * SIZE
+    for stride in (4, 2):
+        strides = f"model.backbone.stem_stride={stride}", f"model.backbone.output_stride={stride}"
+        config = load_config(CONFIG, (*bench.scale.options, *SEVERAL, *strides))
+        pair = predicting_groups(config, size, 8 * max(1, bench.scale.steps * stride // 16))
+        what = f"predicting two animals of {len(OF_GROUPS)} keypoints at {size}x{size}, output stride {stride}"
+        yield bench.row("p", what, *pair)
+
+
 def row_x(bench: Bench) -> Iterator[Row]:
     """Compiling the step with XLA, as `training.xla: auto` decides it."""
     yield bench.row(
@@ -368,6 +403,8 @@ ROWS = {
     "f": row_f,
     "g": row_g,
     "h": row_h,
+    "m": row_m,
+    "p": row_p,
     "x": row_x,
 }
 GPU_ROWS = {"t": row_t, "r": row_r}

@@ -10,12 +10,21 @@ from typing import Any
 
 CONFIG = Path(__file__).parents[1] / "configs" / "flies.yaml"
 KEYPOINTS, SIZE, DRAWN = 32, 192, 64
+OF_GROUPS = tuple(f"keypoint{i}" for i in range(24))
+"""The keypoints of an animal where there are several, each joined to the next."""
 
 
-def write_frames(path: Path, frames: int, size: int = SIZE) -> Path:
+def groups_skeleton() -> Any:
+    """Return the skeleton of `OF_GROUPS`."""
+    from hgtrain.skeleton import Skeleton
+
+    return Skeleton(OF_GROUPS, tuple((i, i + 1) for i in range(len(OF_GROUPS) - 1)))
+
+
+def write_frames(path: Path, frames: int, size: int = SIZE, animals: int | None = None) -> Path:
     """Write that many frames of drawn flies with points all over them, compressed, a chunk each.
 
-    Few are different.
+    Few are different. With a number of animals each has the keypoints `OF_GROUPS` and their edges.
     """
     import h5py
     import numpy as np
@@ -36,10 +45,18 @@ def write_frames(path: Path, frames: int, size: int = SIZE) -> Path:
         for i in range(len(images), frames):
             mask, chunk = chunks[i % len(chunks)]
             stored.id.write_direct_chunk((i, 0, 0, 0), chunk, mask)
-        file["keypoints"] = random.uniform(0, size - 1, (frames, KEYPOINTS, 2)).astype(np.float32)
-        file.attrs["keypoint_names"] = [f"keypoint{i}" for i in range(KEYPOINTS)]
+        names, shape = [f"keypoint{i}" for i in range(KEYPOINTS)], (frames, KEYPOINTS, 2)
+        if animals is not None:
+            names, shape = list(OF_GROUPS), (frames, animals, len(OF_GROUPS), 2)
+            file.attrs["edges"] = groups_skeleton().edges
+        file["keypoints"] = random.uniform(0, size - 1, shape).astype(np.float32)
+        file.attrs["keypoint_names"] = names
         file.attrs["format"] = "hgtrain"
     return path
+
+
+Pair = tuple[Callable[[], object], Callable[[], object]]
+"""What is measured, and what it is compared with."""
 
 
 class Training:
@@ -62,7 +79,7 @@ class Training:
         )
         self.config = load_config(CONFIG, options)
         self._data = [open_all([file]), open_all([validation])]
-        split = make_split(*self._data, None, None, 0)
+        split = make_split(*self._data, None, None, 0, self.config.model.head)
         self.compute, self._done = set_up(self.config.training), 0
         self._steps_per_epoch = plan.steps_per_epoch(self.config.training, len(split.train.frames))
         run_dir = Path(tempfile.mkdtemp(dir=folder))
@@ -114,6 +131,49 @@ def bare_step(training: Training, size: int = SIZE) -> Callable[[int], None]:
             steps(tf.zeros((part, 1)), 0, np.full(part, 1e-4, np.float32))
 
     return run
+
+
+def predicting_groups(config: Any, size: int, images_per_call: int) -> Pair:
+    """Return what predicts images with two animals each, and the bare network on as many.
+
+    To what the network gives in the former, which is next to nothing, is added what it should have
+    learnt, so that there are two animals to put together.
+    """
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from hgtrain.heads import make_head
+    from hgtrain.model.network import build_network
+    from hgtrain.pipeline.preprocess import preprocessing_of
+    from hgtrain.predict.predictor import Predictor
+
+    backbone = config.model.backbone
+    head = make_head(config.model.head, groups_skeleton(), backbone.output_stride)
+    network = build_network(backbone, head.layers, 1, all_stacks=False)
+    # Two animals beside each other, each a zigzag.
+    along = np.linspace(0.1, 0.9, len(OF_GROUPS)) * size
+    across = size * np.where(np.arange(len(OF_GROUPS)) % 2, 0.05, -0.05)
+    points = np.stack([np.stack([along, size * at + across], -1) for at in (0.3, 0.7)])
+    there = tf.ones((1, *points.shape[:2]))
+    targets = head.targets(tf.constant(points[None], tf.float32), there, size, size)
+    learnt = {
+        name: 1e-3 * maps + targets[name].values.numpy() for name, maps in network.output.items()
+    }
+    before = preprocessing_of(config.data, backbone.max_stride, (size, size, 1))
+    predictor = Predictor(keras.Model(network.input, learnt), head, before)
+    images = np.random.default_rng(0).integers(0, 256, (images_per_call, size, size, 1), np.uint8)
+    found = predictor(images[:8])
+    if np.isfinite(found.points).all((2, 3)).sum(1).tolist() != [2] * 8:
+        raise RuntimeError(f"two animals were to be found, got scores {found.scores}")
+    bare = tf.function(lambda batch: network(batch, training=False))
+    constant = tf.constant(images[:8], tf.float32)
+
+    def other() -> None:
+        for _ in range(images_per_call // 8):
+            bare(constant)
+
+    return lambda: predictor(images), other
 
 
 def plain_keras(config: Any, file: Path) -> Callable[[int], None]:

@@ -274,6 +274,19 @@ def test_partners_swap_exactly_where_the_image_is_mirrored_once(
     assert weights.tolist() == ([0, 1, 1] if swapped else [1, 0, 1])
 
 
+def test_partners_swap_within_each_animal() -> None:
+    points = tf.constant(
+        [[[[10, 5], [20, 7], [12, 9]], [[30, 15], [NAN, NAN], [32, 19]]]], tf.float32
+    )
+    weights = tf.constant([[[1.0, 0.0, 1.0], [1.0, 0.0, 1.0]]])
+    images = tf.zeros((1, 32, 48, 1), tf.uint8)
+    draws = draws_of(flip_horizontal=0.0)
+    _, found, kept = augment_geometry(images, points, weights, draws, only(flip="horizontal"), PAIR)
+    expected = [[[27, 7], [37, 5], [35, 9]], [[NAN, NAN], [17, 15], [15, 19]]]
+    np.testing.assert_allclose(found[0], expected)
+    assert kept.numpy().tolist() == [[[0, 1, 1], [0, 1, 1]]]
+
+
 def test_without_partners_a_flipped_keypoint_keeps_its_name() -> None:
     points, _ = moved([[10, 5], [20, 7]], only(flip="horizontal"), draws_of(flip_horizontal=0.0))
     np.testing.assert_allclose(points, [[37, 5], [27, 7]])
