@@ -43,7 +43,7 @@ COMMANDS = {
     "report": ("report", "Write report.html of RUNS again, and compare several on one page."),
     "summarize": ("summarize", "Show the network of CONFIG_OR_RUN."),
 }
-"""Of each command the module in `commands`, which has it as `command`, and the first line of its help."""
+"""Of each command the module in `commands`, which has it as `command`, and its short help."""
 
 LISTED = {name: click.Command(name, help=line) for name, (_, line) in COMMANDS.items()}
 

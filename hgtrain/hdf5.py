@@ -107,7 +107,8 @@ def open_hdf5(path: str | Path) -> h5py.File:
 def _open_failure(path: Path, text: str) -> str:
     if path.is_dir():
         return (
-            f"is a directory, expected an HDF5 file: `hgtrain convert {path} NEW.h5` reads projects "
+            f"is a directory, expected an HDF5 file: `hgtrain convert {path} NEW.h5` reads "
+            "projects "
             "of other programs"
         )
     for fragment, meaning in _OPEN_FAILURES:

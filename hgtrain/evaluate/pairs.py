@@ -9,7 +9,7 @@ REACH = 0.5
 """Part of an animal's size within which a keypoint still lies on this animal."""
 
 SMALLEST_REACH_PX = 10.0
-"""The reach of animals that are small or of which one point is labelled: the widest PCK threshold."""
+"""The reach of small animals, and of those with one labelled point: the widest PCK threshold."""
 
 
 def pair_animals(truth: np.ndarray, visibility: np.ndarray, predicted: np.ndarray) -> np.ndarray:

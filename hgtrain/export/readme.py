@@ -69,7 +69,7 @@ _ANIMALS = """\
   centres at integers. The best animal of a frame comes first; what was not found is NaN: a keypoint
   of an animal, and all of it where a frame has fewer than {animals} animals.
 - `confidence`: float32 `(frames, {animals}, {count})`, 0 to 1, NaN as the keypoints.
-- `instance_score`: float32 `(frames, {animals})`, 0 to 1, of each animal; NaN where there is none."""
+- `instance_score`: float32 `(frames, {animals})`, 0 to 1, of each animal; NaN where none is."""
 
 
 def readme(folder: str, metadata: dict[str, Any]) -> str:

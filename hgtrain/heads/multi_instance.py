@@ -1,4 +1,4 @@
-"""The head for several animals, bottom-up: maps of keypoints, and fields that say whose they are."""
+"""The bottom-up head: maps of keypoints of all animals, and fields that tell animals apart."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

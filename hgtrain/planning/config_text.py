@@ -99,7 +99,10 @@ def _augmentation_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
 
 def _flip_reason(stats: DatasetStats) -> str:
     if not stats.has_partners:
-        return "the file names no left/right partners, or not all; hgtrain convert --symmetry adds them"
+        return (
+            "the file names no left/right partners, or not all; hgtrain convert --symmetry adds "
+            "them"
+        )
     if stats.flip == "none":
         return "a mirrored animal would face another way"
     return "left and right keypoints know their partners"
@@ -144,7 +147,8 @@ def _head_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
     if "paf_width_px" in written:
         yield (
             f"    paf_width_px: {head.paf_width_px:g}",
-            f"half width of the fields: {PAF_WIDTH_FRACTION:.0%} of an animal's length, a cell at least",
+            f"half width of the fields: {PAF_WIDTH_FRACTION:.0%} of an animal's length, a cell at "
+            "least",
         )
     if "paf_loss_weight" in written:
         yield (

@@ -127,6 +127,6 @@ def head_notes(head: HeadConfig, skeleton: Skeleton) -> Iterator[str]:
     if tree.lone:
         listed = ", ".join(names[keypoint] for keypoint in tree.lone)
         yield (
-            f"keypoints at no edge go to the nearest animal: {listed} (`hgtrain convert --edge A,B` "
-            "joins them to the others)"
+            f"keypoints at no edge go to the nearest animal: {listed} (`hgtrain convert --edge "
+            "A,B` joins them to the others)"
         )

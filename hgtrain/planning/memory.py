@@ -93,8 +93,8 @@ def training_memory(demand: Demand, batch_size: int) -> dict[str, int]:
     networks = 2 if demand.ema else 1
     parts = {
         "parameters": (networks + 1) * weights,
-        # Summed over micro-batches there are the old sums, the new ones and what is added, and what each
-        # pass starts from.
+        # Summed over micro-batches there are the old sums, the new ones and what is added, and what
+        # each pass starts from.
         "gradients": (4 if demand.accumulates else 1) * weights,
         "optimizer": OPTIMIZER_SLOTS[demand.optimizer] * weights,
         "activations": batch_size * held.waiting,

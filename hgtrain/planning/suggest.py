@@ -139,7 +139,7 @@ def head_section(stats: DatasetStats, choice: Choice) -> HeadConfig:
 
 
 def min_keypoints(stats: DatasetStats) -> int:
-    """Return how many keypoints make an animal: a quarter, or what nearly all labelled ones have."""
+    """Return how many keypoints make an animal: a quarter, or what nearly all labelled have."""
     quarter = round(MIN_KEYPOINTS_FRACTION * len(stats.skeleton.keypoint_names))
     return max(1, min(quarter, stats.crowd.fewest_keypoints))
 

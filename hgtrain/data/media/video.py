@@ -112,7 +112,7 @@ class VideoFrames:
             yield from islice(self._decoded(is_threaded=False), given, None)
 
     def _decoded(self, is_threaded: bool) -> "Iterator[av.VideoFrame | str]":
-        """Give what `_frames` does; with threads raise DamagedFrameError for the first damaged one."""
+        """Give what `_frames` does; with threads raise DamagedFrameError at the first damaged."""
         import av
 
         packets = frames = 0

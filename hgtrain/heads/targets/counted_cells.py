@@ -1,4 +1,4 @@
-"""Where labels of several animals teach: by cell, since one keypoint may lack in one animal alone."""
+"""Where labels of several animals teach: by cell, since one animal alone may lack a keypoint."""
 
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ def near_animals(points: tf.Tensor, grid: Grid) -> tuple[tf.Tensor, tf.Tensor]:
         grid: The cells.
 
     Returns:
-        Rows `(B, I, h)` and columns `(B, I, w)`, 1.0 or 0.0; none are near an animal without points.
+        Rows `(B, I, h)` and columns `(B, I, w)`, 1.0 or 0.0; near an animal without points none.
     """
     present = tf.math.is_finite(points)
     # Finite, so that what is not there is near nothing.
