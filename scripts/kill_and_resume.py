@@ -1,6 +1,6 @@
 """Kill `hgtrain fit` with SIGKILL again and again, resume it each time, and compare its end with an undisturbed run's.
 
-    python scripts/kill_and_resume.py [--kills 100] [--seed 0] [--folder DIR] [--json]
+    python scripts/kill_and_resume.py [--kills 100] [--seed 0] [--head TYPE] [--folder DIR] [--json]
 
 Each `fit` is a new process of the console command, in a process group and on a terminal of its own, whose progress bar
 says which step it is at; killed is the whole group. A third of the kills come while a checkpoint is being written, a
@@ -42,7 +42,7 @@ data: {{train: flies.h5, validation: 0.25}}
 model:
   backbone:
     {{stem_stride: 2, max_stride: 4, output_stride: 2, stem_filters: 4, filters: 4, filter_increase: 0, stacks: 1}}
-  head: {{sigma_px: 3}}
+  head: {{type: HEAD, sigma_px: 3}}
 training:
   {{batch_size: 4, epochs: 40, steps_per_epoch: 4, learning_rate: 2e-3, ema: 0.9, deterministic: true, device: cpu}}
 checkpoint: {{every_steps: {INTERVAL}}}
@@ -157,13 +157,13 @@ class Fit:
 class Kills:
     """Starts, kills and resumes; `figures` are what is reported."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, head: str) -> None:
         self._folder = folder
         self._random = random.Random(seed)
         self.figures: dict[str, Any] = {
             "kills": 0, "while_writing": 0, "runs": 0, "most_steps_lost": 0, "seconds": 0, "failures": []
         }  # fmt: skip
-        write_data(folder)
+        write_data(folder, head)
         before = time.monotonic()
         self.undisturbed = self._fit(folder / "undisturbed", None)
         self._seconds = time.monotonic() - before
@@ -241,20 +241,22 @@ class Kills:
         return Fit(self._folder / "tiny.yaml", folder).outcome(kill)
 
 
-def write_data(folder: Path) -> None:
-    """Write a dataset of 12 small frames and a config."""
+def write_data(folder: Path, head: str) -> None:
+    """Write a dataset of 12 small frames, of two animals each if the head is for several."""
     random_ = np.random.default_rng(0)
+    animals = 1 if head == "single_instance" else 2
     frames = [
         (
             random_.integers(0, 256, (32, 32, 1), np.uint8),
-            random_.uniform(6, 26, (3, 2)).astype(np.float32),
+            random_.uniform(6, 26, (animals, 3, 2)).astype(np.float32),
             None,
             None,
         )
         for _ in range(12)
     ]
-    write_dataset(folder / "flies.h5", Skeleton(("nose", "left", "right"), (), ((1, 2),)), frames)
-    (folder / "tiny.yaml").write_text(CONFIG)
+    skeleton = Skeleton(("nose", "left", "right"), ((0, 1), (0, 2)), ((1, 2),))
+    write_dataset(folder / "flies.h5", skeleton, frames)
+    (folder / "tiny.yaml").write_text(CONFIG.replace("HEAD", head))
 
 
 def weights_of(folder: Path) -> dict[str, bytes]:
@@ -303,13 +305,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--head", default="single_instance", help="as model.head.type")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        kills = Kills(folder, arguments.seed)
+        kills = Kills(folder, arguments.seed, arguments.head)
         kills.run(arguments.kills)
     figures = kills.figures
     if arguments.json:
