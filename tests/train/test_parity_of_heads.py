@@ -1,6 +1,10 @@
 """Each head trains as every other: it resumes exactly, repeats, and takes what a config offers."""
 
+import os
+import subprocess
+import sys
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -157,6 +161,40 @@ def test_mining_counts_the_worse_keypoints_alone(config_file, tmp_path, head):
         np.testing.assert_allclose(mined[0], plain[0], rtol=1e-6)
     else:
         assert (mined[0] > 1.01 * plain[0]).all()
+
+
+TWO_REPLICAS = """
+import sys
+from pathlib import Path
+import numpy as np
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+from test_parity_of_heads import farthest, steps_of
+config_file, folder, *overrides = sys.argv[1:]
+single, double = (
+    steps_of(config_file, Path(folder) / name, (*overrides, f"training.strategy={name}"), 1)
+    for name in ("single", "mirrored")
+)
+start = steps_of(config_file, Path(folder) / "start", overrides, 1, 0.0)
+moved = farthest(single[1], start[1])
+assert moved > 1e-4, moved
+np.testing.assert_allclose(double[0], single[0], rtol=1e-5)
+assert farthest(double[1], single[1]) < 1e-6, farthest(double[1], single[1])
+# Variances are differences of means of squares, which cost a digit.
+assert farthest(double[2], single[2]) < 1e-5, farthest(double[2], single[2])
+print("equal")
+"""
+
+
+@pytest.mark.multiprocess
+def test_two_replicas_equal_one_device(config_file, tmp_path, head):
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), *sys.path])
+    environment = os.environ | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"}
+    program = [sys.executable, "-c", TWO_REPLICAS, str(config_file), str(tmp_path), *head]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "equal\n"), done.stderr[-3000:]
 
 
 # What a run gives
