@@ -79,7 +79,7 @@ def test_a_file_that_hdf5_reads_without_end_is_refused(
     config = load_config(write_data(tmp_path), ["training.initial_weights=best.keras"])
     with pytest.raises(
         RunError,
-        match=r"training.initial_weights: .*/best.keras: the HDF5 library does not come to an",
+        match=r"training.initial_weights: .*/best.keras: the HDF5 library ran out of CPU time",
     ):
         read_initial_weights(config.training, config.where)
 
