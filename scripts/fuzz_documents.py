@@ -1,6 +1,7 @@
 """What `fuzz.py` does to configs, and to any text or document."""
 
 import random
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, get_args
 
@@ -38,7 +39,7 @@ def odd_tree(tree: Any, chance: random.Random) -> Any:
         key = chance.choice(list(here)) if isinstance(here, dict) else chance.randrange(len(here))
         here = here[key]
     if holder is None:
-        return chance.choice(ODD)
+        return deepcopy(chance.choice(ODD))
     match chance.randrange(6):
         case 0:
             del holder[key]
@@ -49,7 +50,7 @@ def odd_tree(tree: Any, chance: random.Random) -> Any:
         case 3 if isinstance(here, (int, float)):
             holder[key] = [here]
         case _:
-            holder[key] = chance.choice(ODD)
+            holder[key] = deepcopy(chance.choice(ODD))
     return tree
 
 
@@ -124,9 +125,8 @@ def _with_keys(text: str, chance: random.Random) -> str:
         place = tree
         for part in above:
             place = place.setdefault(part, {})
-        place[name] = chance.choice(
-            chance.choices((KEYS[key], LIKELY, ODD), weights=(80, 12, 8))[0]
-        )
+        values = chance.choices((KEYS[key], LIKELY, ODD), weights=(80, 12, 8))[0]
+        place[name] = deepcopy(chance.choice(values))
     if chance.random() < 0.2:
         tree = odd_tree(tree, chance)
     return yaml.safe_dump(tree)
