@@ -15,6 +15,7 @@ by the trial where the library failed.
 
 import argparse
 import faulthandler
+import gc
 import json
 import mmap
 import os
@@ -148,6 +149,9 @@ def work(kind: str, seed: int, first: int, last: int, folder: Path) -> None:
         at[:] = AT.pack(number, counts["read"], counts["refused"])
         signal.setitimer(signal.ITIMER_PROF, 0)
         path = make(random.Random(f"{kind}-{seed}-{number}"))
+        if number % 16 == 0:
+            # What libraries left open holds threads and memory, of which a worker has few.
+            gc.collect()
         signal.setitimer(signal.ITIMER_PROF, seconds)
         result, text = _result(read, path)
         counts[result] += 1

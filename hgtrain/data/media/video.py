@@ -86,7 +86,12 @@ class VideoFrames:
                 # It is the header's. PyAV keeps a frame that is asked for it, with its pixels,
                 # until cyclic garbage is collected: hundreds of large ones.
                 matrix, is_first = display_matrix(frame) if is_first else matrix, False
-                pixels = self._pixels(frame)
+                try:
+                    pixels = self._pixels(frame)
+                except (OSError, ValueError, RuntimeError, MemoryError) as error:
+                    why = reason(error) or type(error).__name__
+                    yield DatasetError(f"{self.path}: frame {number} cannot be converted: {why}")
+                    continue
                 yield upright(pixels.reshape(*pixels.shape[:2], self.channels), matrix)
 
     def _pixels(self, frame: "av.VideoFrame") -> np.ndarray:

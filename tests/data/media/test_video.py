@@ -49,3 +49,20 @@ def test_a_title_in_another_encoding_does_no_harm(tmp_path):
     film.write_bytes(data.replace(b"a cage at noon", "a c\xe2ge at noon".encode("latin-1")))
     images = list(VideoFrames(str(film), 1))
     assert [round(float(image.mean())) for image in images] == pytest.approx([40, 80], abs=3)
+
+
+def test_a_frame_whose_pixels_ffmpeg_cannot_convert_costs_itself_alone(tmp_path, monkeypatch):
+    film = write_video(tmp_path / "film.mp4", 3)
+    convert = av.VideoFrame.to_ndarray
+    given = []
+
+    def fails_once(self, frame):
+        given.append(frame.pts)
+        if len(given) == 2:
+            raise av.error.BlockingIOError(11, "Resource temporarily unavailable")
+        return convert(frame, format="gray")
+
+    monkeypatch.setattr(VideoFrames, "_pixels", fails_once)
+    first, second, third = VideoFrames(str(film), 1)
+    assert str(second) == (f"{film}: frame 1 cannot be converted: Resource temporarily unavailable")
+    assert [round(float(image.mean())) for image in (first, third)] == pytest.approx([0, 40], abs=3)
