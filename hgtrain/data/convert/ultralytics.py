@@ -14,6 +14,9 @@ from PIL import Image
 
 from hgtrain.data.convert.visibility import checked_visibility
 from hgtrain.data.dataset import NOT_LABELLED, VISIBLE
+from hgtrain.errors import DatasetError
+
+MAX_KEYPOINTS = 10_000
 
 
 def ultralytics_config(source: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -25,6 +28,17 @@ def ultralytics_config(source: Path) -> tuple[Path, dict[str, Any]] | None:
 
     config = parse_data_yaml(file)
     return (file.parent, config) if isinstance(config, dict) else None
+
+
+def _check_keypoints(root: Path, config: dict[str, Any]) -> None:
+    """Raise DatasetError for a number of keypoints whose names alone would fill the memory."""
+    shape = config.get("kpt_shape")
+    count = shape[0] if isinstance(shape, list) and shape else 0
+    if isinstance(count, int | float) and count > MAX_KEYPOINTS:
+        raise DatasetError(
+            f"{root}: kpt_shape in data.yaml claims {count:,} keypoints, expected at most "
+            f"{MAX_KEYPOINTS:,}"
+        )
 
 
 def copied_ultralytics(
@@ -47,7 +61,11 @@ def copied_ultralytics(
 
     Returns:
         The visibility of each keypoint of each animal of each image, in the order of the copies.
+
+    Raises:
+        DatasetError: It claims more keypoints than any animal has.
     """
+    _check_keypoints(root, config)
     seen: list[list[list[int]]] = []
     images, labels = folder / "train" / "images", folder / "train" / "labels"
     images.mkdir(parents=True)

@@ -39,7 +39,8 @@ def write_dataset(path: str | Path, skeleton: Skeleton, frames: Iterable[Labelle
         raise DatasetError(f"{target}: there is no folder {target.parent}")
     # As they will be read: HDF5 pads text.
     names = tuple(map(as_text, skeleton.keypoint_names))
-    check_skeleton(skeleton._replace(keypoint_names=names), f"{target}: skeleton")
+    skeleton = skeleton._replace(keypoint_names=names)
+    check_skeleton(skeleton, f"{target}: skeleton")
     for name in names:
         if _UNWRITABLE.search(name):
             raise DatasetError(

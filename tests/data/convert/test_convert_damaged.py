@@ -155,3 +155,12 @@ def test_stored_images_of_another_shape_are_named(tmp_path):
         DatasetError, match=r"has the shape \(10, 20, 5\), expected \(height, width, 1"
     ):
         converted(path, tmp_path / "a.h5")
+
+
+def test_more_keypoints_than_any_animal_has_are_refused_before_they_are_named(tmp_path):
+    source = ultralytics(tmp_path, "")
+    source.write_text("kpt_shape: [99999999999, 3]\nnames: [fly]\ntrain: train/images\n")
+    with pytest.raises(
+        DatasetError, match=r"claims 99,999,999,999 keypoints, expected at most 10,000"
+    ):
+        converted(source, tmp_path / "out.h5")

@@ -487,3 +487,9 @@ def test_what_cannot_be_written_is_refused(path, skeleton, written, message):
 def test_a_missing_folder_is_named(path):
     with pytest.raises(DatasetError, match=r"no folder .*missing"):
         write_dataset(path.parent / "missing" / "flies.h5", SKELETON, frames())
+
+
+def test_what_pads_a_name_is_left_out(path):
+    write_dataset(path, Skeleton(("a\0", "b", "c")), frames())
+    with closing(open_file(path)) as dataset:
+        assert dataset.keypoint_names == ("a", "b", "c")
