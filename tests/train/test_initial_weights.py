@@ -215,7 +215,7 @@ def test_fit_starts_where_the_other_run_ended(
     )
     fit(config_file, tmp_path / "first", *shorter)
     still = (
-        "training.learning_rate=1e-30",
+        "training.learning_rate=1e-10",
         "training.min_learning_rate=0.0",
         "training.initial_weights=first",
     )
