@@ -110,13 +110,8 @@ def fit(
         if is_resumed:
             split = split_from_json(read_split(folder), dataset, split.validation.dataset)
         config = with_head_from_labels(config, split.train)
-        spec = InputSpec(
-            config.data,
-            config.model,
-            config.training,
-            dataset.image_shape,
-            skeleton_of(dataset),
-        )
+        sections = config.data, config.model, config.training
+        spec = InputSpec(*sections, dataset.image_shape, skeleton_of(dataset))
         is_default = not (run_dir or config.output.run_dir)
         with (
             layout.lock_run_dir(folder, resume, is_default)

@@ -9,12 +9,11 @@ import tensorflow as tf
 from keras import KerasTensor
 
 from hgtrain import poses
-from hgtrain.coords import cells_to_pixels
 from hgtrain.heads.base import Outputs, Target, output_layers
 from hgtrain.heads.decoding.duplicates import suppress_duplicates
-from hgtrain.heads.decoding.extent import Size, near_image, within_image
+from hgtrain.heads.decoding.extent import Size, within_image
 from hgtrain.heads.decoding.grouping import Rules, group_peaks
-from hgtrain.heads.decoding.peaks import local_maxima, refinement_radius
+from hgtrain.heads.decoding.peak_search import PeakSearch, find_peaks
 from hgtrain.heads.losses import map_losses
 from hgtrain.heads.targets.centroids import centroids
 from hgtrain.heads.targets.confidence_maps import multi_confidence_maps
@@ -23,7 +22,6 @@ from hgtrain.heads.targets.offsets import (
     disc_weights,
     nearest_offset_maps,
     offset_losses,
-    offsets_at_peaks,
 )
 from hgtrain.poses import Poses
 from hgtrain.skeleton import Skeleton, tree_edges
@@ -31,7 +29,6 @@ from hgtrain.skeleton import Skeleton, tree_edges
 CONFMAPS, OFFSETS = "confmaps", "offsets"
 LAYERS = {CONFMAPS: "CentroidConfmapsHead", OFFSETS: "OffsetRefinementHead"}
 DEFAULT_INSTANCES = 8
-SPARE_PEAKS = 2
 NEAREST_SIGMAS = 2.0
 """Two peaks nearer to each other are of one hill: the sum of two such Gaussians has one top."""
 
@@ -128,21 +125,12 @@ class Centroid:
         Of peaks that are too near to each other for two animals the highest stays.
         """
         outputs = within_image(outputs, size, self.stride)
-        by_offsets = self.offsets and refinement == "unbiased"
-        peaks = local_maxima(
-            outputs[CONFMAPS],
-            self.max_instances + SPARE_PEAKS,
-            self.peak_threshold,
-            refinement_radius(self.sigma_px, self.stride),
-            "none" if by_offsets else refinement,
-        )
-        cells = peaks.points
-        if by_offsets:
-            cells += offsets_at_peaks(outputs[OFFSETS], cells)
-        points = near_image(cells_to_pixels(cells, self.stride), size, self.stride)
+        search = PeakSearch(self.max_instances, self.peak_threshold, self.sigma_px, self.stride)
+        peaks = find_peaks(outputs[CONFMAPS], outputs.get(OFFSETS), search, refinement, size)
         nearest = NEAREST_SIGMAS * self.sigma_px
-        kept = suppress_duplicates(points[:, 0], peaks.values[:, 0], peaks.valid[:, 0], nearest)
-        peaks = peaks._replace(points=points, valid=kept[:, None])
+        points, values, valid = (each[:, 0] for each in peaks)
+        kept = suppress_duplicates(points, values, valid, nearest)
+        peaks = peaks._replace(valid=kept[:, None])
         return group_peaks(None, peaks, tree_edges((), 1), self.stride, Rules(self.max_instances))
 
     def labelled(self, points: np.ndarray) -> np.ndarray:

@@ -8,11 +8,10 @@ import numpy as np
 import tensorflow as tf
 from keras import KerasTensor
 
-from hgtrain.coords import cells_to_pixels
 from hgtrain.heads.base import Outputs, Target, output_layers
-from hgtrain.heads.decoding.extent import Size, near_image, within_image
+from hgtrain.heads.decoding.extent import Size, within_image
 from hgtrain.heads.decoding.grouping import Rules, group_peaks
-from hgtrain.heads.decoding.peaks import local_maxima, refinement_radius
+from hgtrain.heads.decoding.peak_search import PeakSearch, find_peaks
 from hgtrain.heads.losses import map_losses
 from hgtrain.heads.targets.confidence_maps import multi_confidence_maps
 from hgtrain.heads.targets.counted_cells import Grid, map_weights
@@ -20,7 +19,6 @@ from hgtrain.heads.targets.offsets import (
     disc_weights,
     nearest_offset_maps,
     offset_losses,
-    offsets_at_peaks,
 )
 from hgtrain.heads.targets.part_affinity import part_affinity_fields
 from hgtrain.poses import Poses
@@ -33,8 +31,6 @@ LAYERS = {
     PAFS: "PartAffinityFieldsHead",
 }
 DEFAULT_INSTANCES = 8
-SPARE_PEAKS = 2
-"""Peaks of a keypoint that are looked at beyond the most animals: some are false."""
 
 
 @dataclass(frozen=True)
@@ -159,20 +155,9 @@ class MultiInstance:
         With offsets a point is the cell of its peak plus the offset there.
         """
         outputs = within_image(outputs, size, self.stride)
-        by_offsets = self.offsets and refinement == "unbiased"
-        peaks = local_maxima(
-            outputs[CONFMAPS],
-            self.max_instances + SPARE_PEAKS,
-            self.peak_threshold,
-            refinement_radius(self.sigma_px, self.stride),
-            "none" if by_offsets else refinement,
-        )
-        cells = peaks.points
-        if by_offsets:
-            cells += offsets_at_peaks(outputs[OFFSETS], cells)
+        search = PeakSearch(self.max_instances, self.peak_threshold, self.sigma_px, self.stride)
+        peaks = find_peaks(outputs[CONFMAPS], outputs.get(OFFSETS), search, refinement, size)
         rules = Rules(self.max_instances, self.min_line_score, self.min_keypoints, self.assignment)
-        points = near_image(cells_to_pixels(cells, self.stride), size, self.stride)
-        peaks = peaks._replace(points=points)
         tree = tree_edges(self.edges, self.keypoints)
         return group_peaks(outputs.get(PAFS), peaks, tree, self.stride, rules)
 
