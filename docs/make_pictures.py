@@ -1,4 +1,4 @@
-"""Draws the picture of README.md and the documentation's first page: `python docs/make_pictures.py`."""
+"""Draw the picture of README.md and the first page: `python docs/make_pictures.py`."""
 
 from pathlib import Path
 

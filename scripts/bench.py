@@ -1,16 +1,23 @@
-"""How fast hgtrain is, as ratios of two things measured in turn in one run, on drawn flies of 192x192.
+"""How fast hgtrain is, as ratios of two things measured in turn, on drawn flies of 192x192.
 
     python scripts/bench.py [--rows a,b,c,d,e,f,g,h,m,p,x] [--rounds 5] [--short] [--json]
 
-a  training against the bare compiled step           b  training against the plain Keras way (bench_keras.py)
-c  start to the end of the first step, against b's   d  frames streamed from the disk against cached
-e  bfloat16 against float32                          f  predicting against the bare network
-g  cost of an image by frames, batch and image size  h  part of the device's rate that a step reaches
-m  a step for several animals against one for one    p  several put together against the bare network
+a  training against the bare compiled step
+b  training against the plain Keras way (bench_keras.py)
+c  start to the end of the first step, against b's
+d  frames streamed from the disk against cached
+e  bfloat16 against float32
+f  predicting against the bare network
+g  cost of an image by frames, batch and image size
+h  part of the device's rate that a step reaches
+m  a step for several animals against one for one
+p  several put together against the bare network
 x  XLA against none
-On a GPU also t (TF32) and r (the reference's default network). Each row is the median over the rounds, of
-pairs measured one after the other. The network is that of configs/flies.yaml with batches of 8 in float32, unless the
-row says otherwise. --short is for seeing that everything runs: its figures mean nothing.
+
+On a GPU also t (TF32) and r (the reference's default network). Each row is the median over the
+rounds, of pairs measured one after the other. The network is that of configs/flies.yaml, in float32
+with batches of 8, unless the row says otherwise. --short is for seeing that everything runs: its
+figures mean nothing.
 """
 
 import argparse
@@ -179,12 +186,15 @@ def row_c(bench: Bench) -> Iterator[Row]:
 
     pairs = [(ours(), other()) for _ in range(bench.scale.rounds + 1)][1:]
     ratios = [mine / theirs for mine, theirs in pairs]
-    what = f"start ({statistics.median(mine for mine, _ in pairs):.1f} s) as a part of the plain Keras way's"
+    what = (
+        f"start ({statistics.median(mine for mine, _ in pairs):.1f} s) as a part of the plain "
+        "Keras way's"
+    )
     yield Row("c", what, statistics.median(ratios), (min(ratios), max(ratios)))
 
 
 def first_step(config: str, run_dir: str) -> None:
-    """Run `hgtrain fit` until the first step is done and print the seconds since this process was started."""
+    """Run `hgtrain fit` until the first step is done; print the seconds since the start."""
     from hgtrain import cli
 
     def told(steps: Callable[..., Any]) -> Callable[..., Any]:
@@ -323,7 +333,8 @@ def row_h(bench: Bench) -> Iterator[Row]:
             result = product(left, right)
         result.numpy()
 
-    row = bench.row("h", f"FLOPs of a step ({step_flops / 1e9:.1f} G) against a product of {MATRIX}x{MATRIX}",
+    row = bench.row("h", f"FLOPs of a step ({step_flops / 1e9:.1f} G) against a product of "
+                    f"{MATRIX}x{MATRIX}",
                     lambda: training.run(bench.scale.steps), multiply)  # fmt: skip
     factor = step_flops * bench.scale.steps / (repeats * 2 * MATRIX**3)
     yield row._replace(ratio=row.ratio * factor, spread=tuple(factor * end for end in row.spread))
@@ -343,7 +354,10 @@ def row_m(bench: Bench) -> Iterator[Row]:
         return bench.steps(*overrides, file=file)
 
     one, several = steps(1), steps(2, *SEVERAL)
-    what = f"time of a step of multi_instance, two animals of {len(OF_GROUPS)} keypoints, against single_instance"
+    what = (
+        f"time of a step of multi_instance, two animals of {len(OF_GROUPS)} keypoints, against "
+        "single_instance"
+    )
     yield bench.row("m", what, one, several)
 
 
@@ -356,7 +370,10 @@ def row_p(bench: Bench) -> Iterator[Row]:
         strides = f"model.backbone.stem_stride={stride}", f"model.backbone.output_stride={stride}"
         config = load_config(CONFIG, (*bench.scale.options, *SEVERAL, *strides))
         pair = predicting_groups(config, size, 8 * max(1, bench.scale.steps * stride // 16))
-        what = f"predicting two animals of {len(OF_GROUPS)} keypoints at {size}x{size}, output stride {stride}"
+        what = (
+            f"predicting two animals of {len(OF_GROUPS)} keypoints at {size}x{size}, output stride "
+            f"{stride}"
+        )
         yield bench.row("p", what, *pair)
 
 

@@ -82,7 +82,7 @@ def compiled(config: Config, channels: int, keypoints: int) -> keras.Model:
 
 
 def read(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return images `(N, H, W, C)` and points `(N, K, 2)` of a file in the hgtrain format, all in memory."""
+    """Return images `(N, H, W, C)` and points `(N, K, 2)` of a file in the hgtrain format."""
     with h5py.File(path) as file:
         points = file["keypoints"][:]
         return file["images"][:], points.reshape(len(points), *points.shape[-2:])

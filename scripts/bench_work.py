@@ -102,7 +102,7 @@ class Training:
 
 
 def bare_step(training: Training, size: int = SIZE) -> Callable[[int], None]:
-    """Return the function that runs steps on one constant batch, already augmented, on another network like this."""
+    """Return what runs steps on one constant batch, already augmented, on another such network."""
     import numpy as np
     import tensorflow as tf
 

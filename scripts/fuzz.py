@@ -2,15 +2,16 @@
 
     python scripts/fuzz.py [--cases 20000] [--seed 0] [--only hgtrain,yaml] [--json]
 
-Of each HDF5 format, of YAML configs, of what `convert` reads (tables of DeepLabCut and Lightning Pose, COCO,
-Ultralytics, .slp) and of films and images, `cases` files are made from good ones: bytes flipped, overwritten, cut off,
-and changes that know the structure (types, shapes, links, external storage, chunks, attributes, rows, fields, values
-of documents, declared sizes). They are opened and read, and labels converted, in worker processes with limits on
-memory and processor time. Reported are how many were read, refused with a message, ended in a traceback, took too long,
-killed the process, or let something of another file through. Where the HDF5 library itself loops or crashes, nothing in
-the process can help: each of those files is given to the trial in a process of its own that every command makes before
-it opens a file, and reported is what came of that. Exit status 1 unless every case was read or refused with a message,
-by the trial where the library failed.
+Of each HDF5 format, of YAML configs, of what `convert` reads (tables of DeepLabCut and Lightning
+Pose, COCO, Ultralytics, .slp) and of films and images, `cases` files are made from good ones: bytes
+flipped, overwritten, cut off, and changes that know the structure (types, shapes, links, external
+storage, chunks, attributes, rows, fields, values of documents, declared sizes). They are opened and
+read, and labels converted, in worker processes with limits on memory and processor time. Reported
+are how many were read, refused with a message, ended in a traceback, took too long, killed the
+process, or let something of another file through. Where the HDF5 library itself loops or crashes,
+nothing in the process can help: each of those files is given to the trial in a process of its own
+that every command makes before it opens a file, and reported is what came of that. Exit status 1
+unless every case was read or refused with a message, by the trial where the library failed.
 """
 
 import argparse
@@ -70,7 +71,7 @@ IN_LIBRARY = "of HDF5"
 LOOKED_AT = (f"loop {IN_LIBRARY}", f"crash {IN_LIBRARY}")
 REFUSED, READ = ", refused in the trial", ", read in the trial"
 GOOD = {"read", "refused", *(how + REFUSED for how in LOOKED_AT), LOOKED_AT[0] + READ}
-"""What is slow but comes to an end, large chunks that have to be decompressed, looks like a loop at first."""
+"""Large chunks to decompress are slow but come to an end, and look like a loop at first."""
 
 HEADS = tuple(HeadConfig(type=type_) for type_ in HEAD_TYPES)
 
@@ -135,7 +136,7 @@ def _without_trials() -> None:
 
 
 def work(kind: str, seed: int, first: int, last: int, folder: Path) -> None:
-    """Run cases, write where it is to `folder/at`, and a line of JSON for each that is neither read nor refused."""
+    """Run cases; write where it is to `folder/at`, and a line of JSON for each that went wrong."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
@@ -276,7 +277,7 @@ def _ending(returncode: int, stack: str) -> str:
 
 
 def _tried_out(folder: Path, kind: str) -> str:
-    """Return what comes of a file, on which the library failed, in the trial before a command opens it."""
+    """Return what comes of a file on which the library failed in the trial of a command."""
     path = next((folder / "case").glob("*.slp")) if kind in KINDS else folder / "case.h5"
     try:
         if kind in KINDS:

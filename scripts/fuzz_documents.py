@@ -25,7 +25,8 @@ ODD_TEXTS = (
     "..",
 )
 ODD: tuple[Any, ...] = (
-    None, True, -1, 0, 1, 2**31, 2**63, 10**30, 1e308, float("nan"), float("inf"), "", "1", "\ud800", "\0", [],
+    None, True, -1, 0, 1, 2**31, 2**63, 10**30, 1e308, float("nan"), float("inf"), "", "1",
+    "\ud800", "\0", [],
     {}, [[]], [None], [1, 2], [[0, 1]], {"a": 1}, [["nose", "nose"]], *ODD_TEXTS,
 )  # fmt: skip
 
@@ -55,9 +56,12 @@ def odd_tree(tree: Any, chance: random.Random) -> Any:
 
 
 TOKENS = (
-    "&a ", "*a", "<<: *a", "!!python/object/apply:os.system ['true']", "!!binary ", "[" * 200, "{" * 30, "a: &b [*b]",
-    "\t", "\0", "\x85", "---\n", "...\n", "? ", "- ", ": ", "|\n", ">-\n", '"', "'", "%YAML 9.9\n", "1e999", "9" * 5000,
-    "0x7f", ".nan", "null", "on", "\U0001f600", "\\UFFFFFFFF", '"\\ud800"', "key: value\n" * 50, "x" * 5000,
+    "&a ", "*a", "<<: *a", "!!python/object/apply:os.system ['true']", "!!binary ", "[" * 200,
+    "{" * 30, "a: &b [*b]",
+    "\t", "\0", "\x85", "---\n", "...\n", "? ", "- ", ": ", "|\n", ">-\n", '"', "'", "%YAML 9.9\n",
+    "1e999", "9" * 5000,
+    "0x7f", ".nan", "null", "on", "\U0001f600", "\\UFFFFFFFF", '"\\ud800"', "key: value\n" * 50,
+    "x" * 5000,
     "model: {backbone: {stacks: 99999999}}\n", "data: {train: /etc/passwd}\n", "training: []\n",
     "augmentation: {scale: [2, 1]}\n",
 )  # fmt: skip
@@ -83,7 +87,8 @@ def mutated_text(text: str, chance: random.Random) -> str:
 
 
 LIKELY: tuple[Any, ...] = (
-    *HEAD_TYPES, "exact", "greedy", "nose", 0, 1, 2, 4, 16, 256, 0.05, 0.5, 1.5, [0.5, 2], [1, 8, 8], None, True, False,
+    *HEAD_TYPES, "exact", "greedy", "nose", 0, 1, 2, 4, 16, 256, 0.05, 0.5, 1.5, [0.5, 2],
+    [1, 8, 8], None, True, False,
 )  # fmt: skip
 """Values that some key takes."""
 
@@ -116,7 +121,7 @@ HEAD_KEYS = [key for key in KEYS if key[:2] == ("model", "head")]
 
 
 def _with_keys(text: str, chance: random.Random) -> str:
-    """Return a config with some keys set, to what they take or to anything, often those of a head."""
+    """Return a config with some keys set, often those of a head, to what they take or not."""
     tree = yaml.safe_load(text)
     tree.setdefault("model", {}).setdefault("head", {})["type"] = chance.choice(HEAD_TYPES)
     for _ in range(chance.randint(1, 5)):

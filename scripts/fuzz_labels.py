@@ -4,6 +4,7 @@ import json
 import random
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def _deeplabcut(folder: Path, animals: int, columns: str = "") -> list[Path]:
     table.write_text("\n".join([*_header(animals, columns), *_rows(names, animals)]) + "\n")
     config = {
         "Task": "mice", "scorer": "me", "bodyparts": list(NAMES), "skeleton": [["nose", "ear_l"]],
-        "video_sets": {"/films/mon.avi": {"crop": "0, 32, 0, 32"}}, "multianimalproject": animals > 1,
+        "video_sets": {"/films/mon.avi": {"crop": "0, 32, 0, 32"}},
+        "multianimalproject": animals > 1,
         "individuals": ["m0", "m1"], "uniquebodyparts": [], "multianimalbodyparts": list(NAMES),
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -83,19 +85,22 @@ def _coco(folder: Path, is_posetrack: bool) -> list[Path]:
     region = {"ignore_regions_x": [[0, 4, 4]], "ignore_regions_y": [[0, 0, 4]]}
     document = {
         "images": [
-            {"id": i, "file_name": name, "width": SIZE, "height": SIZE, **(region if is_posetrack else {})}
+            {"id": i, "file_name": name, "width": SIZE, "height": SIZE}
+            | (region if is_posetrack else {})
             for i, name in enumerate(names)
         ],
         "annotations": [
             {
-                "id": 2 * i + animal, "image_id": i, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81.0,
+                "id": 2 * i + animal, "image_id": i, "category_id": 1, "bbox": [0, 0, 9, 9],
+                "area": 81.0,
                 "iscrowd": 0, "num_keypoints": 3,
                 "keypoints": [v for x, y in POINTS[i, animal].tolist() for v in (x, y, 2 - animal)],
                 **({"track_id": animal} if is_posetrack else {}),
             }
             for i in range(len(names)) for animal in range(2)
         ],
-        "categories": [{"id": 1, "name": "mouse", "keypoints": list(NAMES), "skeleton": [[1, 2], [1, 3]]}],
+        "categories": [{"id": 1, "name": "mouse", "keypoints": list(NAMES),
+                        "skeleton": [[1, 2], [1, 3]]}],
     }  # fmt: skip
     (folder / "labels.json").write_text(json.dumps(document))
     return [folder / "labels.json"]
@@ -153,8 +158,10 @@ def _slp(folder: Path, film: str) -> list[Path]:
 
 
 CODECS = {
-    "film.mp4": ("mpeg4", "yuv420p"), "film_h264.mp4": ("libx264", "yuv420p"), "film.avi": ("mjpeg", "yuvj420p"),
-    "film.mkv": ("ffv1", "gray16le"), "film.gif": ("gif", "rgb8"), "film_mpeg4.avi": ("mpeg4", "yuv420p"),
+    "film.mp4": ("mpeg4", "yuv420p"), "film_h264.mp4": ("libx264", "yuv420p"),
+    "film.avi": ("mjpeg", "yuvj420p"),
+    "film.mkv": ("ffv1", "gray16le"), "film.gif": ("gif", "rgb8"),
+    "film_mpeg4.avi": ("mpeg4", "yuv420p"),
 }  # fmt: skip
 
 
@@ -242,10 +249,10 @@ KINDS: dict[str, dict[str, Callable[[Path], list[Path]]]] = {
     "slp": {
         name: lambda folder, name=name: _slp(folder, name) for name in ("", "film.mp4", "embedded")
     },  # type: ignore[misc]
-    "film": {name: lambda folder, name=name: _one_film(folder, name) for name in CODECS},  # type: ignore[misc]
-    "image": {name: lambda folder, name=name: _one_image(folder, name) for name in IMAGES},  # type: ignore[misc]
+    "film": {name: partial(_one_film, name=name) for name in CODECS},
+    "image": {name: partial(_one_image, name=name) for name in IMAGES},
 }
-"""Of each kind some folders, and in each what is given to `convert` and, of films and images, to `predict`."""
+"""Of each kind some folders, and in each what `convert` gets, `predict` too of films and images."""
 
 
 # Mutations

@@ -148,7 +148,8 @@ BYTES = (_flip, _flip, _overwrite, _overwrite, _cut, _move)
 # Mutations that know the structure
 
 TYPES = (
-    "f2", "f4", "f8", "i1", "i8", "u2", "u8", "c16", "?", "S4", "V3", [("x", "f4")], h5py.string_dtype(),
+    "f2", "f4", "f8", "i1", "i8", "u2", "u8", "c16", "?", "S4", "V3", [("x", "f4")],
+    h5py.string_dtype(),
     h5py.vlen_dtype("u1"), h5py.ref_dtype, h5py.regionref_dtype, h5py.enum_dtype({"A": 1}),
     h5py.vlen_dtype(h5py.string_dtype()),
 )  # fmt: skip

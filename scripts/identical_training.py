@@ -40,7 +40,8 @@ FIT = """
 import sys
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * {replicas})
+replica = tf.config.LogicalDeviceConfiguration()
+tf.config.set_logical_device_configuration(cpu, [replica] * {replicas})
 from hgtrain.cli import main
 main()
 """

@@ -1,12 +1,13 @@
-"""Kill `hgtrain fit` with SIGKILL again and again, resume it each time, and compare its end with an undisturbed run's.
+"""Kill `hgtrain fit` with SIGKILL again and again, resume it, and compare it with a quiet run.
 
     python scripts/kill_and_resume.py [--kills 100] [--seed 0] [--head TYPE] [--folder DIR] [--json]
 
-Each `fit` is a new process of the console command, in a process group and on a terminal of its own, whose progress bar
-says which step it is at; killed is the whole group. A third of the kills come while a checkpoint is being written, a
-third at random instants of the training and evaluation, and a third at random instants from the start of the process.
-Exit status 1 when a run did not go on, lost more than one checkpoint interval, went on from another checkpoint than the
-newest, or ended with other weights or other rows in metrics.jsonl.
+Each `fit` is a new process of the console command, in a process group and on a terminal of its own,
+whose progress bar says which step it is at; killed is the whole group. A third of the kills come
+while a checkpoint is being written, a third at random instants of the training and evaluation, and
+a third at random instants from the start of the process. Exit status 1 when a run did not go on,
+lost more than one checkpoint interval, went on from another checkpoint than the newest, or ended
+with other weights or other rows in metrics.jsonl.
 """
 
 import argparse
@@ -41,10 +42,12 @@ CONFIG = f"""\
 data: {{train: flies.h5, validation: 0.25}}
 model:
   backbone:
-    {{stem_stride: 2, max_stride: 4, output_stride: 2, stem_filters: 4, filters: 4, filter_increase: 0, stacks: 1}}
+    {{stem_stride: 2, max_stride: 4, output_stride: 2, stem_filters: 4, filters: 4,
+      filter_increase: 0, stacks: 1}}
   head: {{type: HEAD, sigma_px: 3}}
 training:
-  {{batch_size: 4, epochs: 40, steps_per_epoch: 4, learning_rate: 2e-3, ema: 0.9, deterministic: true, device: cpu}}
+  {{batch_size: 4, epochs: 40, steps_per_epoch: 4, learning_rate: 2e-3, ema: 0.9,
+    deterministic: true, device: cpu}}
 checkpoint: {{every_steps: {INTERVAL}}}
 output: {{tensorboard: false}}
 """
@@ -55,7 +58,7 @@ PROGRESS = re.compile(r"training: [^\r\n]*\| ([1-9]\d*)/")
 
 
 class Kill(NamedTuple):
-    """When to kill: while the `writes`th checkpoint is being written, or so long after the start or the first step."""
+    """When to kill: while a checkpoint is written, or so long after the start or first step."""
 
     writes: int | None = None
     delay_s: float = 0.0
@@ -161,7 +164,8 @@ class Kills:
         self._folder = folder
         self._random = random.Random(seed)
         self.figures: dict[str, Any] = {
-            "kills": 0, "while_writing": 0, "runs": 0, "most_steps_lost": 0, "seconds": 0, "failures": []
+            "kills": 0, "while_writing": 0, "runs": 0, "most_steps_lost": 0, "seconds": 0,
+            "failures": []
         }  # fmt: skip
         write_data(folder, head)
         before = time.monotonic()
@@ -171,7 +175,7 @@ class Kills:
             raise SystemExit(f"the undisturbed run failed:\n{self.undisturbed.log}")
 
     def run(self, kills: int) -> None:
-        """Kill `kills` times, over as many runs as it takes, and compare each run that comes to its end."""
+        """Kill `kills` times, over as many runs as it takes, and compare each run that ends."""
         before = time.monotonic()
         while self.figures["kills"] < kills and not self.figures["failures"]:
             self._one_run(self._folder / f"killed-{self.figures['runs']}", kills)

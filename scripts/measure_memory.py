@@ -1,9 +1,10 @@
-"""Compare the memory that `hgtrain summarize` expects with the peak of training, for some networks on the CPU.
+"""Compare the memory that `hgtrain summarize` expects with the peak of training on the CPU.
 
     python scripts/measure_memory.py
 
-Each network trains a few steps in a process of its own. The peak is the largest resident memory less what the process
-held with TensorFlow imported. Exits with 1 when an estimate is more than a quarter off.
+Each network trains a few steps in a process of its own. The peak is the largest resident memory
+less what the process held with TensorFlow imported. Exits with 1 when an estimate is more than a
+quarter off.
 """
 
 import json

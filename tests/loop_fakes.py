@@ -1,4 +1,5 @@
-"""An inner loop, an observer and a clock that stand for the real ones in tests of the outer loop."""
+"""An inner loop, an observer and a clock that stand for the real ones in tests of the outer
+loop."""
 
 import json
 

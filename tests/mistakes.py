@@ -84,7 +84,8 @@ def two(first=None, second=None):
 
 
 def run_of(config):
-    """Prepare a run directory `run` with a config, as if a run had been started, beside good data."""
+    """Prepare a run directory `run` with a config, as if a run had been started, beside good
+    data."""
 
     def prepare(folder):
         native(folder / "a.h5")
@@ -420,7 +421,8 @@ DATASETS = [
     Mistake(
         "several animals",
         (
-            "a.yaml:4: model.head.type: {dir}/a.h5 has no frame to use: 4 of 4 have several animals",
+            "a.yaml:4: model.head.type: {dir}/a.h5 has no frame to use: 4 of 4 have several "
+            "animals",
             "a single_instance head needs frames with exactly one animal",
             "set model.head.type to multi_instance, or let `hgtrain init {dir}/a.h5 -o CONFIG`",
         ),

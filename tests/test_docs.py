@@ -1,4 +1,5 @@
-"""README.md and docs/: commands, options, keys and links are there. `test_docs_commands` runs them."""
+"""README.md and docs/: commands, options, keys and links are there. `test_docs_commands` runs
+them."""
 
 import itertools
 import re
@@ -215,15 +216,20 @@ def test_the_config_reference_has_every_key():
 @pytest.mark.parametrize(
     "row",
     [
-        "| `train` | text, or a list of text | required | A file, a list of files, builtin:flies or "
+        "| `train` | text, or a list of text | required | A file, a list of files, builtin:flies "
+        "or "
         "builtin:fly-groups |",
         "| `stacks` | whole number from 1 to 64 | `3` | Hourglasses in a row, each supervised |",
-        "| `scale` | a list of 2, each number from 0.01 to 100, or `null` | `[0.9, 1.1]` | Range of "
+        "| `scale` | a list of 2, each number from 0.01 to 100, or `null` | `[0.9, 1.1]` | Range "
+        "of "
         "the factor of size |",
-        "| `assignment` | `exact`, `greedy` | `exact` | multi_instance: how peaks are matched along "
+        "| `assignment` | `exact`, `greedy` | `exact` | multi_instance: how peaks are matched "
+        "along "
         "an edge | `multi_instance` |",
-        "| `offsets` | true, false | `false` | Predict too where in its cell a keypoint lies | all |",
-        "| `run_dir` | text, or `null` | `null` | Run directory; null: runs/&lt;config name>-&lt;time>"
+        "| `offsets` | true, false | `false` | Predict too where in its cell a keypoint lies | all "
+        "|",
+        "| `run_dir` | text, or `null` | `null` | Run directory; null: runs/&lt;config "
+        "name>-&lt;time>"
         " |",
     ],
 )

@@ -1,4 +1,5 @@
-"""All commands of README.md and docs/ run, in the order of the pages, with networks as small as can be."""
+"""All commands of README.md and docs/ run, in the order of the pages, with networks as small as can
+be."""
 
 import re
 from pathlib import Path

@@ -260,7 +260,10 @@ def test_a_file_that_cannot_be_opened_says_why(tmp_path, write, message):
 
 def test_a_file_that_another_process_writes_is_locked(tmp_path):
     path = tmp_path / "flies.h5"
-    code = "import h5py, sys; file = h5py.File(sys.argv[1], 'w'); print('open', flush=True); sys.stdin.read()"
+    code = (
+        "import h5py, sys; file = h5py.File(sys.argv[1], 'w'); print('open', flush=True); "
+        "sys.stdin.read()"
+    )
     command = [sys.executable, "-c", code, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
         assert writer.stdout.readline() == b"open\n"
@@ -272,7 +275,10 @@ def test_a_file_that_another_process_writes_is_locked(tmp_path):
 
 def test_a_file_whose_writer_was_killed_says_how_to_clear_the_mark(tmp_path):
     path = tmp_path / "flies.h5"
-    code = "import h5py, os, sys; f = h5py.File(sys.argv[1], 'w', libver='latest'); f.flush(); os._exit(0)"
+    code = (
+        "import h5py, os, sys; f = h5py.File(sys.argv[1], 'w', libver='latest'); f.flush(); "
+        "os._exit(0)"
+    )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
     with pytest.raises(
         DatasetError, match=r"flies\.h5 is open for writing, or its writer was killed: .*h5clear -s"

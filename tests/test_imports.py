@@ -31,7 +31,8 @@ MAX_LINES = 400
 
 
 def read_table(text: str) -> dict[str, frozenset[str]]:
-    """Return for each package which it may import, from the rows of the table in ARCHITECTURE.md."""
+    """Return for each package which it may import, from the rows of the table in
+    ARCHITECTURE.md."""
     rows = re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", text, re.MULTILINE)
     packages = frozenset(name for name, _ in rows)
     return {
@@ -52,7 +53,8 @@ GROUND_FLOOR = {
     "hdf5": {"errors"},
     "skeleton": {"errors"},
 }
-"""The modules of `hgtrain/` itself that all others may import, and which of them they import themselves."""
+"""The modules of `hgtrain/` itself that all others may import, and which of them they import
+themselves."""
 
 HOMES = {
     "click": {"cli"} | {name for name in MODULES if name.startswith("commands.")},
@@ -117,7 +119,8 @@ TAKE_A_CONFIG = ("config", "commands", "rundir", "planning.suggest")
 
 
 class Import(NamedTuple):
-    """A module as it is called when imported, and whether it is where the importing module is imported."""
+    """A module as it is called when imported, and whether it is where the importing module is
+    imported."""
 
     name: str
     is_at_module_level: bool

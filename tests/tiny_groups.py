@@ -13,9 +13,11 @@ data: {train: groups.h5, validation: 0.25}
 augmentation: {rotation_deg: [-20, 20], translation_px: [-2, 2], flip: horizontal}
 model:
   backbone:
-    {stem_stride: 2, max_stride: 8, output_stride: 2, stem_filters: 4, filters: 4, filter_increase: 0, stacks: 2}
+    {stem_stride: 2, max_stride: 8, output_stride: 2, stem_filters: 4, filters: 4,
+     filter_increase: 0, stacks: 2}
   head: {sigma_px: 3}
-training: {batch_size: 4, epochs: 2, steps_per_epoch: 4, learning_rate: 2e-3, warmup_steps: 1, deterministic: true}
+training: {batch_size: 4, epochs: 2, steps_per_epoch: 4, learning_rate: 2e-3, warmup_steps: 1,
+  deterministic: true}
 """
 HEADS = {
     "multi_instance": ("model.head.type=multi_instance", "model.head.paf_width_px=3"),

@@ -5,7 +5,8 @@ import numpy as np
 
 
 def write_video(path, frames=10, size=(48, 32), codec="mpeg4", rate=25):
-    """Write a grey video of (width, height) whose frame i has brightness 20 * i, with the header at the front."""
+    """Write a grey video of (width, height) whose frame i has brightness 20 * i, with the header at
+    the front."""
     options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=rate)

@@ -1,4 +1,4 @@
-"""Links in pages of the repository's top level, right on GitHub, made right where docs include them."""
+"""Make links of the repository's top-level pages right where the documentation includes them."""
 
 import re
 from pathlib import Path

@@ -24,7 +24,8 @@ EVALUATION = {
 
 @pytest.fixture
 def called(monkeypatch):
-    """Return a function that runs a command line and gives its stdout and what the story was called with."""
+    """Return a function that runs a command line and gives its stdout and what the story was called
+    with."""
 
     def call(story, result, *arguments):
         handed = []

@@ -5,7 +5,8 @@ from hgtrain.commands.doctor import cpu_features, doctor_text, not_loaded, probl
 
 H200 = [{"name": "NVIDIA H200", "memory": "143771 MiB", "driver": "570.1"}]
 SEEN = {
-    "version": "2.21.0", "is_built_with_cuda": True, "cuda": "12.5.1", "cudnn": "9", "gpus": [], "error": None,
+    "version": "2.21.0", "is_built_with_cuda": True, "cuda": "12.5.1", "cudnn": "9", "gpus": [],
+    "error": None,
     "not_loaded": [],
 }  # fmt: skip
 LOG = (

@@ -347,7 +347,8 @@ def test_no_bytes_give_anything_but_a_config_or_a_config_error(tmp_path_factory,
     try:
         assert isinstance(load_config(path), Config)
     except ConfigError as error:
-        assert all(line.startswith(str(path)) for line in str(error).splitlines())  # noqa: PT017 - either is right
+        # Either is right.
+        assert all(line.startswith(str(path)) for line in str(error).splitlines())  # noqa: PT017
 
 
 def test_the_schema_is_a_schema():

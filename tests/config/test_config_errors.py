@@ -117,7 +117,8 @@ WRONG_VALUES = [
     ),
     (
         "training: {schedule: cosin}",
-        '2: training.schedule must be cosine, plateau or constant, got "cosin" (did you mean cosine?)',
+        '2: training.schedule must be cosine, plateau or constant, got "cosin" (did you mean '
+        "cosine?)",
     ),
     (
         "training: {precision: float16}",
@@ -135,7 +136,8 @@ WRONG_VALUES = [
     ),
     (
         "model: {head: {type: centroids}}",
-        "2: model.head.type must be single_instance, multi_instance, centroid or centered_instance, "
+        "2: model.head.type must be single_instance, multi_instance, centroid or "
+        "centered_instance, "
         'got "centroids" (did you mean centroid?)',
     ),
     (
@@ -193,7 +195,8 @@ WRONG_VALUES = [
     ),
     (
         "augmentation: {rotation_deg: ['-10', 10]}",
-        '2: augmentation.rotation_deg must be [low, high] or null, two finite numbers, got ["-10", 10]',
+        "2: augmentation.rotation_deg must be [low, high] or null, two finite numbers, "
+        'got ["-10", 10]',
     ),
     (
         "augmentation: {brightness: [false, true]}",
@@ -428,7 +431,10 @@ def test_xla_with_deterministic_operations_is_named(mistakes):
 
 def test_recomputing_with_statistics_of_several_devices_is_named(mistakes):
     text = "data: {train: a.h5}\ntraining:\n  synchronize_batch_norm: true\n  recompute: true\n"
-    problem = "must be false where training.synchronize_batch_norm is true, got true (set one of them to false)"
+    problem = (
+        "must be false where training.synchronize_batch_norm is true, got true (set one of them to "
+        "false)"
+    )
     assert mistakes(text) == f"a.yaml:4: training.recompute {problem}"
 
 
@@ -449,7 +455,10 @@ def test_all_mistakes_are_reported_together_in_the_order_of_the_lines(mistakes):
 
 
 def test_a_rule_over_several_keys_is_silent_where_one_of_them_is_wrong_itself(mistakes):
-    text = "data: {train: a.h5}\nmodel: {backbone: {max_stride: 48, stem_stride: 2, output_stride: 3}}\n"
+    text = (
+        "data: {train: a.h5}\nmodel: {backbone: {max_stride: 48, stem_stride: 2, output_stride: "
+        "3}}\n"
+    )
     assert [line.split(" got ")[1] for line in mistakes(text).splitlines()] == [
         "48 (nearest: 32, 64)",
         "3 (nearest: 2, 4)",

@@ -67,7 +67,10 @@ def test_a_mistake_in_an_override_is_shown_as_it_was_given(folder):
 
 
 def test_an_unknown_key_in_an_override_gets_a_suggestion(folder):
-    message = "--set training.batch_sise=2: unknown key training.batch_sise (did you mean training.batch_size?)"
+    message = (
+        "--set training.batch_sise=2: unknown key training.batch_sise (did you mean "
+        "training.batch_size?)"
+    )
     assert mistakes("training.batch_sise=2") == message
 
 

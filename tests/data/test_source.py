@@ -298,7 +298,10 @@ def test_nothing_selected_says_what_the_frames_hold(tmp_path):
 @pytest.mark.shared
 @needs_shared
 def test_fly100_names_the_flags_and_the_key_that_allows_it():
-    message = r"fly100\.h5:/annotated marks .* although 3200 .*coordinates: set data\.annotated_only: false"
+    message = (
+        r"fly100\.h5:/annotated marks .* although 3200 .*coordinates: set data\.annotated_only: "
+        r"false"
+    )
     with (
         closing(open_dataset(SHARED / "fly100.h5")) as dataset,
         pytest.raises(DatasetError, match=message),

@@ -30,7 +30,8 @@ SPOTS = {(8, 8): 250, (24, 8): 200, (16, 24): 100}
 
 
 def spot_predictor(threshold: float) -> Predictor:
-    """Return what finds each bright spot as an animal of one keypoint, its map the image smoothed."""
+    """Return what finds each bright spot as an animal of one keypoint, its map the image
+    smoothed."""
     image = keras.Input((None, None, 1), name="input")
     x = layers.Rescaling(1 / 255)(image)
     maps = layers.Conv2D(1, 5, padding="same", use_bias=False, name="MultiInstanceConfmapsHead")(x)

@@ -43,7 +43,8 @@ METADATA = {
 
 
 def spot_finder() -> keras.Model:
-    """Return a network at stride 2 whose three maps are the image smoothed, with rising contrast."""
+    """Return a network at stride 2 whose three maps are the image smoothed, with rising
+    contrast."""
     image = keras.Input((None, None, 1), name="input")
     x = layers.Rescaling(1 / 255)(image)
     x = layers.Conv2D(2, 3, strides=2, padding="same", activation="relu", use_bias=False)(x)
@@ -106,10 +107,14 @@ def code_in(readme: Path) -> str:
 
 
 def run_alone(code: str, folder: Path) -> dict:
-    """Return the shape of the keypoints that the code finds beside an export, and the modules it imported."""
+    """Return the shape of the keypoints that the code finds beside an export, and the modules it
+    imported."""
     code = "import warnings\nwarnings.simplefilter('ignore')\n" + code
     code += "\nimport sys, json\nmodules = {name.split('.')[0] for name in sys.modules}\n"
-    code += "print(json.dumps({'shape': list(np.shape(found['keypoints'] if 'found' in dir() else keypoints)),"
+    code += (
+        "print(json.dumps({'shape': list(np.shape(found['keypoints'] if 'found' in dir() else "
+        "keypoints)),"
+    )
     code += " 'modules': sorted(modules)}))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder.parent, capture_output=True, text=True, check=True

@@ -31,11 +31,14 @@ data: {{train: {data}, validation: {fraction}, input_scale: 0.5}}
 augmentation: {{rotation_deg: [-20, 20]}}
 model:
   backbone:
-    {{stem_stride: 2, max_stride: 16, output_stride: 2, stem_filters: 8, filters: 16, filter_increase: 8, stacks: 1}}
+    {{stem_stride: 2, max_stride: 16, output_stride: 2, stem_filters: 8, filters: 16,
+      filter_increase: 8, stacks: 1}}
   # Low, since so short a training draws low maps.
   head:
-    {{type: multi_instance, sigma_px: 4, paf_width_px: 5, offsets: {offsets}, peak_threshold: 0.1, min_line_score: 0.1}}
-training: {{batch_size: 8, epochs: 1, steps_per_epoch: 120, learning_rate: 5e-3, xla: "off", device: cpu}}
+    {{type: multi_instance, sigma_px: 4, paf_width_px: 5, offsets: {offsets}, peak_threshold: 0.1,
+      min_line_score: 0.1}}
+training: {{batch_size: 8, epochs: 1, steps_per_epoch: 120, learning_rate: 5e-3, xla: "off",
+  device: cpu}}
 output: {{tensorboard: false}}
 """
 

@@ -174,7 +174,8 @@ def test_what_cannot_be_built_is_refused_with_its_value(make, message: str) -> N
 )
 def test_strides_that_do_not_fit_are_refused(strides: tuple[int, int, int], message: str) -> None:
     config = SimpleNamespace(
-        stem_stride=strides[0], max_stride=strides[1], output_stride=strides[2], stem_filters=4, filters=6,
+        stem_stride=strides[0], max_stride=strides[1], output_stride=strides[2], stem_filters=4,
+        filters=6,
         filter_increase=2, stacks=1, interp_method="nearest",
     )  # fmt: skip
     with pytest.raises(ValueError, match=message):

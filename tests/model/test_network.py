@@ -85,7 +85,8 @@ def test_outputs_are_a_list_for_all_stacks_and_one_tensor_for_the_last() -> None
 def test_the_last_head_has_the_name_of_the_reference_and_the_others_their_stack() -> None:
     heads = [layer.name for layer in network_of(3).layers if "Head" in layer.name]
     assert sorted(heads) == [
-        "SingleInstanceConfmapsHead", "stack0_SingleInstanceConfmapsHead", "stack1_SingleInstanceConfmapsHead"
+        "SingleInstanceConfmapsHead", "stack0_SingleInstanceConfmapsHead",
+        "stack1_SingleInstanceConfmapsHead"
     ]  # fmt: skip
     last = [layer.name for layer in network_of(3, all_stacks=False).layers if "Head" in layer.name]
     assert last == ["SingleInstanceConfmapsHead"]

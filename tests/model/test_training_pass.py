@@ -12,7 +12,8 @@ from hgtrain.config.schema import BackboneConfig, HeadConfig, ModelConfig
 from hgtrain.model.training_pass import TrainingPass, block_of
 
 BACKBONE = {
-    "stem_stride": 4, "output_stride": 4, "max_stride": 16, "stem_filters": 4, "filters": 8, "filter_increase": 4,
+    "stem_stride": 4, "output_stride": 4, "max_stride": 16, "stem_filters": 4, "filters": 8,
+    "filter_increase": 4,
     "stacks": 2,
 }  # fmt: skip
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 48, 1)).astype(np.float32)
@@ -126,18 +127,21 @@ from hgtrain.config.schema import DataConfig, ModelConfig, TrainingConfig
 from hgtrain.planning.input_spec import InputSpec
 from hgtrain.skeleton import unnamed_skeleton
 from hgtrain.train.benchmark import StepBenchmark
-backbone = dict(stem_stride=1, output_stride=1, max_stride=8, stem_filters=4, filters=4, filter_increase=2, stacks=2)
+backbone = dict(stem_stride=1, output_stride=1, max_stride=8, stem_filters=4, filters=4,
+                filter_increase=2, stacks=2)
 spec = InputSpec(
     DataConfig(train="none.h5"),
     ModelConfig.model_validate(dict(backbone=backbone | dict(interp_method="bilinear"))),
-    TrainingConfig(batch_size=3, accumulate_steps=2, recompute=True, deterministic=True, device="cpu",
+    TrainingConfig(batch_size=3, accumulate_steps=2, recompute=True, deterministic=True,
+                   device="cpu",
                    optimizer="sgd", precision="mixed_bfloat16"),
     (24, 24, 1),
     unnamed_skeleton(3),
 )
 trial = StepBenchmark(spec, set_up(spec.training))
 trial.run()
-print(hashlib.md5(b"".join(v.numpy().tobytes() for v in trial.networks.trained.variables)).hexdigest())
+trained = trial.networks.trained.variables
+print(hashlib.md5(b"".join(v.numpy().tobytes() for v in trained)).hexdigest())
 """
 
 

@@ -16,7 +16,8 @@ from hgtrain.pipeline.augment import (
 
 NAN = float("nan")
 OFF = {
-    "rotation_deg": None, "scale": None, "translation_px": None, "flip": "none", "brightness": None, "contrast": None,
+    "rotation_deg": None, "scale": None, "translation_px": None, "flip": "none",
+    "brightness": None, "contrast": None,
     "gamma": None, "noise_std": 0.0, "blur_sigma_px": None,
 }  # fmt: skip
 PAIR = ((0, 1),)
@@ -76,7 +77,8 @@ def assert_dots_land_on_points(
     assert warped.shape == images.shape
     size = np.array([width, height])
     mirrored = config.flip != "none" and sum(
-        draws[DRAWS.index(f"flip_{axis}")] < 0.5 for axis in ("horizontal", "vertical") if config.flip in (axis, "both")
+        draws[DRAWS.index(f"flip_{axis}")] < 0.5
+        for axis in ("horizontal", "vertical") if config.flip in (axis, "both")
     ) % 2 == 1  # fmt: skip
     margin_px = 12
     checked = False
@@ -147,7 +149,8 @@ def cropped(config: AugmentationConfig, draws: tf.Tensor, beside: list[float], s
     points = np.array([[30.25, 20.5], [44.0, 31.75]])
     images = tf.constant(dots(points, 64, 80, 2.0)[None])
     found = augment_geometry(
-        images, tf.constant(points[None, None], tf.float32), tf.ones((1, 1, 2)), draws, config, PAIR,
+        images, tf.constant(points[None, None], tf.float32), tf.ones((1, 1, 2)), draws, config,
+        PAIR,
         (Crop(size, 0.0, mean_of_points), tf.constant([beside])),
     )  # fmt: skip
     return tuple(values.numpy()[0] for values in found)

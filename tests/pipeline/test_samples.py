@@ -11,7 +11,8 @@ NAN = np.nan
 
 @pytest.fixture
 def side() -> Subset:
-    """Frames 1, 2 and 3 of a dataset of four: of two animals, of none, and of one in the second place."""
+    """Frames 1, 2 and 3 of a dataset of four: of two animals, of none, and of one in the second
+    place."""
     points = np.zeros((4, 2, 2, 2), np.float32)
     points[1] = [[[1, 2], [3, 4]], [[5, 6], [NAN, NAN]]]
     points[3, 1] = [[7, 8], [9, 10]]

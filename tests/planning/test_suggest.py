@@ -38,7 +38,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 GIB = 2**30
 CPU, GPU = Device("CPU", 16 * GIB), Device("NVIDIA H200", 140 * GIB)
 FLIES = DatasetStats(
-    frames=500, image_shape=(128, 128, 1), skeleton=unnamed_skeleton(19), animal_px=97.0, spread=0.1,
+    frames=500, image_shape=(128, 128, 1), skeleton=unnamed_skeleton(19), animal_px=97.0,
+    spread=0.1,
     faces_one_way=False, has_partners=True, flip="horizontal", annotated_only=True,
     head=SINGLE_INSTANCE, crowd=Crowd(frames=0, most=1, anchor=None, crop_px=110),
 )  # fmt: skip

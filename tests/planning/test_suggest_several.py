@@ -134,7 +134,8 @@ def test_top_down_gets_two_configs_that_name_each_other(crowd: Path, tmp_path: P
     assert written(crowd, tmp_path / "a.yaml", "--head", "top_down") == [str(first), str(second)]
     assert not (tmp_path / "a.yaml").exists()
     introduction = [
-        "# Top-down, two networks: a_centroid.yaml finds the animals, a_centered.yaml the keypoints "
+        "# Top-down, two networks: a_centroid.yaml finds the animals, a_centered.yaml the "
+        "keypoints "
         "of each.",
         "# Train both, in any order, then predict with both:",
         f"# hgtrain fit {first} --run-dir runs/a_centroid",

@@ -91,7 +91,8 @@ def sample() -> Sample:
 
 
 def lite_files(monkeypatch: pytest.MonkeyPatch, predict) -> None:
-    """Let the format tflite write two files, of which `a.lite` is opened as `predict` and `b.lite` as the run."""
+    """Let the format tflite write two files, of which `a.lite` is opened as `predict` and `b.lite`
+    as the run."""
 
     def write(served, folder: Path, calibration: np.ndarray) -> list[ExportedFile]:
         for name in predict:

@@ -105,7 +105,10 @@ def test_a_folder_with_a_run_is_claimed_to_resume_it(folder):
 
 @contextmanager
 def claimed_in_vain(folder):
-    with pytest.raises(RunError, match="vain"), layout.lock_run_dir(folder, resume=False):  # noqa: PT012
+    with (  # noqa: PT012
+        pytest.raises(RunError, match="vain"),
+        layout.lock_run_dir(folder, resume=False),
+    ):
         yield
         raise RunError("in vain")
 

@@ -42,7 +42,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 @pytest.fixture(scope="module")
 def best(tmp_path_factory):
-    """The best.keras of a network with weights that are not the first ones, BatchNorm's statistics too."""
+    """The best.keras of a network with weights that are not the first ones, BatchNorm's statistics
+    too."""
     import keras
     from networks import whole_network
 

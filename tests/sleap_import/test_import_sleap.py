@@ -338,7 +338,7 @@ def test_a_hostile_model_is_one_message_and_status_1(model: Path, tmp_path: Path
     assert (done.returncode, done.stdout) == (1, "")
     where = model / "best_model.h5"
     assert (
-        done.stderr
-        == f"Error: {where}: layer stem0_conv3x3_conv is a Lambda, expected a Conv2D: nothing of it was run\n"
+        done.stderr == f"Error: {where}: layer stem0_conv3x3_conv is a Lambda, expected a Conv2D: "
+        "nothing of it was run\n"
     )
     assert not (tmp_path / "run").exists()

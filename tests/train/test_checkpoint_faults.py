@@ -41,7 +41,8 @@ SUFFIXES = [checkpoint.INDEX, checkpoint.DATA]
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_checkpoint_cut_off_at_any_of_20_places_gives_way_to_the_one_before(tmp_path, suffix):
     copies = damaged_copies(
-        tmp_path / "good", tmp_path / "bad", suffix, lambda size: [size * i // 20 for i in range(20)],
+        tmp_path / "good", tmp_path / "bad", suffix,
+        lambda size: [size * i // 20 for i in range(20)],
         lambda data, place: data[:place],
     )  # fmt: skip
     assert {result for _, result in copies} == {(4, True)}

@@ -119,7 +119,8 @@ def assert_same(folder, other):
 
 @contextmanager
 def worsening(variant):
-    """Make validation find every epoch worse than the one before, for the variants that are about that."""
+    """Make validation find every epoch worse than the one before, for the variants that are about
+    that."""
     validate = Trainer.validate
 
     def worse(self):
@@ -252,6 +253,7 @@ assert '"replicas": 2' in (folder / "whole" / "provenance.json").read_text()
 
 def test_two_replicas_interrupted_and_resumed_equal_uninterrupted(tmp_path):
     write_data(tmp_path)
-    program = [sys.executable, "-c", TWO_REPLICAS, os.path.dirname(__file__), str(tmp_path)]  # noqa: PTH120
+    here = os.path.dirname(__file__)  # noqa: PTH120
+    program = [sys.executable, "-c", TWO_REPLICAS, here, str(tmp_path)]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

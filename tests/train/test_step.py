@@ -19,7 +19,8 @@ from hgtrain.train.step import Batch, StepComponents, Steps, WeightAverage
 
 STACKS, BATCH, SIZE, KEYPOINTS = 2, 8, 16, 3
 BACKBONE = {
-    "stem_stride": 4, "output_stride": 4, "max_stride": 8, "stem_filters": 4, "filters": 4, "filter_increase": 0,
+    "stem_stride": 4, "output_stride": 4, "max_stride": 8, "stem_filters": 4, "filters": 4,
+    "filter_increase": 0,
     "stacks": STACKS,
 }  # fmt: skip
 
@@ -53,7 +54,8 @@ def element_of(first_step: int, count: int, weight: float = 1.0) -> tuple[tf.Ten
 
 
 class Training:
-    """A network with its steps, and the start to return to, so that one compiled function serves many tests."""
+    """A network with its steps, and the start to return to, so that one compiled function serves
+    many tests."""
 
     def __init__(
         self,
@@ -265,7 +267,8 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 import test_step as t
 
 def element():
-    # Both halves of the batch are alike, so that batch normalisation sees the same statistics on either replica.
+    # Both halves of the batch are alike, so that batch normalisation sees the same statistics on
+    # either replica.
     images, _ = t.element_of(0, 3)
     weights = np.random.default_rng(0).uniform(0, 1, (3, t.BATCH, t.KEYPOINTS)).astype(np.float32)
     return tf.concat([images[:, : t.BATCH // 2]] * 2, axis=1), tf.constant(weights)
@@ -275,7 +278,8 @@ def train(strategy):
         network = t.network_of()
         average = t.WeightAverage(t.network_of(), 0.5)
         optimizer = t.build_optimizer("sgd", 1e-5, 0, None, "float32")
-    parts = t.StepComponents(network, t.TrainingPass(network), optimizer, t.make_batch, t.loss, t.BATCH, t.STACKS)
+    parts = t.StepComponents(
+        network, t.TrainingPass(network), optimizer, t.make_batch, t.loss, t.BATCH, t.STACKS)
     steps = t.Steps(strategy, parts, average)
     # So slow that no rounding error tips a ReLU over within three steps.
     losses = steps(element(), 0, np.full(3, 1e-5, np.float32))
@@ -283,7 +287,8 @@ def train(strategy):
     return losses, trained, network.get_weights(), average.network.get_weights()
 
 single = train(tf.distribute.get_strategy())
-mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
+mirrored = tf.distribute.MirroredStrategy(
+    ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
 assert mirrored.num_replicas_in_sync == 2
 double = train(mirrored)
 np.testing.assert_allclose(double[0], single[0], rtol=1e-5)
@@ -322,10 +327,12 @@ def distance(found, expected):
     return max(np.abs(one - other).max() for one, other in zip(found, expected, strict=True))
 
 single = train(tf.distribute.get_strategy())
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
+strategy = tf.distribute.MirroredStrategy(
+    ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
 apart, together = train(strategy), train(strategy, is_synchronised=True)
 start = t.network_of().variables
-moved = [abs(end - first.numpy()).max() for end, first in zip(single[1:], start, strict=True) if first.trainable]
+moved = [abs(end - first.numpy()).max()
+         for end, first in zip(single[1:], start, strict=True) if first.trainable]
 assert max(moved) > 1e-3, moved
 # Else the batch normalisation of halves would do as well.
 assert distance(apart, single) > 1e-3, distance(apart, single)

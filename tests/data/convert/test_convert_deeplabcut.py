@@ -18,7 +18,8 @@ HEADER = "scorer,me,me\nbodyparts,nose,nose\ncoords,x,y\n"
 
 
 def table(path, *rows):
-    """Write a table of one body part at x = 10 times the image's number, whose grey value is that number."""
+    """Write a table of one body part at x = 10 times the image's number, whose grey value is that
+    number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(HEADER + "".join(f"{name},{10 * grey},1\n" for name, grey in rows))
 

@@ -112,7 +112,8 @@ def test_the_group_of_an_image_is_its_own_folder(tmp_path):
 
 
 def with_visibility(path, *values):
-    """Write COCO labels of an image each with two keypoints, of which the second has this visibility."""
+    """Write COCO labels of an image each with two keypoints, of which the second has this
+    visibility."""
     coco(path, *[f"{i}.png" for i in range(1, len(values) + 1)])
     document = json.loads(path.read_text())
     document["categories"][0]["keypoints"] = ["head", "tail"]

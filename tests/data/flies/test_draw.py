@@ -14,7 +14,8 @@ NAMES = SKELETON.keypoint_names
 
 @pytest.fixture(scope="module")
 def flies():
-    """Return images `(N, H, W)` float, points `(N, K, 2)`, visibility `(N, K)` and groups `(N,)` of 200 frames."""
+    """Return images `(N, H, W)` float, points `(N, K, 2)`, visibility `(N, K)` and groups `(N,)` of
+    200 frames."""
     images, points, visibility, groups = zip(
         *itertools.islice(draw_flies(FLIES)[1], 200), strict=True
     )

@@ -303,7 +303,8 @@ BROKEN = {
     "no points": ({"points": None}, r"flies\.pkg\.slp has no /points: the file holds"),
     "no images": (
         {"video": []},
-        r"flies\.pkg\.slp holds no images \(no /video0/video\): `hgtrain convert .*flies\.pkg\.slp NEW\.h5` "
+        r"flies\.pkg\.slp holds no images \(no /video0/video\): `hgtrain convert .*flies\.pkg\.slp "
+        r"NEW\.h5` "
         r"takes them from its videos",
     ),
     "table": (

@@ -25,7 +25,10 @@ from hgtrain.data.sandbox.open import (
 from hgtrain.errors import DatasetError
 from hgtrain.skeleton import Skeleton
 
-ENDLESS = "the HDF5 library ran out of CPU time reading it: the file is damaged or malicious, do not use it"
+ENDLESS = (
+    "the HDF5 library ran out of CPU time reading it: the file is damaged or malicious, do not use "
+    "it"
+)
 
 
 @pytest.fixture
@@ -57,7 +60,10 @@ def write(path, count=3):
 
 def test_fit_refuses_a_file_that_hdf5_reads_without_end(config_file):
     make_endless(config_file.with_name("flies.h5"))
-    program = "from hgtrain.data.sandbox import process; process.STEP_S = 1.0; from hgtrain.cli import main; main()"
+    program = (
+        "from hgtrain.data.sandbox import process; process.STEP_S = 1.0; from hgtrain.cli import "
+        "main; main()"
+    )
     before = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", program, "fit", str(config_file)],

@@ -64,7 +64,8 @@ def test_table_names_the_head_of_the_config() -> None:
 
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[int, int, int, int, float, float, list[list[float]]]:
-    """Image sides of three cells or more, odd and unequal ones, with points up to their very edges."""
+    """Image sides of three cells or more, odd and unequal ones, with points up to their very
+    edges."""
     stride, scale = draw(st.sampled_from([1, 2, 4, 8, 16])), draw(st.sampled_from([0.5, 1.0, 1.5]))
     multiple = stride * draw(st.sampled_from([1, 2, 4]))
     smallest = int(3 * stride / scale) + 1

@@ -130,7 +130,8 @@ def whole(folder: Path) -> list[Ended]:
 
 @pytest.fixture(scope="module")
 def lost(folder: Path) -> list[list[Ended]]:
-    """Return how the workers of two runs ended, `lost0` and `lost1`, the number being who was killed."""
+    """Return how the workers of two runs ended, `lost0` and `lost1`, the number being who was
+    killed."""
     return [
         train_together(folder, f"lost{victim}", hooks={victim: {"DIES_AT": "5"}})
         for victim in range(2)
