@@ -5,7 +5,8 @@ import json
 
 import numpy as np
 
-from hgtrain.train.loop import Plan, State, train
+from hgtrain.train.loop import State, train
+from hgtrain.train.plan import Plan
 
 TIMES = ("images_per_s", "data_wait_fraction", "elapsed_s", "checkpoint_s")
 
@@ -23,8 +24,10 @@ class FakeClock:
 class FakeInner:
     """Remembers what it is asked for.
 
-    Step n has the losses `losses[n]`, one a stack, and epoch e the `errors[e]`.
+    Step n has the losses `losses[n]`, one a stack, or one an output of it; epoch e the `errors[e]`.
     """
+
+    output_names: tuple[str, ...] = ("maps",)
 
     def __init__(self, losses, errors, steps_per_epoch, position=0):
         self.losses, self.errors, self.steps_per_epoch = (

@@ -90,8 +90,8 @@ class Head(Protocol):
 
     def losses(
         self, outputs: Outputs, targets: Mapping[str, Target], hard_keypoint_mining: bool = False
-    ) -> tf.Tensor:
-        """Return the loss of each example, `(B,)` float32.
+    ) -> dict[str, tf.Tensor]:
+        """Return the weighted loss of each example, `(B,)` float32, by output.
 
         Args:
             outputs: Of one stack.

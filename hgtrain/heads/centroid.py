@@ -106,11 +106,12 @@ class Centroid:
 
     def losses(
         self, outputs: Outputs, targets: Mapping[str, Target], hard_keypoint_mining: bool = False
-    ) -> tf.Tensor:
-        """Return the weighted losses of each example, `(B,)` float32."""
-        losses = self.loss_weight * map_losses(outputs[CONFMAPS], *targets[CONFMAPS])
+    ) -> dict[str, tf.Tensor]:
+        """Return the weighted loss of each example, `(B,)` float32, by output."""
+        losses = {CONFMAPS: self.loss_weight * map_losses(outputs[CONFMAPS], *targets[CONFMAPS])}
         if self.offsets:
-            losses += self.offsets_loss_weight * offset_losses(outputs[OFFSETS], *targets[OFFSETS])
+            of_offsets = offset_losses(outputs[OFFSETS], *targets[OFFSETS])
+            losses[OFFSETS] = self.offsets_loss_weight * of_offsets
         return losses
 
     def confmaps(self, outputs: Outputs) -> tf.Tensor:

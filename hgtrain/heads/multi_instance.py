@@ -132,15 +132,15 @@ class MultiInstance:
 
     def losses(
         self, outputs: Outputs, targets: Mapping[str, Target], hard_keypoint_mining: bool = False
-    ) -> tf.Tensor:
-        """Return the weighted losses of each example, `(B,)` float32."""
-        losses = self.loss_weight * map_losses(
-            outputs[CONFMAPS], *targets[CONFMAPS], hard_keypoint_mining
-        )
+    ) -> dict[str, tf.Tensor]:
+        """Return the weighted loss of each example, `(B,)` float32, by output."""
+        of_maps = map_losses(outputs[CONFMAPS], *targets[CONFMAPS], hard_keypoint_mining)
+        losses = {CONFMAPS: self.loss_weight * of_maps}
         if PAFS in targets:
-            losses += self.paf_loss_weight * map_losses(outputs[PAFS], *targets[PAFS])
+            losses[PAFS] = self.paf_loss_weight * map_losses(outputs[PAFS], *targets[PAFS])
         if self.offsets:
-            losses += self.offsets_loss_weight * offset_losses(outputs[OFFSETS], *targets[OFFSETS])
+            of_offsets = offset_losses(outputs[OFFSETS], *targets[OFFSETS])
+            losses[OFFSETS] = self.offsets_loss_weight * of_offsets
         return losses
 
     def confmaps(self, outputs: Outputs) -> tf.Tensor:

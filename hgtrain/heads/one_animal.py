@@ -70,13 +70,13 @@ class OneAnimal:
 
     def losses(
         self, outputs: Outputs, targets: Mapping[str, Target], hard_keypoint_mining: bool = False
-    ) -> tf.Tensor:
-        """Return the weighted losses of each example, `(B,)` float32."""
-        maps, weights = targets[CONFMAPS]
-        losses = confmap_losses(outputs[CONFMAPS], maps, weights, hard_keypoint_mining)
-        losses = self.loss_weight * losses
+    ) -> dict[str, tf.Tensor]:
+        """Return the weighted loss of each example, `(B,)` float32, by output."""
+        of_maps = confmap_losses(outputs[CONFMAPS], *targets[CONFMAPS], hard_keypoint_mining)
+        losses = {CONFMAPS: self.loss_weight * of_maps}
         if self.offsets:
-            losses += self.offsets_loss_weight * offset_losses(outputs[OFFSETS], *targets[OFFSETS])
+            of_offsets = offset_losses(outputs[OFFSETS], *targets[OFFSETS])
+            losses[OFFSETS] = self.offsets_loss_weight * of_offsets
         return losses
 
     def confmaps(self, outputs: Outputs) -> tf.Tensor:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from hgtrain.train.plan import Plan
+
 SECONDS_A_CALL = 0.5
 """Steps are run in calls of about this length.
 
@@ -23,40 +25,14 @@ MAX_SKIPPED = 10
 """Steps of a run that may be left out; more of them are no accident."""
 
 
-class Plan(NamedTuple):
-    """What a run is to do.
-
-    Attributes:
-        epochs: How many.
-        steps_per_epoch: How many.
-        batch_size: Images of a step.
-        checkpoint_steps: A checkpoint is due at its multiples, at the end and when the run is
-            interrupted.
-        learning_rate: (step, plateau factor) -> learning rate.
-        early_stopping_epochs: None for never.
-        plateau_patience_epochs: None for no plateau.
-        plateau_factor: What the learning rate is multiplied by on a plateau.
-        skips_nonfinite: Whether a step whose loss is not finite is left out.
-    """
-
-    epochs: int
-    steps_per_epoch: int
-    batch_size: int
-    checkpoint_steps: int
-    learning_rate: Callable[[int, float], float]
-    early_stopping_epochs: int | None = None
-    plateau_patience_epochs: int | None = None
-    plateau_factor: float = 1.0
-    skips_nonfinite: bool = False
-
-
 @dataclass
 class State:
     """Where a run stands, as plain JSON values: with the variables, all that a checkpoint holds.
 
     Attributes:
         step: Updates over the whole run.
-        epoch_losses: The sum over the steps of the current epoch for each stack.
+        epoch_losses: The sum over the steps of the current epoch of each loss: by stack, and in it
+            by output.
         checkpoint_s: Seconds spent on writing checkpoints and best.keras.
         skipped: The steps that were left out.
     """
@@ -80,8 +56,13 @@ class State:
 class Inner(Protocol):
     """What the loop drives; everything that knows TensorFlow is behind it."""
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Return the names of a stack's outputs."""
+        ...
+
     def steps(self, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:
-        """Run steps; return the loss `(n, stacks)` and the seconds spent waiting for data."""
+        """Run steps; return the losses `(n, stacks, outputs)` and the seconds of waiting."""
         ...
 
     def validate(self) -> dict[str, Any]:
@@ -198,11 +179,9 @@ class _Clock:
             self._steps = 0
         self._is_compiling_alone = not self._is_compiled
         self._is_compiled = True
-        self._seconds, self._waited, self._steps = (
-            self._seconds + seconds,
-            self._waited + waited,
-            self._steps + steps,
-        )
+        self._seconds += seconds
+        self._waited += waited
+        self._steps += steps
         fitting = int(SECONDS_A_CALL * steps / max(seconds, 1e-6))
         self.steps_a_call = max(1, min(fitting, 4 * self.steps_a_call, 256))
 
@@ -251,7 +230,7 @@ def _end_epoch(
     validation = inner.validate()
     if not math.isfinite(validation["val_loss"]) or not state.epoch_losses:
         raise NotFiniteError(state.step, in_validation=True)
-    row = _epoch_row(plan, state, clock, validation)
+    row = _epoch_row(plan, state, clock, validation, inner.output_names)
     state.elapsed_s = row["elapsed_s"]
     state.history.append(row)
     if _judge(plan, state, validation):
@@ -335,7 +314,7 @@ def _run_call(plan: Plan, state: State, inner: Inner, clock: _Clock, end: int) -
     before = time.monotonic()
     losses, waited = inner.steps(state.step, np.asarray(rates, np.float32))
     clock.add(count, time.monotonic() - before, waited)
-    _add_losses(state, losses)
+    _add_losses(state, losses.reshape(count, -1))
     state.step += count
     state.elapsed_s = clock.elapsed_s()
     return float(losses[-1].sum())
@@ -353,16 +332,22 @@ def _add_losses(state: State, losses: np.ndarray) -> None:
 
 
 def _epoch_row(
-    plan: Plan, state: State, clock: _Clock, validation: dict[str, Any]
+    plan: Plan,
+    state: State,
+    clock: _Clock,
+    validation: dict[str, Any],
+    output_names: tuple[str, ...],
 ) -> dict[str, Any]:
     first = state.step - plan.steps_per_epoch
     steps = plan.steps_per_epoch - sum(first <= step < state.step for step in state.skipped)
-    per_stack = [total / steps for total in state.epoch_losses]
+    mean = np.reshape(state.epoch_losses, (-1, len(output_names))) / steps
+    per_stack = mean.sum(1).tolist()
     return {
         "step": state.step,
         "epoch": state.step // plan.steps_per_epoch,
         "loss": sum(per_stack),
         "loss_per_stack": per_stack,
+        "loss_per_output": dict(zip(output_names, mean.sum(0).tolist(), strict=True)),
         "val_loss": validation["val_loss"],
         "val_error_px": validation["val_error_px"],
         **{key: validation[key] for key in OF_SEVERAL if key in validation},

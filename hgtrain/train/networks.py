@@ -1,6 +1,6 @@
 """The network that is trained, its moving average, its optimizer and the best weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def build_steps(
     compute: Compute,
     networks: Networks,
     make_batch: Callable[..., Batch],
-    loss: Callable[[Any, Any], tf.Tensor],
+    loss: Callable[[Any, Any], Mapping[str, tf.Tensor]],
 ) -> Steps:
     """Return the compiled training steps of a `training` section."""
     network, head = networks.trained, networks.head
@@ -126,7 +126,7 @@ def build_steps(
         make_batch,
         loss,
         training.images_per_step,
-        len(network.outputs) // len(head.outputs),
+        (len(network.outputs) // len(head.outputs), len(head.outputs)),
         training.accumulate_steps,
     )
     return Steps(compute.strategy, components, networks.average, bool(compute.jit))

@@ -109,7 +109,8 @@ class TrainingObserver:
                 key: value for key, value in (row | validation).items() if isinstance(value, float)
             }
             stacks = {f"loss/stack{i}": value for i, value in enumerate(row["loss_per_stack"])}
-            self._events.scalars(state.step, scalars | stacks)
+            outputs = {f"loss/{name}": loss for name, loss in row["loss_per_output"].items()}
+            self._events.scalars(state.step, scalars | stacks | outputs)
             self._events.images(state.step, "validation", self._overlays())
 
     def left_out(self, state: State, step: int) -> None:

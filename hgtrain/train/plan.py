@@ -1,11 +1,38 @@
 """How long a run trains: steps, epochs, the learning rate of each step."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hgtrain.config.schema import CheckpointConfig, TrainingConfig
-from hgtrain.train.loop import Plan
+
+
+class Plan(NamedTuple):
+    """What a run is to do.
+
+    Attributes:
+        epochs: How many.
+        steps_per_epoch: How many.
+        batch_size: Images of a step.
+        checkpoint_steps: A checkpoint is due at its multiples, at the end and when the run is
+            interrupted.
+        learning_rate: (step, plateau factor) -> learning rate.
+        early_stopping_epochs: None for never.
+        plateau_patience_epochs: None for no plateau.
+        plateau_factor: What the learning rate is multiplied by on a plateau.
+        skips_nonfinite: Whether a step whose loss is not finite is left out.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    checkpoint_steps: int
+    learning_rate: Callable[[int, float], float]
+    early_stopping_epochs: int | None = None
+    plateau_patience_epochs: int | None = None
+    plateau_factor: float = 1.0
+    skips_nonfinite: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The inner loop: many training steps in one compiled function, on one device or several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -14,7 +14,7 @@ Images are `(b, H, W, C)` float32 0..255; targets have any structure.
 """
 
 _Summed = tuple[tf.Tensor, list[tf.Tensor]]
-"""Loss of each stack `(stacks,)` and gradient of each trainable variable."""
+"""Losses `(stacks, outputs)` and gradient of each trainable variable."""
 
 
 class StepComponents(NamedTuple):
@@ -26,9 +26,9 @@ class StepComponents(NamedTuple):
         optimizer: One of `train.optimizer`, which takes gradients that are summed over the
             replicas.
         make_batch: (element, step, shard, num_shards) -> that shard of the step's images.
-        loss: (outputs of a stack, targets) -> loss of each example `(b,)`.
+        loss: (outputs of a stack, targets) -> loss of each example `(b,)`, by output.
         batch_size: Images of a step, over all replicas and micro-batches.
-        stacks: How many there are, each with a loss.
+        losses: How many stacks and outputs there are, each with a loss.
         micro_batches: How often a replica goes forward and back for one update, each time with its
             shard of the images.
     """
@@ -37,9 +37,9 @@ class StepComponents(NamedTuple):
     forward: Callable[[tf.Tensor], Sequence[Any]]
     optimizer: keras.optimizers.Optimizer
     make_batch: Callable[[Any, tf.Tensor, tf.Tensor, int], Batch]
-    loss: Callable[[Any, Any], tf.Tensor]
+    loss: Callable[[Any, Any], Mapping[str, tf.Tensor]]
     batch_size: int
-    stacks: int
+    losses: tuple[int, int]
     micro_batches: int = 1
 
 
@@ -98,7 +98,7 @@ class Steps:
             learning_rates: `(n,)`.
 
         Returns:
-            The loss of each stack at each step, `(n, stacks)` float32.
+            The losses of each step, `(n, stacks, outputs)` float32, outputs by name.
         """
         arguments = (
             tf.nest.map_structure(tf.convert_to_tensor, element),
@@ -119,7 +119,7 @@ class Steps:
         self, element: Any, first_step: tf.Tensor, learning_rates: tf.Tensor
     ) -> tf.Tensor:
         count = tf.shape(learning_rates)[0]
-        losses = tf.TensorArray(tf.float32, size=count, element_shape=(self._components.stacks,))
+        losses = tf.TensorArray(tf.float32, size=count, element_shape=self._components.losses)
 
         def one_step(i: tf.Tensor, losses: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             step = first_step + tf.cast(i, tf.int64)
@@ -185,7 +185,7 @@ class Steps:
             tf.zeros(variable.shape, variable.dtype)
             for variable in self._components.network.trainable_variables
         ]
-        start = (0, tf.zeros((self._components.stacks,)), *zeros)
+        start = (0, tf.zeros(self._components.losses), *zeros)
         _, losses, *gradients = tf.while_loop(
             lambda i, *sums: i < micro_batches, one_micro_batch, start, parallel_iterations=1
         )
@@ -194,10 +194,14 @@ class Steps:
     def _forward_and_back(self, images: tf.Tensor, targets: Any) -> _Summed:
         components = self._components
         with tf.GradientTape() as tape:
+            stacks = [components.loss(outputs, targets) for outputs in components.forward(images)]
             losses = tf.stack(
                 [
-                    tf.reduce_sum(components.loss(outputs, targets)) / components.batch_size
-                    for outputs in components.forward(images)
+                    [
+                        tf.reduce_sum(loss) / components.batch_size
+                        for _, loss in sorted(of_stack.items())
+                    ]
+                    for of_stack in stacks
                 ]
             )
             scaled = components.optimizer.scale_loss(tf.reduce_sum(losses))

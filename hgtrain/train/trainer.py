@@ -68,6 +68,7 @@ class Trainer:
             frames.crop,
         )
         make_batch = batch_maker(spec, self._feed.held)
+        self._head = head
         loss = partial(head.losses, hard_keypoint_mining=training.hard_keypoint_mining)
         self._steps = build_steps(training, compute, networks, make_batch, loss)
         self._validation = Validation(networks.eval_network, head, frames, training.batch_size)
@@ -79,11 +80,16 @@ class Trainer:
                 folder / CHECKPOINTS, keep_checkpoints, networks.saved_variables
             )
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Return what a stack gives, in the order of its losses."""
+        return tuple(sorted(self._head.outputs))
+
     def steps(self, first_step: int, learning_rates: np.ndarray) -> tuple[np.ndarray, float]:
         """Run one update for each learning rate.
 
         Returns:
-            The losses `(n, stacks)`, and the seconds spent waiting for data.
+            The losses `(n, stacks, outputs)`, and the seconds spent waiting for data.
         """
         losses: list[np.ndarray] = []
         done, waited = 0, 0.0

@@ -125,7 +125,9 @@ class Validation:
             points -= corners[:, :, None]
         stacks = by_stack(self._head, tf.nest.flatten(self._network(seen, training=False)))
         targets = self._head.targets(points, weights, seen.shape[1], seen.shape[2])
-        losses = tf.add_n([self._head.losses(outputs, targets) for outputs in stacks])
+        losses = tf.add_n(
+            [loss for outputs in stacks for loss in self._head.losses(outputs, targets).values()]
+        )
         found = self._head.decode(stacks[-1], size=size)
         if corners is not None:
             found = in_images(found, corners, middles)

@@ -144,10 +144,24 @@ def test_decoding_what_is_to_be_learnt_gives_the_points(model: ModelConfig, head
             assert (np.isnan(absent) | (absent == 0)).all()
 
 
+def total(losses: dict[str, tf.Tensor]) -> np.ndarray:
+    return np.sum([np.asarray(loss) for loss in losses.values()], axis=0)
+
+
+def test_each_output_has_a_loss_of_its_own(head: Head) -> None:
+    targets = targets_of(head)
+    right = {name: target.values for name, target in targets.items()}
+    for changed in right:
+        outputs = right | {changed: tf.where(tf.math.is_nan(right[changed]), 0.0, 2.0)}
+        losses = head.losses(outputs, targets)
+        assert losses.keys() == head.outputs.keys()
+        assert {name for name, loss in losses.items() if loss.numpy().max() > 0} == {changed}
+
+
 def test_what_is_to_be_learnt_costs_nothing(head: Head) -> None:
     targets = targets_of(head)
     given = {name: target.values for name, target in targets.items()}
-    assert head.losses(given, targets).numpy().tolist() == [0.0, 0.0]
+    assert total(head.losses(given, targets)).tolist() == [0.0, 0.0]
 
 
 def test_every_variable_has_a_finite_gradient_that_is_not_zero(
@@ -156,7 +170,8 @@ def test_every_variable_has_a_finite_gradient_that_is_not_zero(
     targets = targets_of(head)
     with tf.GradientTape() as tape:
         stacks = by_stack(head, tf.nest.flatten(network(images_of(), training=True)))
-        loss = tf.add_n([tf.reduce_sum(head.losses(outputs, targets)) for outputs in stacks])
+        losses = [head.losses(outputs, targets) for outputs in stacks]
+        loss = tf.add_n(tf.nest.map_structure(tf.reduce_sum, tf.nest.flatten(losses)))
     gradients = tape.gradient(loss, [v.value for v in network.trainable_variables])
     assert all(np.isfinite(gradient).all() for gradient in gradients)
     heads = [
@@ -175,7 +190,7 @@ def test_a_keypoint_that_is_not_labelled_teaches_nothing(head: Head) -> None:
     weights = tf.constant([[[1.0, 0.0, 1.0, 1.0]]])
     targets = head.targets(tf.constant(points), weights, HEIGHT, WIDTH)
     outputs = {name: target.values.numpy() for name, target in targets.items()}
-    expected = head.losses(outputs, targets).numpy()
+    expected = total(head.losses(outputs, targets))
     assert expected.tolist() == [0.0]
     if head.keypoints == 1:
         return
@@ -183,9 +198,9 @@ def test_a_keypoint_that_is_not_labelled_teaches_nothing(head: Head) -> None:
     cells = slice(around.start // head.stride, around.stop // head.stride)
     changed = outputs["confmaps"].copy()
     changed[:, cells, cells, 1] = 0.7
-    assert head.losses(outputs | {"confmaps": changed}, targets).numpy().tolist() == [0.0]
+    assert total(head.losses(outputs | {"confmaps": changed}, targets)).tolist() == [0.0]
     changed[:, cells, cells, 0] = 0.7
-    assert head.losses(outputs | {"confmaps": changed}, targets).numpy()[0] > 0.1
+    assert total(head.losses(outputs | {"confmaps": changed}, targets))[0] > 0.1
 
 
 def test_no_animals_and_the_most_there_can_be_are_drawn_and_found(head: Head) -> None:
@@ -245,7 +260,7 @@ def test_in_a_compiled_graph_of_any_size_all_is_the_same(head: Head) -> None:
     np.testing.assert_allclose(found.points, eager.points, atol=1e-4)
     np.testing.assert_allclose(found.confidence, eager.confidence, atol=1e-6)
     np.testing.assert_allclose(found.scores, eager.scores, atol=1e-6)
-    np.testing.assert_allclose(losses, 0.0, atol=1e-9)
+    np.testing.assert_allclose(total(losses), 0.0, atol=1e-9)
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -13,6 +13,7 @@ CONTRACT_KEYS = [
     "epoch",
     "loss",
     "loss_per_stack",
+    "loss_per_output",
     "val_loss",
     "val_error_px",
     "learning_rate",
@@ -58,6 +59,15 @@ def test_the_loss_is_the_mean_over_the_steps_of_an_epoch_summed_over_stacks():
     state = train(make_plan(), State(), inner, FakeObserver())
     assert [row["loss_per_stack"] for row in state.history] == [[2.5, 5.0], [2.0, 1.0]]
     assert [row["loss"] for row in state.history] == [7.5, 3.0]
+
+
+def test_the_loss_of_an_output_is_the_sum_over_stacks():
+    inner = FakeInner([[[1, 20], [2, 10]], [[3, 40], [0, 30]]], [1], 2)
+    inner.output_names = ("confmaps", "pafs")
+    state = train(make_plan(epochs=1, steps_per_epoch=2), State(), inner, FakeObserver())
+    (row,) = state.history
+    assert row["loss_per_output"] == {"confmaps": 3.0, "pafs": 50.0}
+    assert (row["loss_per_stack"], row["loss"]) == ([32.0, 21.0], 53.0)
 
 
 def test_validation_is_in_the_row_and_whole_for_the_observer():

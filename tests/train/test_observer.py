@@ -46,6 +46,7 @@ def pictures(folder, side, found, of_animals=False):
         "step": 1,
         "loss": 1.0,
         "loss_per_stack": [1.0],
+        "loss_per_output": {"confmaps": 1.0},
         "val_loss": 1.0,
         "val_error_px": None,
         "data_wait_fraction": None,

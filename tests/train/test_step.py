@@ -41,8 +41,8 @@ def make_batch(element: Any, step: tf.Tensor, part: tf.Tensor, parts: int) -> Ba
     return tf.cast(element[0][chosen], tf.float32), (targets[chosen], element[1][chosen])
 
 
-def loss(maps: tf.Tensor, targets: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-    return confmap_losses(maps, *targets, hard_keypoint_mining=False)
+def loss(maps: tf.Tensor, targets: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {"maps": confmap_losses(maps, *targets, hard_keypoint_mining=False)}
 
 
 def element_of(first_step: int, count: int, weight: float = 1.0) -> tuple[tf.Tensor, tf.Tensor]:
@@ -79,7 +79,7 @@ class Training:
             make_batch,
             loss,
             BATCH,
-            len(self.network.outputs),
+            (len(self.network.outputs), 1),
             options.pop("micro_batches", 1),
         )
         self.steps = Steps(tf.distribute.get_strategy(), components, self.average, **options)
@@ -124,7 +124,7 @@ def compiled_sgd() -> Training:
 
 def test_losses_are_of_every_step_and_stack(training: Training) -> None:
     losses = training.run(0, 3)
-    assert losses.shape == (3, STACKS)
+    assert losses.shape == (3, STACKS, 1)
     assert losses.dtype == np.float32
     assert np.isfinite(losses).all()
     assert (losses > 0).all()
@@ -135,8 +135,9 @@ def test_a_loss_is_the_mean_over_the_batch_before_the_update(training: Training)
         [t[0] for t in element_of(7, 1)], tf.constant(7, tf.int64), tf.constant(0), 1
     )
     reference = network_of()
-    expected = [tf.reduce_mean(loss(maps, targets)) for maps in reference(images, training=True)]
-    np.testing.assert_allclose(training.run(7, 1), [expected], rtol=1e-4)
+    outputs = reference(images, training=True)
+    expected = [tf.reduce_mean(loss(maps, targets)["maps"]) for maps in outputs]
+    np.testing.assert_allclose(training.run(7, 1)[..., 0], [expected], rtol=1e-4)
 
 
 def test_steps_in_one_call_equal_calls_of_one_step_bit_for_bit(training: Training) -> None:
@@ -183,7 +184,9 @@ def test_sgd_moves_by_the_gradient_of_the_sum_over_stacks(compiled_sgd: Training
     variables = [variable.value for variable in reference.trainable_variables]
     with tf.GradientTape() as tape:
         total = (
-            tf.add_n([tf.reduce_sum(loss(m, targets)) for m in reference(images, training=True)])
+            tf.add_n(
+                [tf.reduce_sum(loss(m, targets)["maps"]) for m in reference(images, training=True)]
+            )
             / BATCH
         )
     training.run(2, 1, rate=1e-4)
@@ -197,7 +200,8 @@ def test_sgd_moves_by_the_gradient_of_the_sum_over_stacks(compiled_sgd: Training
 def test_where_nothing_is_labelled_nothing_is_learnt(compiled_sgd: Training) -> None:
     training = compiled_sgd.again()
     before = training.weights()
-    np.testing.assert_array_equal(training.run(0, 2, rate=1.0, weight=0.0), np.zeros((2, STACKS)))
+    losses = training.run(0, 2, rate=1.0, weight=0.0)
+    np.testing.assert_array_equal(losses, np.zeros((2, STACKS, 1)))
     for found, expected in zip(training.weights(), before, strict=True):
         np.testing.assert_array_equal(found, expected)
 
@@ -279,7 +283,7 @@ def train(strategy):
         average = t.WeightAverage(t.network_of(), 0.5)
         optimizer = t.build_optimizer("sgd", 1e-5, 0, None, "float32")
     parts = t.StepComponents(
-        network, t.TrainingPass(network), optimizer, t.make_batch, t.loss, t.BATCH, t.STACKS)
+        network, t.TrainingPass(network), optimizer, t.make_batch, t.loss, t.BATCH, (t.STACKS, 1))
     steps = t.Steps(strategy, parts, average)
     # So slow that no rounding error tips a ReLU over within three steps.
     losses = steps(element(), 0, np.full(3, 1e-5, np.float32))
@@ -317,7 +321,7 @@ def train(strategy, is_synchronised=False):
             synchronize_batch_norm(network)
         optimizer = t.build_optimizer("sgd", 1e-4, 0, 10.0, "float32")
     components = t.StepComponents(
-        network, t.TrainingPass(network), optimizer, t.make_batch, t.loss, t.BATCH, t.STACKS
+        network, t.TrainingPass(network), optimizer, t.make_batch, t.loss, t.BATCH, (t.STACKS, 1)
     )
     steps = t.Steps(strategy, components)
     losses = steps(t.element_of(0, 20), 0, np.full(20, 1e-4, np.float32))
