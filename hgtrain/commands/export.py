@@ -18,6 +18,7 @@ from hgtrain.signals import StopRequest
 from hgtrain.skeleton import check_same_keypoints
 
 if TYPE_CHECKING:
+    from hgtrain.config.schema import Config
     from hgtrain.data.split import Subset
     from hgtrain.export.check import Sample
     from hgtrain.heads import Head
@@ -101,7 +102,8 @@ def export(
     with _sides(run, data) as (training, validation):
         sample = _sample(training, validation, run.predictor.head)
     say(f"writing {format_name} and checking it on {len(sample.images)} frames")
-    return check_lines(export(run.predictor, sample, out, format_name, size, _metadata(run)))
+    described = _metadata(run, centroids)
+    return check_lines(export(run.predictor, sample, out, format_name, size, described))
 
 
 @contextmanager
@@ -155,24 +157,37 @@ def _sample(training: "Subset", validation: "Subset", head: "Head") -> "Sample":
     )
 
 
-def _metadata(run: "Run") -> dict[str, Any]:
+def _metadata(run: "Run", centroids: Path | None) -> dict[str, Any]:
+    from hgtrain.config.load import load_config
     from hgtrain.rundir.records import read_split
 
-    split = read_split(run.folder)
-    evaluation = run.folder / layout.EVALUATION
     skeleton = run.found_skeleton
+    found_by = None
+    if centroids is not None:
+        found_by = _source(centroids, load_config(centroids / layout.CONFIG))
     return {
         "keypoint_names": list(skeleton.keypoint_names),
         "edges": skeleton.edges,
         "symmetries": skeleton.symmetries,
-        "image_shape": split["image_shape"],
-        "config": run.config.model_dump(),
+        "image_shape": read_split(run.folder)["image_shape"],
+        **_source(run.folder, run.config),
+        "centroids": found_by,
+        "versions": {
+            name: metadata.version(name) for name in ("hgtrain", "tensorflow", "keras", "numpy")
+        },
+    }
+
+
+def _source(folder: Path, config: "Config") -> dict[str, Any]:
+    """Return which run a network is of, how it was trained and how good it was."""
+    from hgtrain.rundir.records import read_split
+
+    split, evaluation = read_split(folder), folder / layout.EVALUATION
+    return {
+        "run": str(folder.absolute()),
+        "config": config.model_dump(),
         "dataset_fingerprint": {
             side: split[side]["fingerprint"] for side in ("train", "validation") if side in split
         },
         "evaluation": files.read_json(evaluation) if evaluation.exists() else None,
-        "versions": {
-            name: metadata.version(name) for name in ("hgtrain", "tensorflow", "keras", "numpy")
-        },
-        "run": str(run.folder.absolute()),
     }

@@ -50,7 +50,7 @@ def export(
     images, calibration = (fitted(each, size) for each in (sample.images, sample.calibration))
     sample = sample._replace(images=images, calibration=calibration)
     with new_folder(folder) as beside:
-        served = Served(predictor, sample.images.shape[3], size)
+        served = Served(predictor, sample.images.shape[3], size, metadata)
         files = target.write(served, beside, sample.calibration)
         checks = [check(predictor, sample, file, beside, size is None) for file in files]
         kept = _without_failed(files, checks, beside)

@@ -1,8 +1,9 @@
 """What an export serves, and what each format says of the files that it wrote."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -10,6 +11,8 @@ import tensorflow as tf
 from hgtrain.poses import Poses
 from hgtrain.predict.predictor import Predictor
 from hgtrain.predict.saved_model import SCORES
+
+SKELETON_KEYS = ("keypoint_names", "edges", "symmetries")
 
 Loaded = Callable[[np.ndarray], Poses]
 """Images `(B, H, W, C)` uint8 to the animals in them."""
@@ -48,10 +51,21 @@ class Served(tf.Module):
         predictor: Of the run.
         channels: Of the images.
         size: Height and width of the images, None for any.
+        metadata: What metadata.json says of the run.
     """
 
-    def __init__(self, predictor: Predictor, channels: int, size: tuple[int, int] | None) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        channels: int,
+        size: tuple[int, int] | None,
+        metadata: Mapping[str, Any],
+    ) -> None:
         super().__init__()
+        # A tf.Module would wrap a dict, to follow what is in it.
+        self.keypoint_names, self.edges, self.symmetries = (
+            json.dumps(metadata.get(name, [])) for name in SKELETON_KEYS
+        )
         # What a tf.Module does not hold is not saved.
         self.weights = predictor.variables
         self.image = tf.TensorSpec(

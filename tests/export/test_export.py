@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -247,7 +248,7 @@ def test_no_images_give_no_points(
     backbone = TINY.model_copy(update={"interp_method": interp_method})
     model = whole_network(ModelConfig(backbone=backbone), 1, len(NAMES), all_stacks=False)
     predictor = predictor_with(model, Preprocessing(1, input_scale, multiple=8), 4)
-    served = hgtrain.export.served.Served(predictor, 1, None)
+    served = hgtrain.export.served.Served(predictor, 1, None, METADATA)
     for file in hgtrain.export.formats.FORMATS[format_name].write(
         served, tmp_path, fitted(sample.images[:2], (32, 40))
     ):
@@ -274,7 +275,8 @@ def test_no_export_finds_a_point_in_the_padding(
     model.layers[-1].set_weights([np.full((1, 1, 1, 1), -1.0), np.ones(1)])
     predictor = predictor_with(model, Preprocessing(1, input_scale, multiple=64), 2)
     size = (41, 50)
-    served = hgtrain.export.served.Served(predictor, 1, size if format_name == "tflite" else None)
+    fixed = size if format_name == "tflite" else None
+    served = hgtrain.export.served.Served(predictor, 1, fixed, METADATA)
     at = np.array([[12.0, 30.0], [40.0, 9.0]])
     y, x = np.mgrid[: size[0], : size[1]]
     squared = (x - at[:, :1, None]) ** 2 + (y - at[:, 1:, None]) ** 2
@@ -301,6 +303,23 @@ def onnx(predictor: Predictor, sample: Sample, tmp_path_factory: pytest.TempPath
 def test_onnx_predicts_the_same_at_any_size(onnx: Path) -> None:
     (check,) = json.loads((onnx / "metadata.json").read_text())["check"]
     assert check["keypoints_px"] <= 0.02
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_names_its_dimensions_and_its_keypoints(onnx: Path) -> None:
+    model = pytest.importorskip("onnx").load(onnx / "model.onnx")
+
+    def dimensions(values: Any) -> dict[str, list[str | int]]:
+        return {
+            value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            for value in values
+        }
+
+    assert dimensions(model.graph.input) == {"image": ["batch", "height", "width", 1]}
+    outputs = dimensions(model.graph.output)
+    assert list(outputs.items()) == [("keypoints", ["batch", 3, 2]), ("confidence", ["batch", 3])]
+    described = {prop.key: json.loads(prop.value) for prop in model.metadata_props}
+    assert described == {"keypoint_names": list(NAMES), "edges": [[0, 1]], "symmetries": []}
 
 
 @pytest.mark.slow

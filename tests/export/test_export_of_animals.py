@@ -1,4 +1,4 @@
-"""Bottom-up networks that were trained for real find the same animals whatever runs them."""
+"""Networks for several animals, trained for real, find the same animals whatever runs them."""
 
 import json
 from collections.abc import Callable
@@ -33,20 +33,28 @@ model:
   backbone:
     {{stem_stride: 2, max_stride: 16, output_stride: 2, stem_filters: 8, filters: 16,
       filter_increase: 8, stacks: 1}}
-  # Low, since so short a training draws low maps.
-  head:
-    {{type: multi_instance, sigma_px: 4, paf_width_px: 5, offsets: {offsets}, peak_threshold: 0.1,
-      min_line_score: 0.1}}
+  head: {{sigma_px: 4, {head}}}
 training: {{batch_size: 8, epochs: 1, steps_per_epoch: 120, learning_rate: 5e-3, xla: "off",
   device: cpu}}
 output: {{tensorboard: false}}
 """
 
 
+# Low thresholds, since so short a training draws low maps.
+BOTTOM_UP = "type: multi_instance, paf_width_px: 5, peak_threshold: 0.1, min_line_score: 0.1"
+CENTROID = "type: centroid, peak_threshold: 0.1"
+CENTERED = "type: centered_instance, crop_size_px: 128"
+
+
 class Trained(NamedTuple):
-    """A run, its data, and the images that it was validated on, `(50, H, W, 1)`."""
+    """A run, its data, and the images that it was validated on, `(50, H, W, 1)`.
+
+    Attributes:
+        centroids: What a command is told of the run that finds the animals.
+    """
 
     run: Run
+    centroids: tuple[object, ...]
     data: str
     frames: np.ndarray
     images: np.ndarray
@@ -67,7 +75,7 @@ def flies(folder: Path, real_data: Path) -> str:
     return str(folder / "flies.h5")
 
 
-@pytest.fixture(scope="module", params=["two flies", "drawn groups"])
+@pytest.fixture(scope="module", params=["two flies", "drawn groups", "two flies, top-down"])
 def trained(
     request: pytest.FixtureRequest, real_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Trained:
@@ -75,17 +83,22 @@ def trained(
     is_drawn = request.param == "drawn groups"
     data = "builtin:fly-groups" if is_drawn else flies(folder, real_data)
     fraction = FRAMES / (500 if is_drawn else 70)
-    config = CONFIG.format(data=data, fraction=fraction, offsets=str(not is_drawn).lower())
-    (folder / "several.yaml").write_text(config)
-    hgtrain("fit", folder / "several.yaml", "--run-dir", folder / "run")
-    run = load_run(folder / "run")
+    heads = {"run": BOTTOM_UP if is_drawn else f"{BOTTOM_UP}, offsets: true"}
+    if "top-down" in request.param:
+        heads = {"run": CENTERED, "centroids": CENTROID}
+    for name, head in heads.items():
+        config = folder / f"{name}.yaml"
+        config.write_text(CONFIG.format(data=data, fraction=fraction, head=head))
+        hgtrain("fit", config, "--run-dir", folder / name)
+    finder = folder / "centroids" if "centroids" in heads else None
+    run = load_run(folder / "run", centroids=finder)
     frames = np.array(json.loads((run.folder / "split.json").read_text())["validation"]["frames"])
     assert len(frames) == FRAMES
     with closing(open_all([data])) as dataset:
         images = dataset.read_images(frames)
     found = run.predictor(images)
     assert np.isfinite(found.scores).sum() >= FRAMES, "the network finds too little to compare"
-    return Trained(run, data, frames, images)
+    return Trained(run, ("--centroids", finder) if finder else (), data, frames, images)
 
 
 def assert_same_animals(found: Poses, expected: Poses) -> None:
@@ -117,7 +130,9 @@ def with_blank(images: np.ndarray) -> np.ndarray:
 
 def test_predict_finds_the_animals_that_evaluate_measures(trained: Trained, tmp_path: Path) -> None:
     expected = trained.run.predictor(trained.images)
-    hgtrain("predict", trained.run.folder, trained.data, "-o", tmp_path / "found.h5")
+    hgtrain(
+        "predict", trained.run.folder, trained.data, "-o", tmp_path / "found.h5", *trained.centroids
+    )
     with h5py.File(tmp_path / "found.h5") as file:
         parts = [file[name][:] for name in ("points", "confidence", "instance_score")]
     found = Poses(*(part[trained.frames] for part in parts))
@@ -131,7 +146,7 @@ def test_exports_find_the_same_animals(trained: Trained, tmp_path: Path, format_
         pytest.importorskip("tf2onnx", reason="needs the extra onnx")
         pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     predictor = trained.run.predictor
-    served = Served(predictor, 1, None)
+    served = Served(predictor, 1, None, {})
     (file,) = FORMATS[format_name].write(served, tmp_path, trained.images[:1])
     predict = file.load(tmp_path / file.name)
     expected = predictor(trained.images)
@@ -147,7 +162,7 @@ def test_tensorflow_lite_finds_the_same_animals_at_a_fixed_size(
     trained: Trained, tmp_path: Path
 ) -> None:
     predictor, images = trained.run.predictor, with_blank(trained.images)
-    served = Served(predictor, 1, images.shape[1:3])
+    served = Served(predictor, 1, images.shape[1:3], {})
     file, *_ = FORMATS["tflite"].write(served, tmp_path, images[:3])
     assert file.name == "model_float32.tflite"
     predict = file.load(tmp_path / file.name)
@@ -159,10 +174,12 @@ def test_an_export_is_checked_and_predicts_into_every_file(
     trained: Trained, tmp_path: Path
 ) -> None:
     sleap_io = pytest.importorskip("sleap_io", reason="needs sleap-io")
-    line = hgtrain("export", trained.run.folder, "-o", tmp_path / "export")
+    line = hgtrain("export", trained.run.folder, "-o", tmp_path / "export", *trained.centroids)
     assert line.startswith("SavedModel: positions differ by at most")
-    (check,) = json.loads((tmp_path / "export" / "metadata.json").read_text())["check"]
-    evaluation = json.loads((trained.run.folder / "evaluation.json").read_text())
+    metadata = json.loads((tmp_path / "export" / "metadata.json").read_text())
+    (check,), finder = metadata["check"], metadata["centroids"]
+    assert trained.centroids[1:] == (() if finder is None else (Path(finder["run"]),))
+    evaluation = json.loads(hgtrain("evaluate", trained.run.folder, "--json", *trained.centroids))
     assert check["error_px"] == pytest.approx(evaluation["error_px"]["mean"], abs=TOLERANCE_PX)
     assert check["animals"] == evaluation["instances"]["predicted"]
     files = {kind: tmp_path / f"found{kind}" for kind in (".h5", ".csv", ".slp")}

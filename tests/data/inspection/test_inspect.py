@@ -16,7 +16,7 @@ from hgtrain.data.inspection.checks import (
     inspect_datasets,
     inspect_safely,
 )
-from hgtrain.data.inspection.preview import write_preview
+from hgtrain.data.inspection.preview import keypoint_colours, write_preview
 from hgtrain.data.inspection.report import report_text
 from hgtrain.data.inspection.swaps import swapped_pairs
 from hgtrain.data.media.drawing import COLOURS
@@ -270,8 +270,9 @@ def test_the_command_draws_a_preview(path, tmp_path):
     )
     assert result.exit_code == 0, result.output
     with Image.open(tmp_path / "look.png") as picture:
-        # 12 frames, 4 in a row.
-        assert picture.size == (4 * 320, 3 * 320)
+        # 12 frames, 4 in a row, and below them the legend.
+        assert picture.width == 4 * 320
+        assert 3 * 320 < picture.height < 3.5 * 320
         assert len(picture.convert("RGB").getcolors(2**24)) > 100
 
 
@@ -290,6 +291,26 @@ def test_the_preview_shows_all_animals(tmp_path):
             picture.getpixel((int(10 * (x + 0.5) - 0.5), 75)) for x in (4, 24, 36, 56, 68, 88)
         ]
     assert middles == [COLOURS[0], COLOURS[1], COLOURS[0], (0, 0, 0), (0, 0, 0), (0, 0, 0)]
+
+
+def test_the_preview_keeps_the_shape_of_the_images(tmp_path):
+    # 320 px for 40 are eight for one: 20 rows are 160 px.
+    points = np.array([[[30, 15], [np.nan, np.nan]]], np.float32)
+    frame = (np.zeros((20, 40, 1), np.uint8), points, None, None)
+    write_dataset(tmp_path / "a.h5", Skeleton(("a", "b"), ()), [frame] * 5)
+    with closing(open_all([str(tmp_path / "a.h5")])) as dataset:
+        write_preview(dataset, tmp_path / "a.png")
+    first, second = keypoint_colours(2)
+    with Image.open(tmp_path / "a.png") as picture:
+        # The point of the fifth frame, which is the first of the second row.
+        assert picture.getpixel((8 * 30 + 4, 160 + 8 * 15 + 4)) == first
+        legend = picture.crop((0, 320, picture.width, picture.height))
+        assert {first, second} <= {colour for _, colour in legend.getcolors(2**24)}
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 40])
+def test_each_keypoint_has_a_colour_of_its_own(count):
+    assert len(set(keypoint_colours(count))) == count
 
 
 def test_a_preview_that_cannot_be_written_is_refused(path, tmp_path):
