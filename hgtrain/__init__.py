@@ -3,17 +3,19 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["load_config", "load_run", "open_dataset"]
+__all__ = ["fit", "load_config", "load_run", "open_dataset"]
 
 if TYPE_CHECKING:
+    from hgtrain.api.run import load_run
+    from hgtrain.api.training import fit
     from hgtrain.config.load import load_config
     from hgtrain.data.open import open_dataset
-    from hgtrain.rundir.load import load_run
 
 _HOMES = {
+    "fit": ("hgtrain.api.training", "fit"),
     "load_config": ("hgtrain.config.load", "load_config"),
     "open_dataset": ("hgtrain.data.open", "open_dataset"),
-    "load_run": ("hgtrain.rundir.load", "load_run"),
+    "load_run": ("hgtrain.api.run", "load_run"),
 }
 
 
@@ -25,3 +27,7 @@ def __getattr__(name: str) -> Any:
 
     module, attribute = _HOMES[name]
     return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -97,7 +97,7 @@ OPEN_UNTRIED |= {"data.sandbox.open"}
 """
 
 WITHOUT_TENSORFLOW = [
-    *(name for name in MODULES if name.split(".")[0] in ("config", "data", "commands")),
+    *(name for name in MODULES if name.split(".")[0] in ("api", "config", "data", "commands")),
     *("errors", "coords", "files", "hdf5", "log", "poses", "signals", "skeleton"),
     "tensorflow_setup",
     *(name for name in MODULES if name.startswith("rundir")),
@@ -114,7 +114,7 @@ WITHOUT_TENSORFLOW = [
 ]
 """Importing these does not import TensorFlow, by whatever way."""
 
-TAKE_A_CONFIG = ("config", "commands", "rundir", "planning.suggest")
+TAKE_A_CONFIG = ("config", "api", "commands", "rundir", "planning.suggest")
 """Packages and modules whose functions may take a whole config; others get sections of it."""
 
 

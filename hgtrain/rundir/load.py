@@ -13,7 +13,7 @@ from hgtrain.config.schema import Config
 from hgtrain.data.open_split import open_with_notes
 from hgtrain.data.split import Split, split_from_json
 from hgtrain.errors import RunError
-from hgtrain.poses import CENTROID
+from hgtrain.poses import CENTROID, Poses
 from hgtrain.rundir import layout
 from hgtrain.rundir.records import read_described_data, read_split
 from hgtrain.skeleton import Skeleton, check_same_keypoints
@@ -109,7 +109,10 @@ class Run(NamedTuple):
             Keypoints `(N, K, 2)` float32 in pixels of `images`, and confidence `(N, K)`; where an
             image may hold several animals `(N, I, K, 2)` and `(N, I, K)`, NaN where there is none.
         """
-        found = self.predictor(images)
+        return self.as_arrays(self.predictor(images))
+
+    def as_arrays(self, found: Poses) -> tuple[np.ndarray, np.ndarray]:
+        """Return what the run found as `predict` does, without the axis of a single animal."""
         if self.predictor.head.several_animals:
             return found.points, found.confidence
         return found.points[:, 0], found.confidence[:, 0]

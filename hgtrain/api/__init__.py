@@ -1,0 +1,1 @@
+"""hgtrain for Python programs: what the commands do, as functions and methods."""
