@@ -41,6 +41,10 @@ COMMANDS = {
         "Predict the keypoints of datasets, images, folders of images and videos.",
     ),
     "report": ("report", "Write report.html of RUNS again, and compare several on one page."),
+    "suggest": (
+        "suggest",
+        "Find the frames of videos and images that are worth labelling next.",
+    ),
     "summarize": ("summarize", "Show the network of CONFIG_OR_RUN."),
 }
 """Of each command the module in `commands`, which has it as `command`, and its short help."""

@@ -134,7 +134,7 @@ def test_help_imports_the_command_that_it_is_about():
     done = subprocess.run(program, capture_output=True, text=True, check=True)
     (_, listed), *each = map(json.loads, done.stdout.splitlines())
     assert listed == []
-    assert len(each) == 11
+    assert len(each) == 12
     for name, modules in each:
         own = f"hgtrain.commands.{name.replace('-', '_')}"
         assert set(modules) - {"hgtrain.commands.options"} == {own}

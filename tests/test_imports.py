@@ -100,7 +100,7 @@ WITHOUT_TENSORFLOW = [
     *(name for name in MODULES if name.split(".")[0] in ("api", "config", "data", "commands")),
     *("errors", "coords", "files", "hdf5", "log", "poses", "signals", "skeleton"),
     "tensorflow_setup",
-    *(name for name in MODULES if name.startswith("rundir")),
+    *(name for name in MODULES if name.startswith(("next_frames", "rundir"))),
     *("planning.memory", "planning.input_spec", "planning.out_of_memory", "planning.suggest"),
     *("planning.dataset_stats", "planning.config_text", "planning.head_from_labels"),
     *("pipeline.cache", "pipeline.order", "pipeline.reader_processes"),
