@@ -6,6 +6,7 @@ answered at once.
 
 import os
 import shlex
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -160,6 +161,7 @@ def _train_and_evaluate(
     from hgtrain.rundir.records import mark_finished, write_start
     from hgtrain.train.failures import FileWatch, os_errors_as_run_error
 
+    started = time.monotonic()
     watch, is_chief = FileWatch(files_of(split)), compute.workers.is_chief
     with (
         os_errors_as_run_error(
@@ -174,7 +176,7 @@ def _train_and_evaluate(
         with closing(_trainer(config, split, compute, folder)) as trainer:
             if initial is not None:
                 say(trainer.start_from(initial).sentence(initial.path))
-            _train(config, folder, trainer, stop, watch)
+            _train(config, folder, trainer, stop, watch, started)
         with print_resume_command_on_stop(folder, "stopped before the evaluation was done"):
             watch.check()
             evaluation = _evaluate_best(config, folder, split) if is_chief else None
@@ -294,23 +296,25 @@ def _train(
     trainer: "Trainer",
     stop: StopRequest,
     watch: "FileWatch",
+    started: float,
 ) -> None:
     """Run the loop from where the run stands to its end."""
     from hgtrain.train.failures import not_finite_text
-    from hgtrain.train.loop import InterruptedRunError, NotFiniteError, State, train
-    from hgtrain.train.plan import make_plan
+    from hgtrain.train.loop import InterruptedRunError, NotFiniteError, State, total_steps, train
+    from hgtrain.train.plan import limit_time, make_plan
 
-    samples = trainer.frames.train_samples
-    plan = make_plan(config.training, config.checkpoint, len(samples))
+    frames = len(trainer.frames.train_samples)
     saved = trainer.restore()
     state = saved or State()
-    total = plan.epochs * plan.steps_per_epoch
+    is_over = limit_time(config.training, trainer, state, started)
+    plan = make_plan(config.training, config.checkpoint, frames, state.fitted)
+    total = total_steps(plan, state)
     if saved:
         say(f"resuming at step {state.step} of {total}")
     with closing(_record(config, folder, trainer, state, total, watch)) as record:
         try:
             with stop.postponed():
-                train(plan, state, trainer, record, trainer.workers.deciding(stop))
+                train(plan, state, trainer, record, trainer.workers.deciding(stop, is_over))
                 trainer.finish_writing()
         except InterruptedRunError:
             trainer.finish_writing()

@@ -183,6 +183,7 @@ Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
 Rate = Annotated[float, Field(ge=1e-10, le=1e6)]
 RateOrZero = Annotated[float, Field(ge=0, le=1e6), _off_or_at_least(1e-12)]
 NoiseOrZero = Annotated[float, Field(ge=0, le=1e6), _off_or_at_least(1e-4)]
+Minutes = Annotated[float, Field(ge=0.01, le=1e6)]
 Fraction = Annotated[float, Field(ge=_MIN_FRACTION, le=_MAX_FRACTION)]
 
 Name = Annotated[_FileName, BeforeValidator(_name)]

@@ -176,6 +176,11 @@ class TrainingConfig(Section):
         "time",
     )
     epochs: fields.Count = Field(default=100, description="Epochs to train")
+    max_minutes: fields.Minutes | None = Field(
+        default=None,
+        description="Minutes that training and evaluation may take: fewer steps are done where not "
+        "all fit; null: any",
+    )
     steps_per_epoch: Annotated[int, Field(ge=1, le=10_000_000)] | None = Field(
         default=None,
         description="Steps in an epoch; null: one pass over the training frames, at least 200",

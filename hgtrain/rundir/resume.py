@@ -12,6 +12,7 @@ from hgtrain.rundir.records import read_provenance
 MAY_CHANGE = (
     "data.cache",
     "training.epochs",
+    "training.max_minutes",
     "training.early_stopping_epochs",
     "training.device",
     "training.strategy",
@@ -63,8 +64,8 @@ def is_finished(config: Config, folder: Path) -> bool:
     # A lost evaluation is made again.
     if not (folder / layout.EVALUATION).exists():
         return False
-    same_end = (then.epochs, then.early_stopping_epochs) == (now.epochs, now.early_stopping_epochs)
-    return same_end and "finished" in read_provenance(folder)
+    ends = [(each.epochs, each.max_minutes, each.early_stopping_epochs) for each in (then, now)]
+    return ends[0] == ends[1] and "finished" in read_provenance(folder)
 
 
 def _flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:

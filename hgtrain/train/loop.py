@@ -35,6 +35,8 @@ class State:
             by output.
         checkpoint_s: Seconds spent on writing checkpoints and best.keras.
         skipped: The steps that were left out.
+        fitted: Where the run's time is limited, how many `steps` there are in all, and of what
+            that was decided, as `train.plan.limit_time` has it.
     """
 
     step: int = 0
@@ -47,6 +49,7 @@ class State:
     checkpoint_s: float = 0.0
     skipped: list[int] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
+    fitted: dict[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dict that `State(**dict)` takes."""
@@ -121,11 +124,13 @@ class Decision(NamedTuple):
         stops: Whether to stop.
         saves: Whether to write a checkpoint.
         steps: The most steps of the next call.
+        ends: Whether the time is over, so that the run is to end here.
     """
 
     stops: bool
     saves: bool
     steps: int
+    ends: bool = False
 
 
 Decide = Callable[[int], Decision]
@@ -256,7 +261,10 @@ def _decide(state: State, inner: Inner, clock: _Clock, decide: Decide, is_due: b
     """
     decision = decide(clock.steps_a_call)
     clock.steps_a_call = decision.steps
-    if decision.saves or decision.stops or is_due:
+    is_over = decision.ends and state.fitted is not None and state.step < state.fitted["steps"]
+    if is_over and state.fitted is not None:
+        state.fitted["steps"] = state.step
+    if decision.saves or decision.stops or is_due or is_over:
         _save(state, inner)
     if decision.stops:
         raise InterruptedRunError
@@ -280,17 +288,32 @@ def _go_back(state: State, inner: Inner, step: int) -> None:
 def is_finished(plan: Plan, state: State) -> bool:
     """Return whether all epochs are done or too many of them brought nothing."""
     patience = plan.early_stopping_epochs
-    return len(state.history) >= plan.epochs or (
+    return _steps_validated(state) >= total_steps(plan, state) or (
         patience is not None and state.epochs_without_best >= patience
     )
+
+
+def total_steps(plan: Plan, state: State) -> int:
+    """Return how many steps the run has in all."""
+    whole = plan.epochs * plan.steps_per_epoch
+    return whole if state.fitted is None else min(whole, int(state.fitted["steps"]))
+
+
+def _steps_validated(state: State) -> int:
+    return state.history[-1]["step"] if state.history else 0
+
+
+def _epoch_end(plan: Plan, state: State) -> int:
+    """Return the step at which the epoch ends; the last one may be shorter."""
+    # Not from the step: a run stopped after an epoch's last step has yet to validate it.
+    return min((len(state.history) + 1) * plan.steps_per_epoch, total_steps(plan, state))
 
 
 def _run_epoch(
     plan: Plan, state: State, inner: Inner, observer: Observer, clock: _Clock, decide: Decide
 ) -> None:
-    # Not from the step: a run stopped after an epoch's last step has yet to validate it.
-    end = (len(state.history) + 1) * plan.steps_per_epoch
-    while state.step < end:
+    # Again after each call: the run's time may be over.
+    while state.step < (end := _epoch_end(plan, state)):
         if state.step in state.skipped:
             state.step += 1
         else:
@@ -338,13 +361,13 @@ def _epoch_row(
     validation: dict[str, Any],
     output_names: tuple[str, ...],
 ) -> dict[str, Any]:
-    first = state.step - plan.steps_per_epoch
-    steps = plan.steps_per_epoch - sum(first <= step < state.step for step in state.skipped)
+    first = _steps_validated(state)
+    steps = state.step - first - sum(first <= step < state.step for step in state.skipped)
     mean = np.reshape(state.epoch_losses, (-1, len(output_names))) / steps
     per_stack = mean.sum(1).tolist()
     return {
         "step": state.step,
-        "epoch": state.step // plan.steps_per_epoch,
+        "epoch": len(state.history) + 1,
         "loss": sum(per_stack),
         "loss_per_stack": per_stack,
         "loss_per_output": dict(zip(output_names, mean.sum(0).tolist(), strict=True)),

@@ -1,5 +1,7 @@
 """Everything of a `fit` that knows TensorFlow, put together; the loop drives it."""
 
+import tempfile
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,14 @@ from hgtrain.train.failures import stacks_shown_when_stalled
 from hgtrain.train.initial_weights import InitialWeights, TransferReport
 from hgtrain.train.loop import State
 from hgtrain.train.networks import Networks, build_steps
-from hgtrain.train.plan import steps_per_epoch
+from hgtrain.train.plan import Pace, steps_per_epoch
 from hgtrain.train.validation import Validation
+
+WRITTEN_OF_BEST = 3.0
+"""What an epoch writes beside best.keras takes so many times as long as that does, at most."""
+
+REPORT_S = 4.0
+"""What loading best.keras and writing the report take at the end, besides the evaluation."""
 
 
 class Trainer:
@@ -102,6 +110,49 @@ class Trainer:
                 )
             done, waited = done + count, waited + seconds
         return np.concatenate(losses), waited
+
+    def measure(self, first_step: int, seconds: float) -> Pace:
+        """Return what takes how long, after compiling; everything is as before afterwards.
+
+        Args:
+            first_step: Where the run stands.
+            seconds: How long steps are measured, one at least.
+        """
+        variables = [each for group in self.networks.variables().values() for each in group]
+        before = [variable.numpy() for variable in variables]
+        step_s = self._measured_step(first_step, seconds)
+        first, again = self._seconds_of_validation(), self._seconds_of_validation()
+        written = 0.0
+        if self.workers.is_chief:
+            with tempfile.TemporaryDirectory() as folder:
+                self.networks.write_best(Path(folder))
+                started = time.monotonic()
+                self.networks.write_best(Path(folder))
+                written = WRITTEN_OF_BEST * (time.monotonic() - started)
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        return Pace(step_s, again + written, max(first, again) + again + REPORT_S)
+
+    def _measured_step(self, first_step: int, seconds: float) -> float:
+        """Return the mean seconds of a step; all processes go on as long as the chief."""
+        self.steps(first_step, np.zeros(1, np.float32))
+        done, count, started = 0, 1, time.monotonic()
+        while True:
+            before = time.monotonic()
+            self.steps(first_step + done, np.zeros(count, np.float32))
+            now = time.monotonic()
+            done += count
+            left = seconds - (now - started)
+            wanted = int(min(2 * count, left * count / max(now - before, 1e-6)))
+            # The same in all: a step is done by all of them, or by none.
+            count = self.workers.from_chief(wanted)
+            if count < 1:
+                return (now - started) / done
+
+    def _seconds_of_validation(self) -> float:
+        started = time.monotonic()
+        self.validate()
+        return time.monotonic() - started
 
     def validate(self) -> dict[str, Any]:
         """Return `val_loss`, `val_error_px` and `val_confidence` of the network that is judged."""

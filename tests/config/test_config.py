@@ -66,6 +66,7 @@ DEFAULTS = {
         "accumulate_steps": 1,
         "recompute": False,
         "epochs": 100,
+        "max_minutes": None,
         "steps_per_epoch": None,
         "optimizer": "adam",
         "learning_rate": 0.001,

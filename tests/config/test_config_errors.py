@@ -44,6 +44,14 @@ WRONG_VALUES = [
     ),
     ("training: {epochs: [1, 2]}", "2: training.epochs must be a whole number, got [1, 2]"),
     (
+        "training: {max_minutes: 0}",
+        "2: training.max_minutes must be at least 0.01 or null, got 0",
+    ),
+    (
+        "training: {max_minutes: 10 min}",
+        '2: training.max_minutes must be a number or null, got "10 min"',
+    ),
+    (
         "training: {steps_per_epoch: 2147483647}",
         "2: training.steps_per_epoch must be at most 10000000 or null, got 2147483647",
     ),

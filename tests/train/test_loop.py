@@ -96,6 +96,52 @@ def test_grouping_steps_into_calls_does_not_change_the_sums(monkeypatch):
     assert without_times(together) == without_times(apart)
 
 
+# Fewer steps than the epochs have
+
+
+def fitted(steps):
+    return State(fitted={"minutes": 1.0, "of": 12, "steps": steps, "reserved_s": 0.0})
+
+
+def test_a_run_that_is_cut_short_ends_with_a_shorter_epoch():
+    plan = make_plan(epochs=3)
+    state, inner, observer = run(plan, state=fitted(6))
+    assert [(row["step"], row["epoch"]) for row in observer.rows] == [(4, 1), (6, 2)]
+    assert inner.position == 6
+    assert inner.saved[-1]["fitted"]["steps"] == 6
+    # The mean of its two steps alone.
+    assert state.history[1]["loss"] == pytest.approx(float(inner.losses[4:6].sum()) / 2)
+
+
+def test_a_run_that_is_cut_short_at_the_end_of_an_epoch_has_no_other():
+    _, _, observer = run(make_plan(epochs=3), state=fitted(8))
+    assert [row["step"] for row in observer.rows] == [4, 8]
+
+
+@pytest.mark.parametrize("late", [1, 4, 5, 7, 8])
+def test_a_run_whose_time_is_over_validates_and_ends(one_step_a_call, late):
+    inner, observer = make_inner(plan := make_plan(epochs=3)), FakeObserver()
+    state = train(
+        plan,
+        fitted(12),
+        inner,
+        observer,
+        lambda steps: Decision(False, False, steps, ends=inner.position >= late),
+    )
+    assert (state.step, inner.position, state.history[-1]["step"]) == (late, late, late)
+    assert (state.fitted["steps"], inner.saved[-1]["fitted"]["steps"]) == (late, late)
+    assert inner.saved[-1]["history"][-1]["step"] == late
+    # Resumed, there is nothing to do.
+    train(plan, State(**inner.saved[-1]), inner, observer)
+    assert inner.position == late
+
+
+def test_a_run_without_a_limit_has_no_time_that_is_over(one_step_a_call):
+    inner = make_inner(plan := make_plan())
+    decide = lambda steps: Decision(False, False, steps, ends=True)  # noqa: E731
+    assert train(plan, State(), inner, FakeObserver(), decide).step == 8
+
+
 # Speed
 
 

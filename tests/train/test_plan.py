@@ -1,6 +1,21 @@
-import pytest
+from types import SimpleNamespace
 
-from hgtrain.train.plan import Schedule, default_warmup_steps
+import pytest
+from loop_fakes import FakeClock
+
+from hgtrain.config.schema import CheckpointConfig, TrainingConfig
+from hgtrain.train import plan
+from hgtrain.train.loop import State
+from hgtrain.train.plan import (
+    MARGIN,
+    MEASURED_S,
+    Pace,
+    Schedule,
+    default_warmup_steps,
+    fitting_steps,
+    limit_time,
+    make_plan,
+)
 
 
 def schedule(kind, warmup_steps=4):
@@ -57,3 +72,161 @@ def test_constant_stays_at_the_peak_whatever_the_plateau_factor(step):
 )
 def test_default_warm_up_is_a_twentieth_of_the_steps_and_at_most_200(total, warmup):
     assert default_warmup_steps(total) == warmup
+
+
+# Time
+
+
+PACE = Pace(step_s=1 / MARGIN, epoch_s=10, end_s=0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "total"),
+    [
+        # Steps of a second with their margin, epochs of 100 steps, each with 10 s at its end.
+        (1e9, 1000),
+        (1100, 1000),
+        (1099, 999),
+        (550, 500),
+        (390, 350),
+        (350, 310),
+        # Nine steps of a fourth epoch are not worth its validation.
+        (349, 300),
+        (330, 300),
+        (60, 50),
+        (11, 1),
+        (5, 1),
+        (-5, 1),
+    ],
+)
+def test_steps_and_what_each_epoch_ends_with_fit_into_the_time(seconds, total):
+    # Not cut off by a rounding.
+    assert fitting_steps(seconds + 1e-6, PACE, of_epoch=100, done=0, most=1000) == total
+
+
+@pytest.mark.parametrize(
+    ("seconds", "total"), [(1e9, 1000), (230, 350), (170, 300), (-1, 151), (61, 200)]
+)
+def test_steps_that_are_done_take_no_time_again(seconds, total):
+    assert fitting_steps(seconds + 1e-6, PACE, of_epoch=100, done=150, most=1000) == total
+
+
+class FakeWorkers:
+    is_chief = True
+
+    def __init__(self):
+        self.shared = []
+
+    def from_chief(self, document):
+        self.shared.append(document)
+        return document
+
+
+class FakeTrainer:
+    """Steps take half a second, an epoch ends in 2 s and a run in 5; 20 s go into measuring it."""
+
+    def __init__(self, clock):
+        self.clock, self.workers, self.asked = clock, FakeWorkers(), []
+        self.frames = SimpleNamespace(train_samples=range(80))
+
+    def measure(self, first_step, seconds):
+        self.asked.append((first_step, seconds))
+        self.clock.now += 20
+        return Pace(0.5 / MARGIN, 2.0, 5.0)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    fake = FakeClock()
+    monkeypatch.setattr(plan, "time", fake)
+    return fake
+
+
+def training(minutes, epochs=30):
+    values = {"max_minutes": minutes, "epochs": epochs, "steps_per_epoch": 100}
+    return TrainingConfig.model_validate(values)
+
+
+def test_without_a_limit_nothing_is_measured(clock):
+    trainer, state = FakeTrainer(clock), State()
+    is_over = limit_time(training(None), trainer, state, clock.now)
+    clock.now += 1e9
+    assert (is_over(), state.fitted, trainer.asked) == (False, None, [])
+
+
+def test_what_fits_is_said_in_one_line(clock, capsys):
+    # 600 s, less 30 for setting up, 20 for measuring, 5 for the end: 545 s for epochs of 52 s.
+    limit_time(training(10), FakeTrainer(clock), State(), clock.now - 30)
+    assert capsys.readouterr().err == (
+        "1,046 of 3,000 steps fit into 10 minutes (481 ms a step, 2 s an epoch's validation); "
+        "the learning rate's schedule ends there\n"
+    )
+
+
+def test_a_run_that_fits_whole_keeps_its_steps(clock, capsys):
+    state = State()
+    limit_time(training(60), FakeTrainer(clock), state, clock.now)
+    assert state.fitted["steps"] == 3000
+    assert capsys.readouterr().err.startswith("all 3,000 steps fit into 60 minutes (")
+
+
+def test_what_the_chief_decides_is_everybodys(clock):
+    trainer, state = FakeTrainer(clock), State()
+    trainer.workers.from_chief = lambda document: document | {"steps": 77}
+    limit_time(training(10), trainer, state, clock.now)
+    assert state.fitted["steps"] == 77
+
+
+def test_what_was_decided_stays_when_the_run_goes_on(clock, capsys):
+    trainer = FakeTrainer(clock)
+    decided = {"minutes": 10.0, "of": 3000, "steps": 1046, "reserved_s": 7.0}
+    state = State(step=500, elapsed_s=300.0, fitted=dict(decided))
+    limit_time(training(10), trainer, state, clock.now)
+    assert (state.fitted, trainer.asked, capsys.readouterr().err) == (decided, [], "")
+
+
+@pytest.mark.parametrize(("minutes", "epochs"), [(20, 30), (10, 31)])
+def test_other_minutes_or_epochs_are_fitted_to_the_time_that_is_left(clock, minutes, epochs):
+    trainer = FakeTrainer(clock)
+    decided = {"minutes": 10.0, "of": 3000, "steps": 700, "reserved_s": 7.0}
+    state = State(step=700, elapsed_s=300.0, fitted=decided)
+    limit_time(training(minutes, epochs), trainer, state, clock.now)
+    # 60 s a minute, less 300 before, 20 for measuring and 5 for the end, in epochs of 52 s.
+    left = 60 * minutes - 325
+    whole, rest = divmod(left, 52)
+    assert state.fitted["steps"] == 700 + 100 * whole + int((rest - 2) / 0.5)
+    assert trainer.asked == [(700, MEASURED_S)]
+    assert state.elapsed_s == 320
+
+
+def test_measuring_takes_a_small_part_of_a_short_time(clock):
+    trainer = FakeTrainer(clock)
+    limit_time(training(0.5), trainer, State(), clock.now)
+    assert trainer.asked == [(0, pytest.approx(1.2))]
+
+
+def test_the_deadline_leaves_time_for_the_last_validation_and_the_end(clock):
+    is_over = limit_time(training(10), FakeTrainer(clock), State(), started := clock.now)
+    clock.now = started + 592
+    assert not is_over()
+    clock.now = started + 594
+    assert is_over()
+
+
+def test_compiling_again_is_no_part_of_a_resumed_runs_time(clock):
+    decided = {"minutes": 10.0, "of": 3000, "steps": 1046, "reserved_s": 7.0}
+    state = State(step=500, elapsed_s=300.0, fitted=decided)
+    is_over = limit_time(training(10), FakeTrainer(clock), state, clock.now)
+    clock.now += 1000
+    assert not is_over()
+    clock.now += 292
+    assert not is_over()
+    clock.now += 2
+    assert is_over()
+
+
+def test_the_schedule_ends_where_the_steps_do():
+    made = make_plan(training(10), CheckpointConfig(), 80, {"steps": 1000})
+    # Of the default warm-up 50 steps are left; half of the cosine is at 525.
+    assert made.learning_rate(525, 1.0) == pytest.approx((1e-3 + 1e-6) / 2)
+    assert made.learning_rate(1000, 1.0) == pytest.approx(1e-6)

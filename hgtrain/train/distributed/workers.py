@@ -6,7 +6,7 @@ process there is nobody to ask, and every method gives back what it was given.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ GROUP = 2**30
 AGREEMENT = 1
 """The number of the operation that is repeated; each other one has its own number."""
 
-MAX_VALUES = 3
+MAX_VALUES = 4
 
 PEER_FAILURES = (
     tf.errors.UnavailableError,
@@ -53,24 +53,29 @@ class Workers:
         )
 
     def agree(self, values: Sequence[int]) -> list[int]:
-        """Return the largest of what all gave, each of up to three values on its own."""
+        """Return the largest of what all gave, each of up to four values on its own."""
         if self.count == 1:
             return list(values)
         # One shape for all that is agreed on, as the one number demands.
         padded = [*values, *[0] * (MAX_VALUES - len(values))]
         return self._largest(tf.constant(padded, tf.int64)).numpy().tolist()[: len(values)]
 
-    def deciding(self, stop: StopRequest) -> Decide:
+    def deciding(self, stop: StopRequest, is_over: Callable[[], bool] = lambda: False) -> Decide:
         """Return what tells the training loop what all do.
 
         A signal to one is a signal to all, and the slowest sets the pace.
+
+        Args:
+            stop: This process's own.
+            is_over: Whether the run's time is over; the chief's clock counts.
         """
 
         def decide(steps: int) -> Decision:
-            mine = [stop.signum or 0 if stop else 0, stop.take_save(), -steps]
-            signum, saves, most = self.agree(mine)
+            is_late = self.is_chief and is_over()
+            mine = [stop.signum or 0 if stop else 0, stop.take_save(), -steps, is_late]
+            signum, saves, most, ends = self.agree(mine)
             stop.join(signum)
-            return Decision(bool(signum), bool(saves), -most)
+            return Decision(bool(signum), bool(saves), -most, bool(ends))
 
         return decide
 

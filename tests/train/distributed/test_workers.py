@@ -34,6 +34,11 @@ def test_a_process_alone_decides_by_its_own_signals():
     assert decide(5) == Decision(stops=True, saves=False, steps=5)
 
 
+def test_a_run_ends_when_its_time_is_over():
+    decide = Workers(None).deciding(StopRequest(), lambda: True)
+    assert decide(5) == Decision(stops=False, saves=False, steps=5, ends=True)
+
+
 @pytest.mark.parametrize(
     ("text", "who"),
     [
