@@ -2,11 +2,13 @@
 
     python scripts/suggest_benchmark.py openfield.h5 results.jsonl
 
-For each seed a network is trained on 12 frames. Four times 8 frames are added, once those that `suggest` chooses with the
-network of the round before, once random ones, and a new network is trained on all. The error is that on a fixed fifth of
-the frames, which nobody trains on. Prints a table in Markdown.
+For each seed a network is trained on 12 frames. Four times 8 frames are added, once those that
+`suggest` chooses with the network of the round before, once random ones, and a new network is
+trained on all. The error is that on a fixed fifth of the frames, which nobody trains on. Prints a
+table in Markdown.
 
-Each training is a line in results.jsonl; what is there is not trained again, so the script may be stopped at any time.
+Each training is a line in results.jsonl; what is there is not trained again, so the script may be
+stopped at any time.
 """
 
 import argparse

@@ -5,12 +5,12 @@ Epochs, intervals, validation, keeping the best, stopping early, being interrupt
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from hgtrain.train.distributed.decision import Decide, decide_alone
 from hgtrain.train.plan import Plan
 
 SECONDS_A_CALL = 0.5
@@ -115,31 +115,6 @@ class Observer(Protocol):
     def left_out(self, state: State, step: int) -> None:
         """Take note that a step's loss was not finite; the run is back at `state` without it."""
         ...
-
-
-class Decision(NamedTuple):
-    """What is to be done after a call.
-
-    Attributes:
-        stops: Whether to stop.
-        saves: Whether to write a checkpoint.
-        steps: The most steps of the next call.
-        ends: Whether the time is over, so that the run is to end here.
-    """
-
-    stops: bool
-    saves: bool
-    steps: int
-    ends: bool = False
-
-
-Decide = Callable[[int], Decision]
-"""From the steps that the next call should have here to what all processes will do."""
-
-
-def decide_alone(steps: int) -> Decision:
-    """Go on, with nobody to ask."""
-    return Decision(stops=False, saves=False, steps=steps)
 
 
 class InterruptedRunError(Exception):

@@ -6,7 +6,8 @@ import pytest
 from loop_fakes import FakeClock, FakeInner, FakeObserver, make_inner, make_plan, run, without_times
 
 from hgtrain.train import loop
-from hgtrain.train.loop import Decision, InterruptedRunError, NotFiniteError, State, train
+from hgtrain.train.distributed.decision import Decision
+from hgtrain.train.loop import InterruptedRunError, NotFiniteError, State, train
 
 CONTRACT_KEYS = [
     "step",

@@ -16,7 +16,8 @@ from hgtrain.commands import fit as fit_module
 from hgtrain.rundir import layout
 from hgtrain.signals import StoppedError, StopRequest
 from hgtrain.train import loop
-from hgtrain.train.loop import Decision, State, train
+from hgtrain.train.distributed.decision import Decision
+from hgtrain.train.loop import State, train
 from hgtrain.train.trainer import Trainer
 
 slow = pytest.mark.slow

@@ -16,7 +16,7 @@ import tensorflow as tf
 from hgtrain.errors import RunError
 from hgtrain.signals import StopRequest
 from hgtrain.train.distributed.cluster import Cluster
-from hgtrain.train.loop import Decide, Decision
+from hgtrain.train.distributed.decision import Decide, Decision
 
 GROUP = 2**30
 """TensorFlow numbers the groups of its own collective operations from 1 on."""

@@ -9,8 +9,8 @@ import tensorflow as tf
 from hgtrain.errors import RunError
 from hgtrain.signals import StopRequest
 from hgtrain.train.distributed.cluster import Cluster
+from hgtrain.train.distributed.decision import Decision
 from hgtrain.train.distributed.workers import Workers
-from hgtrain.train.loop import Decision
 
 THREE = Cluster(("a:1", "b:2", "c:3"), 1)
 
