@@ -9,12 +9,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hgtrain.log import doing
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 
 
 def import_tensorflow(returns_memory: bool = False) -> None:
-    """Import TensorFlow without the lines its libraries print on every start.
+    """Import TensorFlow, and say so, without the lines its libraries print on every start.
 
     They are shown if the import fails.
 
@@ -31,7 +33,8 @@ def import_tensorflow(returns_memory: bool = False) -> None:
     # the time.
     gc.disable()
     try:
-        with quiet_libraries():
+        # Said at once: while it loads its libraries no other thread runs.
+        with doing("loading TensorFlow", delay_s=0), quiet_libraries():
             import keras  # noqa: F401
             import tensorflow as tf
 

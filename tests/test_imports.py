@@ -48,7 +48,7 @@ GROUND_FLOOR = {
     "log": set(),
     "poses": set(),
     "signals": set(),
-    "tensorflow_setup": set(),
+    "tensorflow_setup": {"log"},
     "files": {"errors"},
     "hdf5": {"errors"},
     "skeleton": {"errors"},

@@ -9,6 +9,7 @@ import numpy as np
 from hgtrain.data.split import Subset
 from hgtrain.evaluate.instances import poses_metrics
 from hgtrain.heads import Head
+from hgtrain.log import doing
 from hgtrain.poses import CENTROID, Poses, joined
 from hgtrain.predict.predictor import Predictor
 
@@ -33,7 +34,8 @@ def predict_side(
             return predictor(images)
         return predictor(images, labelled_centroids(predictor, side, rows))
 
-    of_frames(0)
+    with doing("preparing the network"):
+        of_frames(0)
     started = time.monotonic()
     parts = [of_frames(start) for start in progress(range(0, len(side.frames), FRAMES_AT_ONCE))]
     seconds = time.monotonic() - started

@@ -1,17 +1,16 @@
 """Predictions for images from anywhere into a file; reading, inference and writing overlap."""
 
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from hgtrain.data.media.frame_source import FrameSource
 from hgtrain.errors import DatasetError
-from hgtrain.log import Reporter, say
+from hgtrain.log import Reporter, doing, say
 from hgtrain.poses import Poses
 from hgtrain.predict.inputs import Batch, batches
 from hgtrain.predict.writers import PredictionFile
@@ -57,8 +56,10 @@ def predict_all(model: Model, sources: Sequence[FrameSource], sink: Sink) -> lis
     """
     problems: list[DatasetError] = []
     counts = [source.count for source in sources]
-    reporter = Reporter(sum(counts) if all(counts) else 0, "predicting", "frames")
-    started, done = time.monotonic(), 0
+    total = sum(counts) if all(counts) else 0
+    # The first batch compiles the network.
+    reporter = Reporter(total, "predicting", "frames", counts_first=False)
+    done = 0
     try:
         with background(sink) as take:
             for index, source in enumerate(sources):
@@ -67,10 +68,12 @@ def predict_all(model: Model, sources: Sequence[FrameSource], sink: Sink) -> lis
                     for batch in prefetch(batches(source, model.batch_size), BATCHES_AHEAD):
                         images = batch.images
                         damaged += warn_of_damage(batch, damaged)
-                        take(index, first, images, without(find(model, images), batch.damaged))
+                        with nullcontext() if done else doing("preparing the network"):
+                            found = find(model, images)
+                        take(index, first, images, without(found, batch.damaged))
                         first += len(images)
                         done += len(images)
-                        reporter.update(done, f"{done / (time.monotonic() - started):.1f} frames/s")
+                        reporter.update(done)
                     if not first:
                         problems.append(
                             DatasetError(f"{source.path}: has no frames, nothing is predicted")

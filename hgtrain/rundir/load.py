@@ -13,6 +13,7 @@ from hgtrain.config.schema import Config
 from hgtrain.data.open_split import open_with_notes
 from hgtrain.data.split import Split, split_from_json
 from hgtrain.errors import RunError
+from hgtrain.log import doing
 from hgtrain.poses import CENTROID, Poses
 from hgtrain.rundir import layout
 from hgtrain.rundir.records import read_described_data, read_split
@@ -56,7 +57,8 @@ def load_predictor(
     if not path.is_file():
         raise RunError(f"{path} is missing: the run has not finished an epoch yet")
     try:
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
+        with doing(f"opening {path}"):
+            model = keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise RunError(f"{path} cannot be opened, the file is damaged: {error}") from error
     backbone = config.model.backbone

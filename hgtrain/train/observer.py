@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from hgtrain.config.schema import HeadConfig, TrainingConfig
 from hgtrain.data.media.drawing import overlay
-from hgtrain.log import Reporter, say
+from hgtrain.log import Reporter, coloured, duration, format_seconds, say
 from hgtrain.pipeline.cache import available_memory, waiting_note
 from hgtrain.rundir import layout
 from hgtrain.train.loop import State
@@ -19,9 +19,15 @@ from hgtrain.train.loop import State
 if TYPE_CHECKING:
     from hgtrain.train.trainer import Trainer
 
+Row = dict[str, Any]
+
 FLAT_CONFIDENCE = 0.05
 FLAT_AFTER_STEPS = 200
 OVERLAYS = 4
+ESTIMATE_AFTER_S, ESTIMATED_S = 5.0, 20.0
+"""How long steps are watched before it is said how long a run takes, where it takes longer."""
+FIGURES = {"val_oks_map": "OKS mAP", "val_f1": "F1", "val_error_px": "error"}
+"""By what the best epoch is chosen, the first that a row of metrics.jsonl has, and its name."""
 
 
 class NullObserver:
@@ -77,9 +83,15 @@ class TrainingObserver:
         self._check_data = check_data
         self._folder, self._trainer = folder, trainer
         self._training, self._head = training, head
-        self._reporter = Reporter(steps.stop, "training", "steps", done=steps.start, delay_s=0)
+        self._steps, self._epoch_steps = steps, max(1, steps.stop // training.epochs)
+        # The first call compiles the step.
+        self._reporter = Reporter(
+            steps.stop, "training", "steps", steps.start, delay_s=0, counts_first=False
+        )
+        self._reporter.begin("preparing the first step")
+        self._first_stepped: float | None = None
+        self._is_estimated = self._has_header = False
         self._events = EventFile(folder / layout.TENSORBOARD) if tensorboard else None
-        self._error = ""
         self._has_warned_of_waiting = False
 
     def stepped(self, state: State, loss: float, images_per_s: float | None) -> None:
@@ -89,20 +101,45 @@ class TrainingObserver:
             DatasetError: The data were changed; it comes before a checkpoint is written of them.
         """
         self._check_data()
-        speed = "" if images_per_s is None else f", {images_per_s:.0f} images/s"
-        self._reporter.update(state.step, f"loss {loss:.3g}{speed}{self._error}")
+        self._reporter.show(state.step, self._texts(state, loss, images_per_s))
+        now = time.monotonic()
+        self._first_stepped = self._first_stepped or now
+        if not self._is_estimated and now - self._first_stepped >= ESTIMATE_AFTER_S:
+            self._is_estimated = True
+            seconds = self._reporter.left_s(state.step)
+            if seconds is not None and seconds >= ESTIMATED_S:
+                say(f"training takes about {duration(seconds)}, and validation comes on top")
+
+    def _texts(self, state: State, loss: float, images_per_s: float | None) -> list[str]:
+        """Return where the run stands, in more and more narrow forms."""
+        epoch = f"epoch {1 + (state.step - 1) // self._epoch_steps}/{self._training.epochs}"
+        step, total = f"step {state.step}", f"/{self._steps.stop}"
+        rate = "" if images_per_s is None else f"{images_per_s:.0f} images/s"
+        left = self._reporter.left(state.step)
+        figures = [f"loss {loss:.3g}"]
+        best = best_row(state.history, state.epochs_without_best)
+        if best is not None:
+            name, value = figure(state.history[-1])
+            figures += [f"{name} {value}", f"best {figure(best)[1]}"]
+        texts = [
+            [epoch, step + total, left, rate, *figures],
+            [epoch, step + total, left, *figures],
+            [epoch, step, left, *figures],
+        ]
+        wide, middle, narrow = (list(filter(None, text)) for text in texts)
+        return [", ".join(wide), ", ".join(middle), " ".join(middle), " ".join(narrow)]
 
     def epoch_ended(self, state: State, row: dict[str, Any], validation: dict[str, Any]) -> None:
         """Write the epoch down."""
         self._check_data()
         layout.append_row(self._folder / layout.METRICS, row)
+        if not self._has_header:
+            self._has_header = True
+            say(coloured(epoch_header(row), "bold"))
+        is_best = best_row(state.history, state.epochs_without_best) is row
+        say(epoch_line(row, self._training.epochs, is_best))
         if row["val_error_px"] is not None:
-            self._error = f", validation {row['val_error_px']:.2f} px"
             self._warn_if_flat(row["step"], validation["val_confidence"])
-        say(
-            f"epoch {row['epoch']}: loss {row['loss']:.3g}, validation loss "
-            f"{row['val_loss']:.3g}{self._error}"
-        )
         self._warn_if_waiting(row["data_wait_fraction"])
         if self._events is not None:
             scalars = {
@@ -158,6 +195,51 @@ class TrainingObserver:
         self._reporter.close()
         if self._events is not None:
             self._events.close()
+
+
+def best_row(history: Sequence[Row], epochs_without_best: int) -> Row | None:
+    """Return the row of the best epoch, None before the first."""
+    return history[-1 - epochs_without_best] if history else None
+
+
+def figure(row: Row) -> tuple[str, str]:
+    """Return by what an epoch is judged, as its name and its value."""
+    key = next((key for key in FIGURES if row.get(key) is not None), None)
+    if key is None:
+        return "validation loss", f"{row['val_loss']:.3g}"
+    value = row[key]
+    return FIGURES[key], f"{value:.2f} px" if key == "val_error_px" else f"{value:.3f}"
+
+
+COLUMNS: tuple[tuple[str, str, int, Callable[[Any], str]], ...] = (
+    ("step", "step", 8, str),
+    ("loss", "loss", 10, "{:.3g}".format),
+    ("val_loss", "val. loss", 11, "{:.3g}".format),
+    ("val_error_px", "val. error", 12, "{:.2f} px".format),
+    ("val_oks_map", "OKS mAP", 9, "{:.3f}".format),
+    ("val_f1", "F1", 9, "{:.3f}".format),
+    ("elapsed_s", "time", 10, format_seconds),
+)
+"""Of the lines of the epochs: key of metrics.jsonl, title, width, how a value is written."""
+EPOCH_WIDTH = 9
+
+
+def epoch_header(row: Row) -> str:
+    """Return the titles of the columns that rows like this one have."""
+    titles = [f"{title:>{width}}" for key, title, width, _ in COLUMNS if key in row]
+    return f"{'epoch':>{EPOCH_WIDTH}}" + "".join(titles)
+
+
+def epoch_line(row: Row, epochs: int, is_best: bool) -> str:
+    """Return an epoch as a line below its header; the best so far is marked."""
+    cells = [
+        f"{'-' if row[key] is None else form(row[key]):>{width}}"
+        for key, _, width, form in COLUMNS
+        if key in row
+    ]
+    epoch = f"{row['epoch']}/{epochs}"
+    line = f"{epoch:>{EPOCH_WIDTH}}" + "".join(cells)
+    return f"{line}  {coloured('best', 'green')}" if is_best else line
 
 
 class EventFile:

@@ -78,7 +78,9 @@ class Validation:
         batches = [np.arange(start, start + self._batch_size) % count for start in starts]
         rows = [self._samples.rows(batch) for batch in batches]
         read = zip(starts, batches, prefetched(self._store, rows), strict=True)
-        for start, chosen, images in progress(read, len(starts), "validating", "batches"):
+        unit = "frames" if self._crop is None else "animals"
+        shown = progress(read, count, "validating", unit, self._batch_size)
+        for start, chosen, images in shown:
             labels = self._samples.labels(chosen)
             batch = self._compiled(
                 tf.constant(images), tf.constant(labels.points), tf.constant(labels.weights)
