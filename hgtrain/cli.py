@@ -16,38 +16,36 @@ from hgtrain.errors import HgtrainError
 from hgtrain.signals import StoppedError, StopRequest
 
 COMMANDS = {
-    "convert": ("convert", "Write the labels SRC of another program to DST in the hgtrain format."),
-    "doctor": (
-        "doctor",
-        "Show what this machine has for training, and what keeps TensorFlow from its GPUs.",
-    ),
-    "evaluate": (
-        "evaluate",
-        "Measure the best network of RUN on its validation frames, or on the datasets DATA.",
-    ),
-    "export": (
-        "export",
-        "Write RUN's best network, from uint8 images to keypoints, for programs without hgtrain.",
-    ),
-    "fit": ("fit", "Train the network that CONFIG describes and evaluate the best of it."),
-    "import-sleap": (
-        "import_sleap",
-        "Turn MODEL_DIR, a SLEAP training folder, into a run to evaluate, export or train further.",
-    ),
-    "init": ("init", "Write a first config for DATA and this machine, with the reasons in it."),
-    "inspect": ("inspect", "Look through DATA, files that belong together, for what is wrong."),
-    "predict": (
-        "predict",
-        "Predict the keypoints of datasets, images, folders of images and videos.",
-    ),
-    "report": ("report", "Write report.html of RUNS again, and compare several on one page."),
-    "suggest": (
-        "suggest",
-        "Find the frames of videos and images that are worth labelling next.",
-    ),
-    "summarize": ("summarize", "Show the network of CONFIG_OR_RUN."),
+    "convert": ("convert", "Write the labels of another program as an hgtrain dataset."),
+    "inspect": ("inspect", "Look through datasets for what is wrong with them."),
+    "init": ("init", "Write a first config for a dataset and this machine."),
+    "summarize": ("summarize", "Show a network: its layers, what they see, what it takes."),
+    "fit": ("fit", "Train a network from a config, or go on with a run."),
+    "report": ("report", "Write the page of a run again, or compare several."),
+    "evaluate": ("evaluate", "Measure the best network of a run on labelled frames."),
+    "predict": ("predict", "Find the keypoints in datasets, images and videos."),
+    "suggest": ("suggest", "Find the frames of videos that are worth labelling next."),
+    "export": ("export", "Write the best network of a run for other programs."),
+    "import-sleap": ("import_sleap", "Turn a training folder of SLEAP into a run."),
+    "doctor": ("doctor", "Show what this machine has for training, and what is wrong."),
 }
 """Of each command the module in `commands`, which has it as `command`, and its short help."""
+
+GROUPS = {
+    "Prepare data": ("convert", "inspect", "init"),
+    "Train": ("summarize", "fit", "report"),
+    "Use what was trained": ("evaluate", "predict", "suggest", "export"),
+    "Other": ("import-sleap", "doctor"),
+}
+"""The commands in the order of the work."""
+
+HELP = """Train stacked-hourglass pose networks from HDF5 datasets.
+
+\b
+A first training, of flies that hgtrain draws itself:
+  hgtrain init builtin:flies -o flies.yaml
+  hgtrain fit flies.yaml
+"""
 
 LISTED = {name: click.Command(name, help=line) for name, (_, line) in COMMANDS.items()}
 
@@ -63,21 +61,29 @@ class LazyCommands(UserDict[str, click.Command]):
 
 
 class LazyGroup(click.Group):
-    """A group that lists its commands without importing them."""
+    """A group that lists its commands, in groups, without importing them."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands into the help."""
-        click.Group(commands=LISTED).format_commands(ctx, formatter)
+        """Write the commands into the help, by group, each with the whole of its short help."""
+        width = max(map(len, COMMANDS))
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), COMMANDS[name][1]) for name in names])
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands in the order of the work."""
+        return [name for names in GROUPS.values() for name in names]
 
 
 @click.group(
     cls=LazyGroup,
     commands=LazyCommands(LISTED),
+    help=HELP,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="hgtrain")
 def commands() -> None:
-    """Train stacked-hourglass pose networks from HDF5 datasets."""
+    """Run one of the commands."""
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,8 @@ EVALUATION = {
     "pck": {"1": 0.25, "10": 0.9},
     "oks": 0.81,
 }
+
+RUN = "from hgtrain.__main__ import main; main()"
 
 TABLE = """\
 run               runs/a
@@ -64,7 +68,7 @@ def fit(monkeypatch):
     `.calls` is what it was given.
     """
 
-    def replace(raises=None, returns=("runs/a", EVALUATION)):
+    def replace(raises=None, returns=(Path("runs/a"), EVALUATION)):
         replace.calls = []
 
         def fake(*arguments):
@@ -148,10 +152,58 @@ def test_the_list_of_commands_says_of_each_what_its_own_help_does():
         assert listed.hidden == own.hidden
 
 
-def test_the_list_of_commands_is_as_wide_as_the_terminal(command, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")
+def test_each_command_is_in_one_group():
+    grouped = [name for names in cli.GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(cli.COMMANDS)
+
+
+def test_the_help_has_the_groups_in_the_order_of_the_work(command):
     _, out, _ = command("--help")
-    assert "  fit           Train the network that CONFIG...\n" in out
+    titles = ["Prepare data:", "Train:", "Use what was trained:", "Other:"]
+    places = [out.index(f"\n{title}\n") for title in titles]
+    assert places == sorted(places)
+    firsts = [out[place:].splitlines()[2].split()[0] for place in places]
+    assert firsts == ["convert", "summarize", "evaluate", "import-sleap"]
+
+
+def test_the_help_begins_with_an_example(command):
+    _, out, _ = command("--help")
+    assert out.index("  hgtrain fit flies.yaml\n") < out.index("Options:")
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "120"])
+def test_no_summary_is_cut(command, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    _, out, _ = command("--help")
+    assert "..." not in out.partition("Prepare data")[2]
+    in_one_line = " ".join(out.split())
+    assert all(f"{name} {line}" in in_one_line for name, (_, line) in cli.COMMANDS.items())
+
+
+def test_a_summary_is_a_line_of_80_columns(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = command("--help")[1].splitlines()
+    assert all(any(line.endswith(text) for line in lines) for _, text in cli.COMMANDS.values())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_get_a_script_that_completes(shell):
+    environment = os.environ | {"_HGTRAIN_COMPLETE": f"{shell}_source"}
+    program = [sys.executable, "-c", "import sys; sys.argv = ['hgtrain']\n" + RUN]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, check=True)
+    assert "hgtrain" in done.stdout
+    assert "_HGTRAIN_COMPLETE" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "found"), [("hgtrain su", ["summarize"]), ("hgtrain fit --res", ["--resume"])]
+)
+def test_commands_and_options_are_completed(line, found):
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    environment = os.environ | {"_HGTRAIN_COMPLETE": "bash_complete"} | words
+    program = [sys.executable, "-c", "import sys; sys.argv = ['hgtrain']\n" + RUN]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, check=True)
+    assert [line.partition(",")[2] for line in done.stdout.splitlines()] == found
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"]])
@@ -185,7 +237,7 @@ def test_importing_the_program_runs_nothing():
     ("arguments", "message"),
     [
         ([], "Usage: "),
-        (["fit"], "Missing argument 'CONFIG'"),
+        (["fit"], "Missing argument 'CONFIG_OR_RUN'"),
         (["fit", "a.yaml", "b.yaml"], "unexpected extra argument"),
         (["fit", "a.yaml", "--resum"], "No such option"),
         (["fit", "a.yaml", "--set"], "requires an argument"),
@@ -284,12 +336,31 @@ def test_a_signal_while_the_program_is_imported_has_its_status_and_no_message(
 
 def test_the_result_of_fit_is_a_table_on_stdout(command, config, fit):
     fit()
-    assert command("fit", config) == (0, TABLE, "")
+    assert command("fit", config)[:2] == (0, TABLE)
+
+
+def test_fit_ends_with_what_to_look_at_and_what_to_do_next(command, config, fit):
+    fit(returns=(Path("runs/a b"), EVALUATION))
+    _, _, err = command("fit", config)
+    assert [line.split(maxsplit=1) for line in err.splitlines()[:1]] == [
+        ["report", "runs/a b/report.html"]
+    ]
+    assert "best network      runs/a b/best.keras\n" in err
+    assert err.endswith(
+        "next              hgtrain predict 'runs/a b' film.mp4 -o film.csv --overlay look.mp4\n"
+    )
+
+
+def test_what_sees_crops_is_used_with_what_finds_animals(command, config, fit):
+    config.write_text("data: {train: a.h5}\nmodel: {head: {type: centered_instance}}\n")
+    fit()
+    _, _, err = command("fit", config)
+    assert err.endswith("--overlay look.mp4 --centroids RUN\n")
 
 
 def test_what_has_no_value_is_a_dash(command, config, fit):
     nothing = {"error_px": dict.fromkeys(EVALUATION["error_px"]), "oks": None, "pck": {"1": None}}
-    fit(returns=("runs/a", EVALUATION | nothing))
+    fit(returns=(Path("runs/a"), EVALUATION | nothing))
     _, out, _ = command("fit", config)
     assert [line.split()[-1] for line in out.splitlines()[-2:]] == ["-", "-"]
     assert "error, mean       -\n" in out
@@ -303,6 +374,46 @@ def test_fit_hands_on_what_it_was_given(command, config, fit, tmp_path):
     assert (loaded.training.epochs, loaded.training.seed) == (7, 3)
     assert (run_dir, resume) == (tmp_path / "r", True)
     assert not stop
+
+
+def test_fit_goes_on_with_a_run_that_is_named_in_place_of_a_config(command, fit, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("data: {train: a.h5}\ntraining: {epochs: 7}\n")
+    calls = fit()
+    assert command("fit", run, "--resume")[0] == 0
+    command("fit", run, "--resume", "--run-dir", tmp_path / "." / "run")
+    for loaded, run_dir, resume, _ in calls:
+        assert (loaded.training.epochs, run_dir, resume) == (7, run, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "run is a run: `hgtrain fit {run} --resume` goes on with it, `hgtrain fit "),
+        (["--run-dir", "other"], "run is a run: "),
+        (["--resume", "--run-dir", "other"], "names another directory, other: leave --run-dir out"),
+    ],
+)
+def test_a_run_in_place_of_a_config_is_to_be_resumed_where_it_is(
+    command, fit, tmp_path, arguments, message
+):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("data: {train: a.h5}\n")
+    calls = fit()
+    status, out, err = command("fit", run, *arguments)
+    assert (status, out, calls) == (1, "", [])
+    assert message.format(run=run) in err
+
+
+def test_a_folder_without_a_run_is_no_config(command, tmp_path):
+    status, _, err = command("fit", tmp_path, "--resume")
+    assert (status, err) == (
+        1,
+        f"Error: {tmp_path} is a folder without config.yaml: expected a config or a run "
+        "directory\n",
+    )
 
 
 def test_fit_without_options_starts_a_new_run(command, config, fit):

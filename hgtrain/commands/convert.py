@@ -43,7 +43,10 @@ def command(
     symmetries: tuple[str, ...],
     edges: tuple[str, ...],
 ) -> None:
-    """Write the labels SRC of another program to DST in the hgtrain format."""
+    """Write the labels of another program as an hgtrain dataset.
+
+    SRC is what the other program wrote, a file or a folder, and DST the dataset.
+    """
     with StopRequest().listening():
         converted = convert_dataset(src, dst, predictions, images, symmetries, edges)
     names = converted.skeleton.keypoint_names

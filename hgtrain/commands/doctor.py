@@ -58,7 +58,10 @@ NOT_LOADED = re.compile(r"Could not load dynamic library '([^']+)'(?:; dlerror: 
 @click.command("doctor", epilog="Example: hgtrain doctor")
 @AS_JSON
 def command(as_json: bool) -> None:
-    """Show what this machine has for training, and what keeps TensorFlow from its GPUs."""
+    """Show what this machine has for training, and what is wrong.
+
+    That is what keeps TensorFlow from its GPUs, with the line that mends it.
+    """
     with StopRequest().listening():
         found = doctor()
     click.echo(json.dumps(found, indent=1, allow_nan=False) if as_json else doctor_text(found))

@@ -26,7 +26,10 @@ from hgtrain.skeleton import check_same_keypoints
 def command(
     run: Path, data: tuple[str, ...], as_json: bool, decode: str, centroids: Path | None
 ) -> None:
-    """Measure the best network of RUN on its validation frames, or on the datasets DATA."""
+    """Measure the best network of a run on labelled frames.
+
+    They are the validation frames of RUN, or all frames of the datasets DATA.
+    """
     with StopRequest().listening():
         evaluation = evaluate(run, data, decode, centroids)
     if as_json:

@@ -61,7 +61,10 @@ def command(
     data: tuple[str, ...],
     centroids: Path | None,
 ) -> None:
-    """Write RUN's best network, from uint8 images to keypoints, for programs without hgtrain."""
+    """Write the best network of a run for other programs.
+
+    It leads from uint8 images to keypoints in their pixels, and needs no hgtrain.
+    """
     with StopRequest().listening():
         for line in export(run, output, format_name, size, data, centroids):
             click.echo(line)

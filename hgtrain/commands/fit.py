@@ -17,7 +17,7 @@ import click
 from hgtrain import files
 from hgtrain.commands.options import OVERRIDES
 from hgtrain.errors import RunError
-from hgtrain.log import blocks_progress, say
+from hgtrain.log import blocks_progress, doing, say
 from hgtrain.rundir import layout
 from hgtrain.signals import StoppedError, StopRequest
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @click.command("fit", epilog="Example: hgtrain fit configs/quickstart.yaml --set training.epochs=3")
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config_or_run", type=click.Path(path_type=Path))
 @OVERRIDES
 @click.option(
     "--run-dir",
@@ -43,13 +43,23 @@ if TYPE_CHECKING:
     help="Where results go [default: runs/<config>-<time>].",
 )
 @click.option(
-    "--resume", is_flag=True, help="Continue the run in --run-dir from its newest checkpoint."
+    "--resume",
+    is_flag=True,
+    help="Go on with a run from its newest checkpoint: that in RUN, or in --run-dir.",
 )
-def command(config: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
-    """Train the network that CONFIG describes and evaluate the best of it."""
+def command(
+    config_or_run: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool
+) -> None:
+    """Train a network from a config, or go on with a run.
+
+    The best network is kept, and evaluated on the validation frames. CONFIG_OR_RUN is a config, or
+    with --resume the directory of a run.
+    """
     with StopRequest().listening() as stop:
         from hgtrain.config.load import load_config
+        from hgtrain.rundir.resume import config_and_run
 
+        config, run_dir = config_and_run(config_or_run, run_dir, resume)
         loaded = load_config(config, overrides)
         from hgtrain.data.sandbox.open import start_preflight
 
@@ -60,6 +70,18 @@ def command(config: Path, overrides: tuple[str, ...], run_dir: Path | None, resu
         from hgtrain.evaluate.table import evaluation_text
 
         click.echo(evaluation_text(folder, evaluation))
+        say(next_steps(folder, loaded.model.head.sees_crops))
+
+
+def next_steps(folder: Path, sees_crops: bool) -> str:
+    """Return what a finished run has to look at, and what it can be used for."""
+    predict = shlex.join(["hgtrain", "predict", str(folder)]) + " film.mp4 -o film.csv"
+    centroids = " --centroids RUN" if sees_crops else ""
+    return (
+        f"report            {folder / 'report.html'}\n"
+        f"best network      {folder / layout.BEST}\n"
+        f"next              {predict} --overlay look.mp4{centroids}"
+    )
 
 
 def fit(
@@ -203,9 +225,7 @@ def print_resume_command_on_stop(folder: Path, what: str) -> Iterator[None]:
 
 def resume_command(folder: Path) -> str:
     """Return the command line that goes on with the run in `folder`."""
-    return shlex.join(
-        ["hgtrain", "fit", str(folder / layout.CONFIG), "--run-dir", str(folder), "--resume"]
-    )
+    return shlex.join(["hgtrain", "fit", str(folder), "--resume"])
 
 
 def _run_folder(config: "Config", run_dir: Path | None, resume: bool) -> Path:
@@ -217,7 +237,10 @@ def _run_folder(config: "Config", run_dir: Path | None, resume: bool) -> Path:
     folder = run_dir or (Path(config.output.run_dir) if config.output.run_dir else None)
     if resume:
         if folder is None:
-            raise RunError("--resume needs the run to continue: give --run-dir")
+            raise RunError(
+                "--resume needs the run to continue: give --run-dir, or the run in place of the "
+                "config"
+            )
         return folder
     folder = folder or layout.default_run_dir(config.name)
     layout.check_free(folder)
@@ -278,16 +301,10 @@ def _trainer(config: "Config", split: "Split", compute: "Compute", folder: Path)
     )
     preprocessing = preprocessing_of(config.data, backbone.max_stride, dataset.image_shape)
     frames = store_split(split, preprocessing, cache, head.crop, blocks_progress("reading images"))
-    networks = Networks(backbone, training, compute, preprocessing.channels, head)
-    return Trainer(
-        networks,
-        frames,
-        config.augmentation,
-        training,
-        compute,
-        folder,
-        config.checkpoint.keep,
-    )
+    keep = config.checkpoint.keep
+    with doing("building the network"):
+        networks = Networks(backbone, training, compute, preprocessing.channels, head)
+        return Trainer(networks, frames, config.augmentation, training, compute, folder, keep)
 
 
 def _train(
@@ -362,7 +379,7 @@ def _evaluate_best(config: "Config", folder: Path, split: "Split") -> dict[str, 
     dataset = split.train.dataset
     predictor = load_predictor(config, folder, dataset.image_shape, skeleton_of(dataset))
     side = split.validation
-    found, images_per_s = predict_side(predictor, side, blocks_progress("reading images"))
+    found, images_per_s = predict_side(predictor, side, blocks_progress("evaluating"))
     evaluation = evaluate_side(found, images_per_s, side, predictor.head)
     files.write_json(folder / layout.EVALUATION, evaluation)
     augmented = augmented_batch(
@@ -374,5 +391,6 @@ def _evaluate_best(config: "Config", folder: Path, split: "Split") -> dict[str, 
     )
     labels = labels_of(predictor.head, side)
     sections = config.model_dump()
-    write_report(RunResults(folder, sections, split, labels, found, evaluation, augmented))
+    with doing("writing report.html"):
+        write_report(RunResults(folder, sections, split, labels, found, evaluation, augmented))
     return evaluation

@@ -32,7 +32,10 @@ from hgtrain.signals import StopRequest
 def command(
     model_dir: Path, output: Path, data: tuple[str, ...], validation: tuple[str, ...]
 ) -> None:
-    """Turn MODEL_DIR, a SLEAP training folder, into a run to evaluate, export or train further."""
+    """Turn a training folder of SLEAP into a run.
+
+    It can be evaluated, exported and trained further.
+    """
     with StopRequest().listening():
         import_sleap(model_dir, output, data, validation)
     click.echo(output)

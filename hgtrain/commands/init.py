@@ -39,7 +39,10 @@ ENDINGS = tuple(f"_{head.partition('_')[0]}" for head in TOP_DOWN_HEADS)
     "--schema", is_flag=True, help="Print the JSON Schema of a config, for editors, instead."
 )
 def command(data: str | None, output: Path | None, head: str | None, schema: bool) -> None:
-    """Write a first config for DATA and this machine, with the reasons in it."""
+    """Write a first config for a dataset and this machine.
+
+    It has the reason beside each choice.
+    """
     if schema:
         from hgtrain.config.load import config_json_schema
 

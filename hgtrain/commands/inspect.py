@@ -25,9 +25,9 @@ from hgtrain.signals import StopRequest
     help="Draw frames with their keypoints.",
 )
 def command(data: tuple[str, ...], as_json: bool, plot: Path | None) -> None:
-    """Look through DATA, files that belong together, for what is wrong.
+    """Look through datasets for what is wrong with them.
 
-    Exit status 1 when it cannot be trained on.
+    DATA are files that belong together. The exit status is 1 when they cannot be trained on.
     """
     with StopRequest().listening():
         report = inspect(data, plot)

@@ -70,11 +70,16 @@ def command(
     batch_size: int | None,
     centroids: Path | None,
 ) -> None:
-    """Predict the keypoints of datasets, images, folders of images and videos."""
+    """Find the keypoints in datasets, images and videos.
+
+    An INPUT may be a folder of images too.
+    """
     with StopRequest().listening():
         options = PredictOptions(overlay, decode, batch_size, centroids)
         frames = predict(run_or_export, inputs, out, options)
     click.echo(f"{out}: {frames} frames")
+    if overlay is not None:
+        click.echo(f"{overlay}: the predictions drawn in")
 
 
 def predict(model_folder: Path, inputs: Sequence[str], out: Path, options: PredictOptions) -> int:

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     help="The page that compares several runs.",
 )
 def command(runs: tuple[Path, ...], output: Path) -> None:
-    """Write report.html of RUNS again, and compare several on one page."""
+    """Write the page of a run again, or compare several.
+
+    Each of RUNS has its report.html; several are compared on one page more.
+    """
     with StopRequest().listening():
         written = report(runs, output)
     click.echo("\n".join(map(str, written)))

@@ -25,9 +25,9 @@ MEASURED_SECONDS = 5.0
     "--measure", is_flag=True, help="Run training steps for some seconds and say how fast they are."
 )
 def command(config_or_run: Path, overrides: tuple[str, ...], as_json: bool, measure: bool) -> None:
-    """Show the network of CONFIG_OR_RUN.
+    """Show a network: its layers, what they see, what it takes.
 
-    Its layers, what they see, and what training them takes.
+    It is that of a config or a run.
     """
     with StopRequest().listening():
         summary = summarize(config_or_run, overrides, measure)

@@ -1,5 +1,6 @@
-"""Whether a run may go on with a config."""
+"""Which run goes on, and whether it may with a config."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,38 @@ More epochs stretch a cosine from where the run stands.
 
 FROM_LABELS = ("model.head.max_instances", "model.head.crop_size_px")
 """Keys that a run's own config has from the labels where they were null."""
+
+
+def config_and_run(given: Path, run_dir: Path | None, resume: bool) -> tuple[Path, Path | None]:
+    """Return the config to train with and the run directory that was named, None for none.
+
+    Args:
+        given: A config, or the directory of a run to go on with.
+        run_dir: As the command line has it.
+        resume: Whether a run is to go on.
+
+    Raises:
+        RunError: It is a folder without a run, a run that is not to go on, or another one than
+            `run_dir`.
+    """
+    if not given.is_dir():
+        return given, run_dir
+    config = given / layout.CONFIG
+    if not config.is_file():
+        raise RunError(
+            f"{given} is a folder without {layout.CONFIG}: expected a config or a run directory"
+        )
+    if not resume:
+        raise RunError(
+            f"{given} is a run: `{shlex.join(['hgtrain', 'fit', str(given), '--resume'])}` goes on "
+            f"with it, `{shlex.join(['hgtrain', 'fit', str(config)])}` trains anew with its config"
+        )
+    if run_dir is not None and run_dir.resolve() != given.resolve():
+        raise RunError(
+            f"--resume goes on with the run in {given}, and --run-dir names another directory, "
+            f"{run_dir}: leave --run-dir out"
+        )
+    return config, given
 
 
 def resumed_config(config: Config, folder: Path) -> Config:

@@ -94,6 +94,11 @@ def test_predict_hands_on_its_options(called):
         Path("d.csv"),
         predict.PredictOptions(Path("e.mp4"), "local", 4),
     )
+    assert printed == "d.csv: 7 frames\ne.mp4: the predictions drawn in\n"
+
+
+def test_predict_names_no_overlay_where_there_is_none(called):
+    printed, _ = called("predict", 7, "predict", "runs/a", "b.mp4", "-o", "d.csv")
     assert printed == "d.csv: 7 frames\n"
 
 

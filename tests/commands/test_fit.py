@@ -421,13 +421,13 @@ def test_a_run_stopped_by_a_signal_goes_on_as_if_nothing_had_been(config_file, f
         [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         for line in process.stderr:
-            if line.startswith("training: 1/8 steps"):
+            if line.startswith("epoch 1/2, step 1/8"):
                 break
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate()
     assert (process.returncode, out) == (143, "")
     assert "Traceback" not in err
-    resume = f"hgtrain fit '{folder}/config.yaml' --run-dir '{folder}' --resume"
+    resume = f"hgtrain fit '{folder}' --resume"
     assert err.splitlines()[-1].split("; ")[1] == f"go on with: {resume}"
     assert len(rows_of(folder)) < 2
     done = subprocess.run(

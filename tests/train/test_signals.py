@@ -48,7 +48,7 @@ def test_a_checkpoint_that_is_asked_for_is_written_and_the_run_goes_on(monkeypat
 
 
 def resume_line(folder, what):
-    return f"{what}; go on with: hgtrain fit {folder}/config.yaml --run-dir {folder} --resume\n"
+    return f"{what}; go on with: hgtrain fit {folder} --resume\n"
 
 
 @slow

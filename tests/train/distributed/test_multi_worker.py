@@ -170,7 +170,7 @@ def test_where_one_is_killed_the_other_ends_with_the_line_to_go_on(folder, lost,
     assert (left.status, left.out) == (1, "")
     assert left.seconds < 60
     run = folder / f"lost{victim}"
-    line = re.escape(f"hgtrain fit {run}/config.yaml --run-dir {run} --resume")
+    line = re.escape(f"hgtrain fit {run} --resume")
     assert re.search(
         rf"^Error: worker {victim} \(127.0.0.1:\d+\) is lost, so that all stop; go on with: "
         rf"{line}$",
