@@ -219,7 +219,10 @@ def test_the_config_reference_has_every_key():
         "| `train` | text, or a list of text | required | A file, a list of files, builtin:flies "
         "or "
         "builtin:fly-groups |",
-        "| `stacks` | whole number from 1 to 64 | `3` | Hourglasses in a row, each supervised |",
+        "| `stacks` | whole number from 1 to 64 | `3` | Hourglasses in a row, each supervised; the "
+        "papers have 4 and 8 | all |",
+        "| `stem_filters` | whole number from 1 to 4096 | `128` | hourglass: filters of the stem's "
+        "first convolution | `hourglass` |",
         "| `scale` | a list of 2, each number from 0.01 to 100, or `null` | `[0.9, 1.1]` | Range "
         "of "
         "the factor of size |",
@@ -233,7 +236,7 @@ def test_the_config_reference_has_every_key():
         " |",
     ],
 )
-def test_rows_of_the_config_reference_say_values_default_meaning_and_heads(row):
+def test_rows_of_the_config_reference_say_values_default_meaning_and_types(row):
     assert row in reference().splitlines()
 
 

@@ -61,6 +61,7 @@ HOMES = {
     "yaml": {"config.load", "config.yaml", "sleap_import.run"},
     "pydantic": {
         "config.schema",
+        "config.backbone",
         "config.head",
         "config.section",
         "config.load",

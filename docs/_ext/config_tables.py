@@ -4,12 +4,15 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hgtrain.config.choices import HEADS_OF_KEY
+from hgtrain.config.choices import BACKBONES_OF_KEY, HEADS_OF_KEY
 from hgtrain.config.load import config_json_schema
 
 Schema = Mapping[str, Any]
 
 TYPES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true, false"}
+
+OWNERS = {"model.backbone": ("backbones", BACKBONES_OF_KEY), "model.head": ("heads", HEADS_OF_KEY)}
+"""Sections of several types: what those are called, and which of them a key belongs to."""
 
 
 def reference() -> str:
@@ -37,16 +40,16 @@ def _paragraphs(section: Schema) -> Iterator[str]:
 
 
 def _table(path: str, keys: Mapping[str, Schema], required: set[str]) -> Iterator[str]:
-    is_head = path == "model.head"
-    titles = ["key", "values", "default", "meaning", *(["heads"] if is_head else ())]
+    title, owners_of_key = OWNERS.get(path, ("", None))
+    titles = ["key", "values", "default", "meaning", *([title] if title else ())]
     yield _row(titles)
     yield _row(["---"] * len(titles))
     for key, value in keys.items():
         default = "required" if key in required else f"`{_yaml(value.get('default'))}`"
         cells = [f"`{key}`", values_of(value), default, value["description"]]
-        if is_head:
-            heads = HEADS_OF_KEY.get(key)
-            cells.append("all" if heads is None else ", ".join(f"`{head}`" for head in heads))
+        if owners_of_key is not None:
+            owners = owners_of_key.get(key)
+            cells.append("all" if owners is None else ", ".join(f"`{name}`" for name in owners))
         yield _row(cells)
     yield ""
 

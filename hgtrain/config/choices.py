@@ -1,7 +1,14 @@
 """Values of keys that other packages choose by, without TensorFlow."""
 
-BACKBONE_TYPES = ("hourglass",)
+BACKBONE_TYPES = ("hourglass", "associative_embedding", "residual_hourglass")
 """Of `model.backbone.type`; `model.backbones.BACKBONES` has an entry for each."""
+
+BACKBONES_OF_KEY: dict[str, tuple[str, ...]] = {
+    "reinject": ("hourglass",),
+    "stem_filters": ("hourglass",),
+    "filter_increase": ("hourglass", "associative_embedding"),
+}
+"""Which types a key of `model.backbone` belongs to; a key that is not here belongs to all."""
 
 HEAD_TYPES = ("single_instance", "multi_instance", "centroid", "centered_instance")
 """Of `model.head.type`; `heads.HEADS` has an entry for each."""

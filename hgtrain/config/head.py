@@ -1,20 +1,23 @@
 """The section `model.head`: what the network predicts."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from hgtrain.config import fields
-from hgtrain.config.choices import HEADS_OF_KEY
-from hgtrain.config.section import Section
+from hgtrain.config.choices import HEAD_TYPES, HEADS_OF_KEY
+from hgtrain.config.section import TypedSection
 
 
-class HeadConfig(Section):
+class HeadConfig(TypedSection):
     """What the network predicts.
 
     Keys that belong to other types than `type` are mistakes where they are given, and are left out
     where a config is written.
     """
+
+    TYPES = HEAD_TYPES
+    TYPES_OF_KEY = HEADS_OF_KEY
 
     type: Literal["single_instance", "multi_instance", "centroid", "centered_instance"] = Field(
         default="single_instance",
@@ -74,11 +77,6 @@ class HeadConfig(Section):
     )
 
     @property
-    def own_keys(self) -> tuple[str, ...]:
-        """Return the keys that belong to this type."""
-        return keys_of_head(self.type)
-
-    @property
     def several_animals(self) -> bool:
         """Return whether a frame may hold several animals."""
         return self.type != "single_instance"
@@ -98,20 +96,9 @@ class HeadConfig(Section):
         """Return whether the network finds where animals are, and no more."""
         return self.type == "centroid"
 
-    @model_serializer(mode="wrap")
-    def _without_other_types(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if key in self.own_keys}
-
 
 SINGLE_INSTANCE = HeadConfig()
 """The head for one animal, with its defaults."""
 
 MULTI_INSTANCE = HeadConfig(type="multi_instance")
 """The head for several animals in one network, with its defaults."""
-
-
-def keys_of_head(head: str) -> tuple[str, ...]:
-    """Return the keys of `model.head` that belong to a type of it."""
-    return tuple(
-        name for name in HeadConfig.model_fields if head in HEADS_OF_KEY.get(name, (head,))
-    )

@@ -9,10 +9,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from hgtrain.config import fields
-from hgtrain.config.choices import HEAD_TYPES, HEADS_OF_KEY
 from hgtrain.config.messages import describe
 from hgtrain.config.rules import broken_rules
-from hgtrain.config.schema import Config, Section
+from hgtrain.config.schema import Config, ModelConfig, Section
+from hgtrain.config.section import TypedSection
 from hgtrain.config.source import ConfigSource, Problem
 from hgtrain.config.yaml import KeyPath, Value, dotted, plain_scalar
 from hgtrain.errors import ConfigError
@@ -66,7 +66,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
             (place for key in keys if (place := tuple(key.split("."))) in source.origins), ()
         )
         problems.append(Problem(source.origin(given), text))
-    problems += _keys_of_other_heads(source)
+    problems += _keys_of_other_types(source)
     if problems:
         problems.sort(key=lambda problem: problem.origin.order)
         raise ConfigError(
@@ -77,20 +77,28 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     return config
 
 
-def _keys_of_other_heads(source: ConfigSource) -> Iterator[Problem]:
-    """Yield a problem for each key of `model.head` that belongs to another type of head."""
+def _keys_of_other_types(source: ConfigSource) -> Iterator[Problem]:
+    """Yield a problem for each key of a section of `model` that belongs to another type of it."""
     model = source.values.get("model")
-    head = model.get("head") if isinstance(model, dict) else None
-    kind = head.get("type", HEAD_TYPES[0]) if isinstance(head, dict) else None
-    if not isinstance(head, dict) or kind not in HEAD_TYPES:
+    for name, field in ModelConfig.model_fields.items():
+        kind, section = field.annotation, model.get(name) if isinstance(model, dict) else None
+        if isinstance(kind, type) and issubclass(kind, TypedSection) and isinstance(section, dict):
+            yield from _keys_of_others(source, ("model", name), kind, section)
+
+
+def _keys_of_others(
+    source: ConfigSource, path: KeyPath, kind: type[TypedSection], section: Mapping[Any, Any]
+) -> Iterator[Problem]:
+    chosen = section.get("type", kind.TYPES[0])
+    if chosen not in kind.TYPES:
         return
-    for key in head:
-        heads = HEADS_OF_KEY.get(str(key), (kind,))
-        if kind not in heads:
+    for key in section:
+        owners = kind.TYPES_OF_KEY.get(str(key), (chosen,))
+        if chosen not in owners:
             yield Problem(
-                source.origin(("model", "head", key)),
-                f"model.head.{key} belongs to {' and '.join(heads)}, and model.head.type is {kind} "
-                f"(remove {key}, or set type to {heads[0]})",
+                source.origin((*path, key)),
+                f"{dotted((*path, key))} belongs to {' and '.join(owners)}, and "
+                f"{dotted(path)}.type is {chosen} (remove {key}, or set type to {owners[0]})",
             )
 
 

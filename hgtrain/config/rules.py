@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from hgtrain.config.choices import BACKBONE_TYPES
 from hgtrain.config.yaml import shown
 
 _Files = float | str | list[str]
@@ -53,6 +54,24 @@ def _stacks_start_where_they_end(output_stride: int, stem_stride: int, stacks: i
         f"must equal stem_stride ({stem_stride}) when stacks is {stacks}, got {output_stride} "
         f"(set output_stride to {stem_stride}, or stacks to 1)"
     )
+
+
+def _ends_at_its_stem(output_stride: int, stem_stride: int, kind: str, stacks: int) -> str | None:
+    # Of several stacks the other rule speaks.
+    if kind == BACKBONE_TYPES[0] or output_stride <= stem_stride or stacks > 1:
+        return None
+    return (
+        f"must equal stem_stride ({stem_stride}) where type is {kind}, got {output_stride} "
+        f"(set output_stride to {stem_stride})"
+    )
+
+
+def _stem_halves_filters_twice(filters: int, kind: str) -> str | None:
+    if kind == BACKBONE_TYPES[0] or filters % 4 == 0:
+        return None
+    below = filters - filters % 4
+    nearest = f"{below}, {below + 4}" if below else f"{below + 4}"
+    return f"must be a multiple of 4 where type is {kind}, got {filters} (nearest: {nearest})"
 
 
 def _ends_below_start(min_learning_rate: float, learning_rate: float) -> str | None:
@@ -110,6 +129,11 @@ RULES = (
         (_BACKBONE + "output_stride", _BACKBONE + "stem_stride", _BACKBONE + "stacks"),
         _stacks_start_where_they_end,
     ),
+    Rule(
+        tuple(_BACKBONE + key for key in ("output_stride", "stem_stride", "type", "stacks")),
+        _ends_at_its_stem,
+    ),
+    Rule((_BACKBONE + "filters", _BACKBONE + "type"), _stem_halves_filters_twice),
     Rule(("training.min_learning_rate", "training.learning_rate"), _ends_below_start),
     Rule(("training.xla", "training.deterministic"), _xla_is_not_deterministic),
     Rule(("training.recompute", "training.synchronize_batch_norm"), _recomputed_alone),

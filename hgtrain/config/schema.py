@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr
 
 from hgtrain.config import fields
+from hgtrain.config.backbone import BackboneConfig
 from hgtrain.config.head import HeadConfig
 from hgtrain.config.section import Section
 from hgtrain.config.yaml import KeyPath
@@ -119,34 +120,6 @@ class AugmentationConfig(Section):
     )
     fill: Literal["constant", "reflect"] = Field(
         default="constant", description="What enters from outside: constant (0) or reflect"
-    )
-
-
-class BackboneConfig(Section):
-    """The stacked hourglass, with the names and defaults of the reference."""
-
-    type: Literal["hourglass"] = Field(
-        default="hourglass", description="Kind of backbone; hourglass: the reference's"
-    )
-    stem_stride: Annotated[Literal[1, 2, 4], fields.one_of(1, 2, 4)] = Field(
-        default=4, description="Stride of the stem"
-    )
-    max_stride: fields.PowerOfTwo = Field(
-        default=64, description="Stride of the coarsest features, a power of two"
-    )
-    output_stride: fields.PowerOfTwo = Field(
-        default=4, description="Stride of the confidence maps, a power of two"
-    )
-    stem_filters: fields.Filters = Field(default=128, description="Filters of the stem")
-    filters: fields.Filters = Field(default=256, description="Filters of the first block")
-    filter_increase: Annotated[int, Field(ge=0, le=4096)] = Field(
-        default=128, description="Filters added with each block down"
-    )
-    stacks: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=3, description="Hourglasses in a row, each supervised"
-    )
-    interp_method: Literal["nearest", "bilinear"] = Field(
-        default="nearest", description="Interpolation on the way up"
     )
 
 

@@ -6,6 +6,13 @@ from typing import Literal, Protocol
 from keras import KerasTensor
 
 from hgtrain.model.blocks import DownsamplingBlock, StemBlock, UpsamplingBlock, require_positive
+from hgtrain.model.stacking import (
+    OutputsOf,
+    check_sides,
+    levels_between,
+    make_stacks,
+    no_outputs,
+)
 
 
 class HourglassConfig(Protocol):
@@ -47,6 +54,8 @@ class Hourglass:
             as many as the downsampling block whose input has its output's stride.
         interp_method: "nearest" or "bilinear".
         stacks: Repetitions, 1 or more; the output of each can be supervised.
+        reinject: Whether a stack's features and outputs are added to its input, as in the papers,
+            and make the next one's; the reference takes the features alone.
 
     Raises:
         ValueError: An attribute cannot be used; the message names it and its value.
@@ -60,6 +69,7 @@ class Hourglass:
     filter_increase: int = 128
     interp_method: Literal["nearest", "bilinear"] = "nearest"
     stacks: int = 3
+    reinject: bool = False
 
     def __post_init__(self) -> None:
         require_positive(self, "down_blocks", "stem_filters", "filters", "stacks")
@@ -86,29 +96,20 @@ class Hourglass:
         Raises:
             ValueError: Strides are not powers of two or not in the order stem, output, maximum.
         """
-        stem, output, maximum = config.stem_stride, config.output_stride, config.max_stride
-        for name, stride in (
-            ("stem_stride", stem),
-            ("output_stride", output),
-            ("max_stride", maximum),
-        ):
-            if stride < 1 or stride & (stride - 1):
-                raise ValueError(f"{name} must be a power of two, got {stride}")
-        if not stem <= output <= maximum:
-            raise ValueError(
-                f"strides must be stem <= output <= max, got {stem}, {output}, {maximum}"
-            )
+        down_blocks, up_blocks = levels_between(
+            config.stem_stride, config.output_stride, config.max_stride
+        )
         return cls(
-            # Powers of two: the difference of the exponents is the number of halvings between two
-            # strides.
-            down_blocks=maximum.bit_length() - stem.bit_length(),
-            up_blocks=maximum.bit_length() - output.bit_length(),
+            down_blocks=down_blocks,
+            up_blocks=up_blocks,
             stem_filters=config.stem_filters,
-            stem_stride=stem,
+            stem_stride=config.stem_stride,
             filters=config.filters,
             filter_increase=config.filter_increase,
             interp_method=config.interp_method,
             stacks=config.stacks,
+            # The reference's own config has no such key.
+            reinject=getattr(config, "reinject", False),
         )
 
     @property
@@ -151,11 +152,15 @@ class Hourglass:
     def _filters_at(self, level: int) -> int:
         return self.filters + self.filter_increase * level
 
-    def make_backbone(self, x: KerasTensor) -> list[KerasTensor]:
+    def make_backbone(
+        self, x: KerasTensor, outputs_of: OutputsOf | None = None
+    ) -> list[KerasTensor]:
         """Return the output of every stack, first to last.
 
         Args:
             x: `(B, H, W, C)` with H and W None or multiples of `maximum_stride`.
+            outputs_of: Lays a head on a stack, for what goes into the next one with `reinject`;
+                None: features alone do.
 
         Returns:
             `(B, H / output_stride, W / output_stride, filters)` for each stack.
@@ -163,25 +168,22 @@ class Hourglass:
         Raises:
             ValueError: For other sizes.
         """
-        for side in x.shape[1:3]:
-            if side is not None and side % self.maximum_stride:
-                raise ValueError(
-                    f"the image is {x.shape[1]} x {x.shape[2]}, its sides must be multiples of "
-                    f"{self.maximum_stride}"
-                )
+        check_sides(x, self.maximum_stride)
         for i, block in enumerate(self.stem_stack):
             x = block.make_block(x, prefix=f"stem{i}")
         stem = x
-        outputs = []
-        for s in range(self.stacks):
-            x = self._make_stack(x, stem, prefix=f"stack{s}")
-            outputs.append(x)
-        return outputs
 
-    def _make_stack(self, x: KerasTensor, stem: KerasTensor, prefix: str) -> KerasTensor:
-        # The finest skip connection is the stem's output in every stack, not the stack's own input:
-        # the reference is built so, and weights trained with it give other maps otherwise.
-        skips = [stem]
+        def make_stack(x: KerasTensor, prefix: str) -> KerasTensor:
+            # Chained, the finest skip connection is the stem's output in every stack, not the
+            # stack's own input: the reference is built so, and weights trained with it give other
+            # maps otherwise. With re-injection the stem's output is part of each stack's input.
+            return self._make_stack(x, x if self.reinject else stem, prefix)
+
+        injected = (outputs_of or no_outputs) if self.reinject else None
+        return make_stacks(x, self.stacks, make_stack, injected)
+
+    def _make_stack(self, x: KerasTensor, finest_skip: KerasTensor, prefix: str) -> KerasTensor:
+        skips = [finest_skip]
         for i, down in enumerate(self.encoder_stack):
             x = down.make_block(x, prefix=f"{prefix}_enc{i}")
             skips.append(x)

@@ -40,10 +40,19 @@ def build_network(
     try:
         image = keras.Input((None, None, channels), name="input")
         x = layers.Rescaling(1 / 255, dtype="float32", name="rescaling")(image)
-        features = backbone_of(backbone).make_backbone(x)
-        stacks = len(features)
+        stacks = backbone.stacks
+        laid: dict[int, dict[str, KerasTensor]] = {}
+
+        def outputs_of(features: KerasTensor, stack: int) -> list[KerasTensor]:
+            if stack not in laid:
+                laid[stack] = head_layers(features, stack, stacks)
+            return [output for _, output in sorted(laid[stack].items())]
+
+        features = backbone_of(backbone).make_backbone(x, outputs_of)
         wanted = range(stacks) if all_stacks else range(stacks - 1, stacks)
-        outputs = [_plain(head_layers(features[stack], stack, stacks)) for stack in wanted]
+        for stack in wanted:
+            outputs_of(features[stack], stack)
+        outputs = [_plain(laid[stack]) for stack in wanted]
     finally:
         keras.config.set_dtype_policy(before)
     return keras.Model(image, outputs if all_stacks else outputs[0], name="hgtrain")

@@ -74,6 +74,9 @@ def _rows(tensor: tf.Tensor) -> tf.Tensor:
 def block_of(layer_name: str) -> str:
     """Return the block a layer belongs to: a stack, or one of the stem's large convolutions."""
     block, *rest = layer_name.split("_")
+    if block.startswith("reinject"):
+        # With the stack before: all that it passes on is then the next one's input.
+        return block.replace("reinject", "stack")
     if not block.startswith("stem"):
         return block
     # With the pooling: what lies before it is the largest of all, and is not kept then.

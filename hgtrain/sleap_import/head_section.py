@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from hgtrain.config.choices import HEAD_TYPES
-from hgtrain.config.head import keys_of_head
+from hgtrain.config.head import HeadConfig
 from hgtrain.errors import RunError
 
 # SLEAP calls the kinds of heads as hgtrain does; these two keys hold the maps and the fields of
@@ -60,7 +60,7 @@ def read_head(
     if fields is not None:
         values["paf_width_px"] = half_width_px(float(fields["sigma"]))
         values["paf_loss_weight"] = float(fields.get("loss_weight", 1.0))
-    own = keys_of_head(kind)
+    own = HeadConfig.keys_of_type(kind)
     if "anchor" in own:
         # The heads have a key for it too, but SLEAP trains by this one.
         values["anchor"] = cropping.get("center_on_part")

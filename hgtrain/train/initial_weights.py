@@ -3,6 +3,7 @@
 Only the archive's HDF5 file of weights is read; no model is made from it.
 """
 
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 KEY = "training.initial_weights"
 WEIGHTS_IN_ARCHIVE = "model.weights.h5"
 MAX_BYTES = 2**34
+OF_KEYPOINTS = re.compile(r"Head$|^reinject\d+_maps$")
+"""Layers with weights for each keypoint."""
 
 
 class InitialWeights(NamedTuple):
@@ -142,7 +145,8 @@ def take_weights(
 ) -> TransferReport:
     """Assign to each layer of the network the arrays of its name, where all have its shapes.
 
-    The heads keep their own start when the keypoints are others, or the same in another order.
+    The heads, and what is made of their outputs for the next stack, keep their own start when the
+    keypoints are others, or the same in another order.
 
     Args:
         network: Whose weights are assigned.
@@ -161,7 +165,7 @@ def take_weights(
         fits = [array.shape for array in arrays] == [
             tuple(variable.shape) for variable in layer.variables
         ]
-        if not fits or (others and layer.name.endswith("Head")):
+        if not fits or (others and OF_KEYPOINTS.search(layer.name)):
             new.append(layer.name)
             continue
         for variable, array in zip(layer.variables, arrays, strict=True):

@@ -44,6 +44,7 @@ DEFAULTS = {
     "model": {
         "backbone": {
             "type": "hourglass",
+            "reinject": False,
             "stem_stride": 4,
             "max_stride": 64,
             "output_stride": 4,
@@ -215,6 +216,21 @@ def test_a_single_stack_may_end_at_a_coarser_stride_than_its_stem(load):
         ).model.backbone.output_stride
         == 8
     )
+
+
+@pytest.mark.parametrize(
+    ("backbone", "left_out"),
+    [
+        ("hourglass", set()),
+        ("associative_embedding", {"reinject", "stem_filters"}),
+        ("residual_hourglass", {"reinject", "stem_filters", "filter_increase"}),
+    ],
+)
+def test_a_dump_has_the_keys_of_its_backbone_alone_and_loads_again(load, backbone, left_out):
+    config = load(f"model: {{backbone: {{type: {backbone}, stacks: 2}}}}")
+    dumped = yaml.safe_load(dump_config(config))
+    assert dumped["model"]["backbone"].keys() == DEFAULTS["model"]["backbone"].keys() - left_out
+    assert load(dump_config(config), first="") == config
 
 
 def test_a_key_is_where_the_file_has_it(load):

@@ -163,6 +163,27 @@ WRONG_VALUES = [
         "2: model.head.anchor must be a keypoint's name, got 3",
     ),
     (
+        "model: {backbone: {type: associative_embedding, reinject: true}}",
+        "2: model.backbone.reinject belongs to hourglass, and model.backbone.type is "
+        "associative_embedding (remove reinject, or set type to hourglass)",
+    ),
+    (
+        "model: {backbone: {type: residual_hourglass, stem_filters: 64}}",
+        "2: model.backbone.stem_filters belongs to hourglass, and model.backbone.type is "
+        "residual_hourglass (remove stem_filters, or set type to hourglass)",
+    ),
+    (
+        "model: {backbone: {type: residual_hourglass, filter_increase: 0}}",
+        "2: model.backbone.filter_increase belongs to hourglass and associative_embedding, and "
+        "model.backbone.type is residual_hourglass (remove filter_increase, or set type to "
+        "hourglass)",
+    ),
+    (
+        "model: {backbone: {type: residual}}",
+        "2: model.backbone.type must be hourglass, associative_embedding or residual_hourglass, "
+        'got "residual" (did you mean residual_hourglass?)',
+    ),
+    (
         "model: {backbone: {stem_stride: 8}}",
         "2: model.backbone.stem_stride must be 1, 2 or 4, got 8",
     ),
@@ -319,6 +340,25 @@ WRONG_TOGETHER = [
         "stem_stride: 2",
         "output_stride must equal stem_stride (2) when stacks is 3, got 4 (set output_stride to "
         "2, or stacks to 1)",
+    ),
+    (
+        "type: associative_embedding, output_stride: 8, stacks: 1",
+        "output_stride must equal stem_stride (4) where type is associative_embedding, got 8 (set "
+        "output_stride to 4)",
+    ),
+    (
+        "type: residual_hourglass, output_stride: 8, stacks: 2",
+        "output_stride must equal stem_stride (4) when stacks is 2, got 8 (set output_stride to "
+        "4, or stacks to 1)",
+    ),
+    (
+        "type: residual_hourglass, filters: 30",
+        "filters must be a multiple of 4 where type is residual_hourglass, got 30 (nearest: 28, "
+        "32)",
+    ),
+    (
+        "type: associative_embedding, filters: 3",
+        "filters must be a multiple of 4 where type is associative_embedding, got 3 (nearest: 4)",
     ),
 ]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from hgtrain.config.choices import BACKBONE_TYPES
 from hgtrain.config.schema import BackboneConfig, HeadConfig, ModelConfig
 from hgtrain.heads import HEADS as KINDS
 from hgtrain.heads import Head, Outputs, by_stack, make_head
@@ -37,9 +38,23 @@ HEADS: dict[str, dict[str, Any]] = {
     "centered_instance with offsets": CENTERED | {"offsets": True},
 }
 SMALL = {"stem_filters": 4, "filters": 4, "filter_increase": 2, "max_stride": 8}
-BACKBONES = {
+BACKBONES: dict[str, dict[str, Any]] = {
     "two stacks at stride 2": SMALL | {"stem_stride": 2, "output_stride": 2, "stacks": 2},
     "a stack at stride 4, bilinear": SMALL | {"stacks": 1, "interp_method": "bilinear"},
+    "two stacks with re-injection": SMALL | {"stacks": 2, "reinject": True},
+    "associative embedding": {
+        "type": "associative_embedding",
+        "filters": 8,
+        "filter_increase": 4,
+        "max_stride": 8,
+        "stacks": 2,
+    },
+    "residual hourglass": {
+        "type": "residual_hourglass",
+        "filters": 8,
+        "max_stride": 8,
+        "stacks": 2,
+    },
 }
 SKELETON = Skeleton(("a", "b", "c", "d"), ((0, 1), (0, 2), (2, 3)))
 KEYPOINTS, HEIGHT, WIDTH, NAN = 4, 48, 64, float("nan")
@@ -109,8 +124,10 @@ def images_of(count: int = 2) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, HEIGHT, WIDTH, 1), np.uint8)
 
 
-def test_every_head_is_among_them() -> None:
+def test_every_head_and_every_backbone_is_among_them() -> None:
     assert {keys["type"] for keys in HEADS.values()} == set(KINDS)
+    types = {str(keys.get("type", BACKBONE_TYPES[0])) for keys in BACKBONES.values()}
+    assert types == set(BACKBONE_TYPES)
 
 
 def test_outputs_have_the_channels_and_the_stride_that_the_head_says(

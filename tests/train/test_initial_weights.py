@@ -1,6 +1,7 @@
 import zipfile
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -29,9 +30,9 @@ HEAD = "SingleInstanceConfmapsHead"
 
 
 def network(
-    keypoints: int = 3, stacks: int = 1, all_stacks: bool = True, filters: int = 4
+    keypoints: int = 3, stacks: int = 1, all_stacks: bool = True, **backbone_keys: Any
 ) -> keras.Model:
-    backbone = BackboneConfig(**{**TINY, "stacks": stacks, "filters": filters})
+    backbone = BackboneConfig(**{**TINY, "stacks": stacks, **backbone_keys})
     return whole_network(ModelConfig(backbone=backbone), 1, keypoints, all_stacks=all_stacks)
 
 
@@ -98,6 +99,14 @@ def test_a_head_for_other_keypoints_starts_anew(saved: tuple[keras.Model, Path])
     weights = initial(saved[1], ("a", "b", "c"))
     assert take_weights(network(), weights, ("a", "c", "b")).new == (HEAD,)
     assert take_weights(network(), weights, ("a", "b", "c")).new == ()
+
+
+def test_what_other_keypoints_give_to_the_next_stack_starts_anew(tmp_path: Path) -> None:
+    network(stacks=2, reinject=True).save(tmp_path / "best.keras")
+    weights = initial(tmp_path / "best.keras", ("a", "b", "c"))
+    taken = take_weights(network(stacks=2, reinject=True), weights, ("a", "c", "b"))
+    assert taken.new == (f"stack0_{HEAD}", "reinject0_maps", HEAD)
+    assert "reinject0_features" in taken.matched
 
 
 def test_stacks_that_are_not_there_start_anew(saved: tuple[keras.Model, Path]) -> None:
