@@ -48,7 +48,7 @@ SUFFIXES = (".slp", ".csv")
 def command(
     run: Path, inputs: tuple[str, ...], out: Path, count: int, centroids: Path | None
 ) -> None:
-    """Find the frames of videos and images that are worth labelling next.
+    """Find the frames of videos that are worth labelling next.
 
     These are frames that RUN is unsure of, no two of them alike, with its predictions as a start
     for correction in SLEAP.
