@@ -196,7 +196,7 @@ def test_shells_get_a_script_that_completes(shell):
 
 
 @pytest.mark.parametrize(
-    ("line", "found"), [("hgtrain su", ["summarize"]), ("hgtrain fit --res", ["--resume"])]
+    ("line", "found"), [("hgtrain summ", ["summarize"]), ("hgtrain fit --res", ["--resume"])]
 )
 def test_commands_and_options_are_completed(line, found):
     words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
