@@ -78,3 +78,37 @@ def crop_corners(centroids: Any, size: int) -> Any:
     """
     # Division without rest is the floor that arrays and tensors both have.
     return (centroids - (size - 1) / 2 + 0.5) // 1
+
+
+class Turn(NamedTuple):
+    """How an image is turned by quarters and mirrored.
+
+    Rows and columns change places first, then columns go from right to left, or rows from the
+    bottom to the top.
+
+    Attributes:
+        transposes: Whether rows and columns change places.
+        mirrors_x: Whether columns go from right to left.
+        mirrors_y: Whether rows go from the bottom to the top.
+    """
+
+    transposes: bool = False
+    mirrors_x: bool = False
+    mirrors_y: bool = False
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Return whether left and right are exchanged: it is no rotation."""
+        return (self.transposes + self.mirrors_x + self.mirrors_y) % 2 == 1
+
+    def component(self, axis: int) -> tuple[int, int]:
+        """Return which component of a vector in the turned image is one of it in the image.
+
+        Args:
+            axis: 0 for x, 1 for y.
+
+        Returns:
+            The axis in the turned image, and the factor, 1 or -1.
+        """
+        source = axis ^ self.transposes
+        return source, -1 if (self.mirrors_x, self.mirrors_y)[source] else 1

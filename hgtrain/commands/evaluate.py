@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hgtrain.commands.options import AS_JSON, CENTROIDS, DECODERS
+from hgtrain.commands.options import AS_JSON, AVERAGE, CENTROIDS, DECODERS
 from hgtrain.log import blocks_progress, say
 from hgtrain.signals import StopRequest
 from hgtrain.skeleton import check_same_keypoints
@@ -23,15 +23,21 @@ from hgtrain.skeleton import check_same_keypoints
     "--decode", type=DECODERS, default="unbiased", show_default=True, help="How peaks are refined."
 )
 @CENTROIDS
+@AVERAGE
 def command(
-    run: Path, data: tuple[str, ...], as_json: bool, decode: str, centroids: Path | None
+    run: Path,
+    data: tuple[str, ...],
+    as_json: bool,
+    decode: str,
+    centroids: Path | None,
+    average: tuple[str, ...],
 ) -> None:
     """Measure the best network of a run on labelled frames.
 
     They are the validation frames of RUN, or all frames of the datasets DATA.
     """
     with StopRequest().listening():
-        evaluation = evaluate(run, data, decode, centroids)
+        evaluation = evaluate(run, data, decode, centroids, average)
     if as_json:
         click.echo(json.dumps(evaluation, indent=1, allow_nan=False))
     else:
@@ -41,7 +47,11 @@ def command(
 
 
 def evaluate(
-    folder: Path, files: Sequence[str], refinement: str, centroids: Path | None = None
+    folder: Path,
+    files: Sequence[str],
+    refinement: str,
+    centroids: Path | None = None,
+    average: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the metrics of a run's best model.
 
@@ -51,6 +61,7 @@ def evaluate(
         refinement: A key of `heads.decoding.peaks.DECODERS`.
         centroids: The run that finds the animals for one that sees crops; None for the labelled
             animals.
+        average: Of `predict.turns.AVERAGES`: over what predictions are averaged.
 
     Raises:
         HgtrainError: The run or the data cannot be used, or the keypoints differ in name or order.
@@ -60,7 +71,7 @@ def evaluate(
     from hgtrain.data.split import Subset
     from hgtrain.rundir.load import load_run, reopened_split
 
-    run = load_run(folder, refinement, centroids)
+    run = load_run(folder, refinement, centroids, average)
     if run.predictor.needs_centroids:
         say(
             f"{folder} sees crops: measured around the labelled animals; --centroids RUN finds them"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hgtrain import files
-from hgtrain.commands.options import CENTROIDS, ImageSize
+from hgtrain.commands.options import AVERAGE, CENTROIDS, ImageSize
 from hgtrain.data.sandbox.open import open_all
 from hgtrain.errors import RunError
 from hgtrain.log import say
@@ -53,6 +53,7 @@ CHECKED_FRAMES = CALIBRATION_FRAMES = 100
     "--data", multiple=True, help="Check on the frames of this dataset [default: the run's own]."
 )
 @CENTROIDS
+@AVERAGE
 def command(
     run: Path,
     output: Path,
@@ -60,13 +61,14 @@ def command(
     size: tuple[int, int] | None,
     data: tuple[str, ...],
     centroids: Path | None,
+    average: tuple[str, ...],
 ) -> None:
     """Write the best network of a run for other programs.
 
     It leads from uint8 images to keypoints in their pixels, and needs no hgtrain.
     """
     with StopRequest().listening():
-        for line in export(run, output, format_name, size, data, centroids):
+        for line in export(run, output, format_name, size, data, centroids, average):
             click.echo(line)
 
 
@@ -77,6 +79,7 @@ def export(
     size: tuple[int, int] | None,
     data: Sequence[str],
     centroids: Path | None = None,
+    average: Sequence[str] = (),
 ) -> list[str]:
     """Write the best model of a run for other programs to `out`.
 
@@ -87,6 +90,7 @@ def export(
         size: Height and width to fix where a runtime needs it.
         data: Datasets whose frames the check is made on; empty for the run's own.
         centroids: The run that finds the animals for one that sees crops around them.
+        average: Of `predict.turns.AVERAGES`: over what the model is to average.
 
     Returns:
         A sentence for each file that was checked.
@@ -98,14 +102,14 @@ def export(
 
     if (folder / layout.CONFIG).is_file():
         check_finds_animals(folder, centroids)
-    run = load_run(folder, centroids=centroids)
+    run = load_run(folder, centroids=centroids, average=average)
     from hgtrain.export.export import export
     from hgtrain.export.readme import check_lines
 
     with _sides(run, data) as (training, validation):
         sample = _sample(training, validation, run.predictor.head)
     say(f"writing {format_name} and checking it on {len(sample.images)} frames")
-    described = _metadata(run, centroids)
+    described = _metadata(run, centroids) | {"average": list(average)}
     return check_lines(export(run.predictor, sample, out, format_name, size, described))
 
 

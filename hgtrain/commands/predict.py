@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from hgtrain.commands.options import CENTROIDS, DECODERS
+from hgtrain.commands.options import AVERAGE, CENTROIDS, DECODERS
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.files import check_outputs
 from hgtrain.log import say
@@ -28,12 +28,14 @@ class PredictOptions(NamedTuple):
         refinement: None for the model's own.
         batch_size: The same.
         centroids: The run that finds the animals for one that sees crops around them.
+        average: Of `predict.turns.AVERAGES`: over what predictions are averaged.
     """
 
     overlay: Path | None = None
     refinement: str | None = None
     batch_size: int | None = None
     centroids: Path | None = None
+    average: tuple[str, ...] = ()
 
 
 @click.command(
@@ -61,21 +63,20 @@ class PredictOptions(NamedTuple):
     help="Images at once [default: the run's, 8 for exports].",
 )
 @CENTROIDS
+@AVERAGE
 def command(
     run_or_export: Path,
     inputs: tuple[str, ...],
     out: Path,
-    overlay: Path | None,
     decode: str | None,
-    batch_size: int | None,
-    centroids: Path | None,
+    **others: Any,
 ) -> None:
     """Find the keypoints in datasets, images and videos.
 
     An INPUT may be a folder of images too.
     """
     with StopRequest().listening():
-        options = PredictOptions(overlay, decode, batch_size, centroids)
+        options = PredictOptions(refinement=decode, **others)
         frames = predict(run_or_export, inputs, out, options)
     click.echo(f"{out}: {frames} frames")
     if overlay is not None:
@@ -155,6 +156,11 @@ def _predicting_model(folder: Path, options: PredictOptions) -> tuple["Model", "
     if is_export(folder):
         if options.centroids is not None:
             raise RunError(f"--centroids belongs to a run, and {folder} is an export: leave it out")
+        if options.average:
+            raise RunError(
+                f"--average {','.join(options.average)} needs a run: the export {folder} averages "
+                "as it was written, with `hgtrain export --average`"
+            )
         if options.refinement not in (None, "unbiased"):
             raise RunError(
                 f"--decode {options.refinement} needs a run: the export {folder} decodes as it "
@@ -175,7 +181,7 @@ def _predicting_model(folder: Path, options: PredictOptions) -> tuple["Model", "
             f"{MODEL_FILE})"
         )
     check_finds_animals(folder, options.centroids)
-    run = load_run(folder, options.refinement or "unbiased", options.centroids)
+    run = load_run(folder, options.refinement or "unbiased", options.centroids, options.average)
     run.predictor.batch_size = options.batch_size or run.predictor.batch_size
     return run.predictor, run.found_skeleton, run.predictor.preprocessing.channels
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from keras import KerasTensor, initializers, layers
 
-from hgtrain.coords import Crop
+from hgtrain.coords import Crop, Turn
 from hgtrain.heads.decoding.extent import Size
 from hgtrain.poses import Poses
 
@@ -101,6 +101,17 @@ class Head(Protocol):
 
     def confmaps(self, outputs: Outputs) -> tf.Tensor:
         """Return the confidence maps `(B, h, w, K)` among the outputs of a stack."""
+
+    def averaged(
+        self, views: Sequence[tuple[Turn, Outputs]], symmetries: Sequence[tuple[int, int]]
+    ) -> dict[str, tf.Tensor]:
+        """Return the mean of what the network says of an image and of it turned and mirrored.
+
+        Args:
+            views: How the image was turned, and the last stack's outputs, cells at their places in
+                the image.
+            symmetries: Left/right partners among the skeleton's keypoints, by index.
+        """
 
     def decode(
         self, outputs: Outputs, refinement: str = "unbiased", size: Size | None = None

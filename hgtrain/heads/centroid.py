@@ -1,6 +1,6 @@
 """The first head of top-down: where animals are, one point for each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,6 +9,8 @@ import tensorflow as tf
 from keras import KerasTensor
 
 from hgtrain import poses
+from hgtrain.coords import Turn
+from hgtrain.heads import averaging
 from hgtrain.heads.base import Outputs, Target, output_layers
 from hgtrain.heads.decoding.duplicates import suppress_duplicates
 from hgtrain.heads.decoding.extent import Size, within_image
@@ -117,6 +119,19 @@ class Centroid:
     def confmaps(self, outputs: Outputs) -> tf.Tensor:
         """Return the confidence map `(B, h, w, 1)` among the outputs of a stack."""
         return outputs[CONFMAPS]
+
+    def averaged(
+        self, views: Sequence[tuple[Turn, Outputs]], symmetries: Sequence[tuple[int, int]]
+    ) -> dict[str, tf.Tensor]:
+        """Return the mean over views of an image.
+
+        Mirrored ones do not count where an animal's centroid is a keypoint that has a partner:
+        there it is the partner that is found.
+        """
+        is_sided = any(self.anchor in pair for pair in symmetries)
+        own: list[averaging.Source] = [None if is_sided else (0, 1.0)]
+        sources = {CONFMAPS: averaging.of_maps(own), OFFSETS: averaging.of_vectors(own)}
+        return averaging.mean_outputs(views, self.outputs, sources)
 
     def decode(
         self, outputs: Outputs, refinement: str = "unbiased", size: Size | None = None

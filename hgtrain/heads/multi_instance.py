@@ -1,6 +1,6 @@
 """The bottom-up head: maps of keypoints of all animals, and fields that tell animals apart."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 from keras import KerasTensor
 
+from hgtrain.coords import Turn
+from hgtrain.heads import averaging
 from hgtrain.heads.base import Outputs, Target, output_layers
 from hgtrain.heads.decoding.extent import Size, within_image
 from hgtrain.heads.decoding.grouping import Rules, group_peaks
@@ -146,6 +148,23 @@ class MultiInstance:
     def confmaps(self, outputs: Outputs) -> tf.Tensor:
         """Return the confidence maps `(B, h, w, K)` among the outputs of a stack."""
         return outputs[CONFMAPS]
+
+    def averaged(
+        self, views: Sequence[tuple[Turn, Outputs]], symmetries: Sequence[tuple[int, int]]
+    ) -> dict[str, tf.Tensor]:
+        """Return the mean over views of an image; mirrored keypoints and edges are their partners.
+
+        For the field of an edge whose partner the skeleton lacks, mirrored views do not count.
+        """
+        own: list[averaging.Source] = [
+            (partner, 1.0) for partner in averaging.partners(self.keypoints, symmetries)
+        ]
+        sources = {
+            CONFMAPS: averaging.of_maps(own),
+            OFFSETS: averaging.of_vectors(own),
+            PAFS: averaging.of_vectors(averaging.partner_edges(self.edges, symmetries)),
+        }
+        return averaging.mean_outputs(views, self.outputs, sources)
 
     def decode(
         self, outputs: Outputs, refinement: str = "unbiased", size: Size | None = None

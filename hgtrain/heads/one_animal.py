@@ -1,6 +1,6 @@
 """What heads share that see one animal: a map of each keypoint, whose highest peak is the point."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 from keras import KerasTensor
 
-from hgtrain.coords import cells_to_pixels
+from hgtrain.coords import Turn, cells_to_pixels
+from hgtrain.heads import averaging
 from hgtrain.heads.base import Outputs, Target, output_layers
 from hgtrain.heads.decoding.extent import Size, near_image, within_image
 from hgtrain.heads.decoding.peaks import DECODERS, refinement_radius, unrefined_peaks
@@ -82,6 +83,16 @@ class OneAnimal:
     def confmaps(self, outputs: Outputs) -> tf.Tensor:
         """Return the confidence maps `(B, h, w, K)` among the outputs of a stack."""
         return outputs[CONFMAPS]
+
+    def averaged(
+        self, views: Sequence[tuple[Turn, Outputs]], symmetries: Sequence[tuple[int, int]]
+    ) -> dict[str, tf.Tensor]:
+        """Return the mean over views of an image; a mirrored keypoint is its partner."""
+        own: list[averaging.Source] = [
+            (partner, 1.0) for partner in averaging.partners(self.keypoints, symmetries)
+        ]
+        sources = {CONFMAPS: averaging.of_maps(own), OFFSETS: averaging.of_vectors(own)}
+        return averaging.mean_outputs(views, self.outputs, sources)
 
     def decode(
         self, outputs: Outputs, refinement: str = "unbiased", size: Size | None = None

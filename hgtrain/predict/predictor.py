@@ -12,10 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from hgtrain.heads import Head, by_stack
+from hgtrain.heads.decoding.extent import Size
 from hgtrain.model.dynamic_size import any_size
 from hgtrain.pipeline.crops import crops_around, in_images
 from hgtrain.pipeline.preprocess import Preprocessing
 from hgtrain.poses import Poses, no_poses
+from hgtrain.predict.averaging import Averaging
 
 
 class Predictor:
@@ -24,6 +26,7 @@ class Predictor:
     Attributes:
         model: The network as it is stored.
         network: What computes it, for any size; the same where that can.
+        averaging: Over which turned images outputs are averaged; None for the image alone.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class Predictor:
         preprocessing: Preprocessing,
         batch_size: int = 8,
         refinement: str = "unbiased",
+        averaging: Averaging | None = None,
     ) -> None:
         self.model = model
         self.network = any_size(model)
@@ -40,6 +44,7 @@ class Predictor:
         self.preprocessing = preprocessing
         self.batch_size = batch_size
         self.refinement = refinement
+        self.averaging = averaging
         self._compiled = tf.function(self.poses, autograph=False, reduce_retracing=True)
 
     @property
@@ -50,6 +55,18 @@ class Predictor:
     def _outputs(self, prepared: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return the last stack's outputs of the network's own input, by name."""
         return by_stack(self.head, tf.nest.flatten(self.network(prepared, training=False)))[-1]
+
+    def _averaged(self, prepared: tf.Tensor, size: Size) -> dict[str, tf.Tensor]:
+        """Return the outputs, averaged where asked for.
+
+        Args:
+            prepared: The network's own input.
+            size: Height and width of the image in it, before it was padded.
+        """
+        if self.averaging is None:
+            return self._outputs(prepared)
+        multiple = self.preprocessing.multiple
+        return self.averaging.outputs(self._outputs, prepared, size, self.head, multiple)
 
     def with_changed_outputs(self, change: Callable[[tf.Tensor], tf.Tensor]) -> Self:
         """Return what finds animals, by `poses`, in changed outputs of the network.
@@ -70,7 +87,7 @@ class Predictor:
         Args:
             images: `(B, H, W, C)` uint8.
         """
-        return self._outputs(self.preprocessing(images))
+        return self._averaged(self.preprocessing(images), self.preprocessing.size(images))
 
     def confmaps(self, images: tf.Tensor) -> tf.Tensor:
         """Return the last stack's confidence maps `(B, h, w, K)` of images `(B, H, W, C)` uint8."""
@@ -117,7 +134,8 @@ class Predictor:
         else:
             middles = self.preprocessing.resized_points(centroids)
             cut, corners = crops_around(self.preprocessing(images), middles, crop.size_px)
-            of_crops = self.head.decode(self._outputs(cut), self.refinement)
+            outputs = self._averaged(cut, (crop.size_px, crop.size_px))
+            of_crops = self.head.decode(outputs, self.refinement)
             found = in_images(of_crops, corners, middles)
         return found._replace(points=self.preprocessing.original_points(found.points))
 

@@ -29,6 +29,7 @@ class TopDownPredictor(Predictor):
             instances.preprocessing,
             instances.batch_size,
             instances.refinement,
+            instances.averaging,
         )
         self._centroids = centroids
 

@@ -1,6 +1,6 @@
 """A run directory opened again: its config, its best model, its predictions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,11 +13,15 @@ from hgtrain.config.schema import Config
 from hgtrain.data.open_split import open_with_notes
 from hgtrain.data.split import Split, split_from_json
 from hgtrain.errors import RunError
-from hgtrain.log import doing
+from hgtrain.log import doing, say
 from hgtrain.poses import CENTROID, Poses
+from hgtrain.predict.turns import AVERAGES, turns_of
 from hgtrain.rundir import layout
 from hgtrain.rundir.records import read_described_data, read_split
 from hgtrain.skeleton import Skeleton, check_same_keypoints
+
+ALL_WAYS_DEG = 270
+"""A range of rotations that comes near to all quarters."""
 
 if TYPE_CHECKING:
     import keras
@@ -31,6 +35,7 @@ def load_predictor(
     image_shape: tuple[int, int, int],
     skeleton: Skeleton,
     refinement: str = "unbiased",
+    average: Sequence[str] = (),
 ) -> "Predictor":
     """Return the best model of a run with what surrounds it.
 
@@ -40,6 +45,7 @@ def load_predictor(
         image_shape: `(H, W, C)` of the dataset's images.
         skeleton: Of the dataset.
         refinement: A key of `heads.decoding.peaks.DECODERS`.
+        average: Of `predict.turns.AVERAGES`: over what is averaged.
 
     Raises:
         RunError: Where there is no model, or it cannot be opened.
@@ -51,6 +57,7 @@ def load_predictor(
 
     from hgtrain.heads import make_head
     from hgtrain.pipeline.preprocess import preprocessing_of
+    from hgtrain.predict.averaging import Averaging
     from hgtrain.predict.predictor import Predictor
 
     path = folder / layout.BEST
@@ -68,6 +75,9 @@ def load_predictor(
         preprocessing_of(config.data, backbone.max_stride, image_shape),
         config.training.batch_size,
         refinement,
+        Averaging(turns_of(average, config.augmentation.flip), skeleton.symmetries)
+        if average
+        else None,
     )
 
 
@@ -121,7 +131,10 @@ class Run(NamedTuple):
 
 
 def load_run(
-    path: str | Path, refinement: str = "unbiased", centroids: str | Path | None = None
+    path: str | Path,
+    refinement: str = "unbiased",
+    centroids: str | Path | None = None,
+    average: Sequence[str] = (),
 ) -> Run:
     """Return the run in a run directory.
 
@@ -129,6 +142,7 @@ def load_run(
         path: The run directory.
         refinement: A key of `heads.decoding.peaks.DECODERS`.
         centroids: That of a run which finds animals, where the run itself sees crops around them.
+        average: "flips", "rotations" or both: predictions are averaged over images so changed.
 
     Raises:
         HgtrainError: It is no run directory, or has no best model yet, or the two do not fit
@@ -141,12 +155,39 @@ def load_run(
     skeleton, image_shape = read_described_data(folder)
     if centroids is not None:
         _check_centroids(folder, config, skeleton, Path(centroids))
-    predictor = load_predictor(config, folder, image_shape, skeleton, refinement)
+    for note in _unseen(config, average):
+        say(f"{folder} {note}")
+    predictor = load_predictor(config, folder, image_shape, skeleton, refinement, average)
     if centroids is not None:
         from hgtrain.predict.top_down import TopDownPredictor
 
-        predictor = TopDownPredictor(load_run(centroids, refinement).predictor, predictor)
+        predictor = TopDownPredictor(
+            load_run(centroids, refinement, average=average).predictor, predictor
+        )
     return Run(folder, config, skeleton, predictor)
+
+
+def _unseen(config: Config, average: Sequence[str]) -> Iterator[str]:
+    """Give what is averaged over though the network was not trained with it.
+
+    Raises:
+        ValueError: `average` has other names.
+    """
+    for name in average:
+        if name not in AVERAGES:
+            raise ValueError(f"average must be of {', '.join(AVERAGES)}, got {name!r}")
+    augmentation = config.augmentation
+    if "flips" in average and augmentation.flip == "none":
+        yield (
+            "was trained without mirrored images (augmentation.flip: none): averaging over them "
+            "may make it worse"
+        )
+    low, high = augmentation.rotation_deg or (0, 0)
+    if "rotations" in average and high - low < ALL_WAYS_DEG:
+        yield (
+            "was not trained with images turned all ways (augmentation.rotation_deg: "
+            f"[{low:g}, {high:g}]): averaging over them may make it worse"
+        )
 
 
 def check_finds_animals(folder: Path, centroids: Path | None) -> None:

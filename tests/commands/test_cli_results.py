@@ -42,7 +42,7 @@ def called(monkeypatch):
 
 def test_evaluate_prints_a_table(called):
     printed, handed = called("evaluate", EVALUATION, "evaluate", "runs/a", "b.h5", "c.h5")
-    assert handed == (Path("runs/a"), ("b.h5", "c.h5"), "unbiased", None)
+    assert handed == (Path("runs/a"), ("b.h5", "c.h5"), "unbiased", None, ())
     assert "error, mean       2.50 px" in printed
     assert "error, median     -\n" in printed
 
@@ -71,7 +71,7 @@ def test_evaluate_prints_json_and_nothing_else(called):
         "evaluate", EVALUATION, "evaluate", "runs/a", "--json", "--decode", "none"
     )
     assert json.loads(printed) == EVALUATION
-    assert handed == (Path("runs/a"), (), "none", None)
+    assert handed == (Path("runs/a"), (), "none", None, ())
 
 
 def test_predict_hands_on_its_options(called):
@@ -100,6 +100,31 @@ def test_predict_hands_on_its_options(called):
 def test_predict_names_no_overlay_where_there_is_none(called):
     printed, _ = called("predict", 7, "predict", "runs/a", "b.mp4", "-o", "d.csv")
     assert printed == "d.csv: 7 frames\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["evaluate", "runs/a"],
+        ["predict", "runs/a", "b.mp4", "-o", "c.csv"],
+        ["export", "runs/a", "-o", "d"],
+    ],
+)
+def test_to_average_over_what_is_not_known_is_a_wrong_command_line(line):
+    ended = CliRunner().invoke(commands, [*line, "--average", "flip"])
+    assert ended.exit_code == 2
+    assert (
+        "Invalid value for '--average': must be flips, rotations or flips,rotations, got 'flip' "
+        "(did you mean flips?)" in ended.output
+    )
+
+
+def test_what_to_average_over_is_handed_on(called):
+    _, handed = called("evaluate", EVALUATION, "evaluate", "runs/a", "--average", "rotations,flips")
+    assert handed[-1] == ("rotations", "flips")
+    line = ("predict", "runs/a", "b.mp4", "-o", "c.csv", "--average", "flips")
+    _, handed = called("predict", 7, *line)
+    assert handed[-1] == predict.PredictOptions(average=("flips",))
 
 
 def test_convert_says_what_was_written(called):

@@ -13,9 +13,12 @@ from tiny_run import NAMES, fit, make_frames, write_data
 from videos import write_video
 
 from hgtrain.commands import convert, evaluate, predict, report
+from hgtrain.commands import export as export_command
 from hgtrain.commands.predict import PredictOptions
 from hgtrain.data.formats.hgtrain_writer import write_dataset
 from hgtrain.errors import DatasetError, RunError
+from hgtrain.predict.saved_model import SavedModelPredictor
+from hgtrain.rundir.load import load_run
 from hgtrain.skeleton import Skeleton
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -244,6 +247,32 @@ def test_an_export_decodes_as_it_was_written(export, folder, tmp_path):
         predict.predict(
             export, [str(folder)], tmp_path / "a.csv", PredictOptions(refinement="local")
         )
+
+
+def test_an_export_averages_as_it_was_written(export, folder, tmp_path):
+    with pytest.raises(RunError, match=r"--average flips needs a run: .* `hgtrain export --avera"):
+        predict.predict(
+            export, [str(folder)], tmp_path / "a.csv", PredictOptions(average=("flips",))
+        )
+
+
+def test_an_export_that_averages_finds_what_the_run_finds_so(run_dir, tmp_path, capsys):
+    average = ("flips", "rotations")
+    export_command.export(run_dir, tmp_path / "model", "savedmodel", None, (), None, average)
+    said = capsys.readouterr().err
+    assert "was trained without mirrored images (augmentation.flip: none): averaging" in said
+    assert "was not trained with images turned all ways (augmentation.rotation_deg: [-20, " in said
+    assert json.loads((tmp_path / "model/metadata.json").read_text())["average"] == list(average)
+    images = np.stack([image for image, *_ in make_frames(4)])
+    plain, averaged = (load_run(run_dir, average=each).predict(images)[0] for each in ((), average))
+    found = SavedModelPredictor(tmp_path / "model")(images).points[:, 0]
+    np.testing.assert_allclose(found, averaged, atol=0.005)
+    assert np.abs(plain - averaged).max() > 0.05
+
+
+def test_a_run_refuses_to_average_over_what_is_not_known(run_dir):
+    with pytest.raises(ValueError, match="average must be of flips, rotations, got 'scales'"):
+        load_run(run_dir, average=("scales",))
 
 
 def test_a_folder_that_is_neither_run_nor_export_is_named(folder, tmp_path):

@@ -14,7 +14,9 @@ from hgtrain.heads import HEADS as KINDS
 from hgtrain.heads import Head, Outputs, by_stack, make_head
 from hgtrain.model.network import build_network
 from hgtrain.pipeline.preprocess import Preprocessing
+from hgtrain.predict.averaging import Averaging
 from hgtrain.predict.predictor import Predictor
+from hgtrain.predict.turns import AVERAGES, turns_of
 from hgtrain.skeleton import Skeleton
 
 # Keras's saving and NumPy 2.
@@ -258,6 +260,27 @@ def test_a_network_that_was_saved_predicts_the_same(
     assert found[0].points.shape == (3, animals, head.keypoints, 2)
     if is_for_one(head):
         assert np.isfinite(found[0].points).all()
+
+
+def test_predictions_averaged_over_turned_images_are_of_the_same_kind(
+    model: ModelConfig, head: Head
+) -> None:
+    best = network_of(model, head, "float32", False)
+    before = Preprocessing(1, 1.0, model.backbone.max_stride)
+    images = images_of(3)[:, :41, :59]
+    centroids = (np.full((3, 2, 2), 24, np.float32),) if head.crop else ()
+    averaging = Averaging(turns_of(AVERAGES, "none"), ((0, 1),))
+    plain, averaged = (
+        Predictor(best, head, before, averaging=each)(images, *centroids)
+        for each in (None, averaging)
+    )
+    assert [part.shape for part in averaged] == [part.shape for part in plain]
+    # Of noise, but once more the same.
+    again = Predictor(best, head, before, averaging=averaging)(images, *centroids)
+    np.testing.assert_array_equal(averaged.points, again.points)
+    if is_for_one(head):
+        assert np.isfinite(averaged.points).all()
+        assert (averaged.points != plain.points).any()
 
 
 def test_in_a_compiled_graph_of_any_size_all_is_the_same(head: Head) -> None:

@@ -26,6 +26,32 @@ CENTROIDS = click.option(
 )
 
 
+class Averages(click.ParamType):
+    """What to average over, such as flips,rotations."""
+
+    name = "AVERAGES"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Return the names; the command line is wrong where there are no such."""
+        from hgtrain.predict.turns import read_averages
+
+        try:
+            return value if isinstance(value, tuple) else read_averages(value)
+        except ValueError as error:
+            self.fail(f"{error}", param, ctx)
+
+
+AVERAGE = click.option(
+    "--average",
+    type=Averages(),
+    metavar="flips,rotations",
+    default=(),
+    help="Average the maps over the image mirrored as in training, turned by quarters, or both.",
+)
+
+
 DECODERS = click.Choice(["unbiased", "integral", "local", "none"])
 
 
