@@ -79,8 +79,8 @@ def command(
         options = PredictOptions(refinement=decode, **others)
         frames = predict(run_or_export, inputs, out, options)
     click.echo(f"{out}: {frames} frames")
-    if overlay is not None:
-        click.echo(f"{overlay}: the predictions drawn in")
+    if options.overlay is not None:
+        click.echo(f"{options.overlay}: the predictions drawn in")
 
 
 def predict(model_folder: Path, inputs: Sequence[str], out: Path, options: PredictOptions) -> int:

@@ -48,7 +48,7 @@ def test_no_column_is_added_where_the_last_pixel_is_a_cell():
 
 def test_a_quarter_turn_is_numpys():
     image = images_of(5, 9)
-    # Clockwise, whose columns are the rows from the bottom; 5 and 9 pixels need no more at stride 4.
+    # Clockwise, whose columns are the rows from the bottom; 5 and 9 px need no more at stride 4.
     found = turned(image, Turn(transposes=True, mirrors_x=True), 4)
     assert np.array_equal(found, np.rot90(image, -1, axes=(1, 2)))
     found = turned(image, Turn(transposes=True, mirrors_y=True), 4)
