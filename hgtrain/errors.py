@@ -5,6 +5,14 @@
 Anything that is not an `HgtrainError` is a defect of hgtrain and shows its traceback.
 """
 
+LONGEST_VALUE = 120
+
+
+def shown(value: object) -> str:
+    """Return a value that a file holds as messages have it: on one line, its end cut off."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+
 
 class HgtrainError(Exception):
     """What the user gave cannot be used.

@@ -71,8 +71,8 @@ def open_file(path: str | Path, annotated_only: bool = True) -> PoseDataset:
     """
     with open_for_dataset(path) as file:
         metadata, format_id = _read_metadata(file)
-        frames = _read_table(file, "frames", _FRAME_FIELDS)
-        instances = _read_table(file, "instances", _INSTANCE_FIELDS)
+        frames = _read_rows(file, "frames", _FRAME_FIELDS)
+        instances = _read_rows(file, "instances", _INSTANCE_FIELDS)
         videos = _read_videos(file, format_id, frames)
         kept, notes = _choose_frames(file, frames, instances, videos)
         users = [users for _, _, users in kept]
@@ -121,6 +121,31 @@ def _read_table(file: h5py.File, name: str, fields: tuple[str, ...]) -> np.ndarr
         )
     check_table(dataset)
     return read_array(dataset)
+
+
+def _read_rows(file: h5py.File, name: str, fields: tuple[str, ...]) -> np.ndarray:
+    """Return a table whose fields are all whole numbers, whatever type they are stored as."""
+    table = _read_table(file, name, fields)
+    for field in fields:
+        _check_whole(table[field], f"{file.filename}:/{name}[{{row}}].{field}")
+    return table
+
+
+def _check_whole(values: np.ndarray, place: str) -> None:
+    """Check that numbers are whole ones, whatever type they are stored as.
+
+    Args:
+        values: `(rows,)`.
+        place: Of a value, with `{row}` for its row.
+
+    Raises:
+        DatasetError: One is not.
+    """
+    wrong = np.flatnonzero(~np.isfinite(values) | (values != np.round(values)))
+    if len(wrong):
+        raise DatasetError(
+            f"{place.format(row=wrong[0])} is {values[wrong[0]]}, expected a whole number"
+        )
 
 
 def _read_videos(file: h5py.File, format_id: float, frames: np.ndarray) -> dict[int, Video]:
@@ -193,7 +218,7 @@ def _read_crops(file: h5py.File) -> dict[int, Crop]:
             for entry in entries
         }
         crops = {_group_of(file, number, rows[number]): crop for number, crop in found.items()}
-    except (AttributeError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
+    except (LookupError, OSError, OverflowError, AttributeError, TypeError, ValueError) as error:
         raise DatasetError(f"{where} is not understood: {error!r}") from error
     for number, crop in found.items():
         if crop.right <= crop.left or crop.bottom <= crop.top or not 0 <= crop.fill <= 255:
@@ -224,7 +249,9 @@ def _read_video(file: h5py.File, group: int, format_id: float) -> Video:
             f"{len(images)} images"
         )
     order = as_text(images.attrs.get("channel_order", "BGR" if format_id < 1.4 else "RGB"))
-    rows = {int(number): row for row, number in enumerate(read_array(numbers))}
+    frame_numbers = read_array(numbers)
+    _check_whole(frame_numbers, f"{hdf5_path(numbers)}[{{row}}]")
+    rows = {int(number): row for row, number in enumerate(frame_numbers)}
     # SLEAP gave its RGB images to OpenCV, which takes them for BGR: the files have red and blue
     # exchanged.
     return Video(images, rows, is_encoded, is_encoded and order == "BGR")

@@ -328,6 +328,14 @@ BROKEN = {
         r"keypoint 1 \(left\) is in more than one symmetry",
     ),
     "version newer": ({"version": 2}, r"flies\.h5 has version 2 .* reads up to 1: upgrade hgtrain"),
+    "version array": (
+        {"version": np.zeros((3, 3))},
+        r"attribute version of / is array\(\[\[0\., 0\., 0\.\], \[0\., .*\]\]\), expected 1",
+    ),
+    "names array": (
+        {"keypoint_names": np.zeros((3, 2, 2))},
+        r"attribute keypoint_names of / holds array\(\[\[0\., 0\.\], .*\]\), expected str",
+    ),
     "version text": ({"version": "new"}, r"attribute version of / is 'new', expected 1"),
 }
 

@@ -1,5 +1,6 @@
 import json
 import pickle
+from collections.abc import Callable
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
@@ -290,6 +291,14 @@ def without(table: np.ndarray, field: str) -> np.ndarray:
     return table[[name for name in table.dtype.names if name != field]].copy()
 
 
+def with_value(table: np.ndarray, field: str, value: float) -> np.ndarray:
+    """Return a table whose field is stored as floats, with this value in its second row."""
+    types = [(name, "f8" if name == field else table.dtype[name]) for name in table.dtype.names]
+    changed = table.astype(types)
+    changed[field][1] = value
+    return changed
+
+
 TWO_SKELETONS = {
     "skeletons": [*skeleton_json()["skeletons"], {"graph": {"name": "bee"}}],
     "nodes": [],
@@ -310,6 +319,14 @@ BROKEN = {
     "table": (
         {"frames": np.zeros((3, 5))},
         r":/frames is float64, expected a table with the fields video, frame_idx",
+    ),
+    "infinite frame": (
+        {"frames": with_value(FRAMES, "frame_idx", np.inf)},
+        r":/frames\[1\]\.frame_idx is inf, expected a whole number",
+    ),
+    "half an instance": (
+        {"instances": with_value(INSTANCES, "point_id_start", 0.5)},
+        r":/instances\[1\]\.point_id_start is 0\.5, expected a whole number",
     ),
     "field": (
         {"frames": without(FRAMES, "frame_idx")},
@@ -425,9 +442,25 @@ def bad_json(file: h5py.File) -> None:
     file["metadata"].attrs["json"] = "{"
 
 
+def numbers_of(*numbers: float) -> Callable[[h5py.File], None]:
+    def write(file: h5py.File) -> None:
+        file["video0/video"], file["video0/frame_numbers"] = IMAGES, list(numbers)
+
+    return write
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
+        (
+            numbers_of(5, np.inf, 9),
+            r":/video0/frame_numbers\[1\] is inf, expected a whole number",
+        ),
+        (
+            numbers_of(5, 8, np.nan),
+            r":/video0/frame_numbers\[2\] is nan, expected a whole number",
+        ),
+        (numbers_of(5, 8.5, 9), r":/video0/frame_numbers\[1\] is 8\.5, expected a whole number"),
         (floats, r":/video0/video is float64, expected PNG or JPEG files as bytes, or images"),
         (two_channels, r":/video0/video has shape \(3, 4, 5, 2\) with 2 channels"),
         (
@@ -491,7 +524,12 @@ CROP = '[{"video": 0, "crop": [4, 0, 1, 3]}]'
 
 @pytest.mark.parametrize(
     ("crops", "message"),
-    [("no", " is not understood: JSOND"), (CROP, r": video 0 has Crop\(left=4")],
+    [
+        ("no", " is not understood: JSOND"),
+        (CROP.replace("4", "Infinity"), " is not understood: OverflowError"),
+        ('[{"video": 1, "crop": [0, 0, 1, 1]}]', " is not understood: IndexError"),
+        (CROP, r": video 0 has Crop\(left=4"),
+    ],
 )
 def test_a_crop_that_makes_no_sense_is_refused(path, crops, message):
     with h5py.File(make(path), "a") as file:
