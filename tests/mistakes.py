@@ -177,6 +177,15 @@ CONFIGS = [
         backbone("output_stride: 8, stacks: 2"),
     ),
     Mistake(
+        "key of another backbone",
+        (
+            "a.yaml:3: model.backbone.reinject belongs to hourglass, and model.backbone.type is "
+            "residual_hourglass",
+            "remove reinject",
+        ),
+        backbone("type: residual_hourglass, reinject: true"),
+    ),
+    Mistake(
         "key of another head",
         ("a.yaml:2: model.head.crop_size_px belongs to centered_instance", "remove crop_size_px"),
         GOOD_DATA + "model: {head: {type: centroid, crop_size_px: 96}}\n",
