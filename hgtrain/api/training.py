@@ -10,7 +10,7 @@ from pathlib import Path
 from hgtrain.api.run import Run, load_run
 from hgtrain.config.load import load_config
 from hgtrain.config.schema import Config
-from hgtrain.rundir import layout
+from hgtrain.rundir.resume import config_and_run
 from hgtrain.signals import StoppedError, StopRequest
 
 
@@ -26,13 +26,12 @@ def fit(
     raised again: Ctrl-C as KeyboardInterrupt.
 
     Args:
-        config_or_path: What `load_config` returns, a config file, or the directory of a run, whose
-            own config is taken.
+        config_or_path: What `load_config` returns, a config file, or with `resume` the directory of
+            the run to go on with.
         run_dir: Where results go; None: `output.run_dir` of the config, or else
-            `runs/<config name>-<time>`. With `resume` and the directory of a run as
-            `config_or_path` it is that directory.
-        resume: Whether to go on with the run in `run_dir` from its newest checkpoint, exactly as if
-            it had not been stopped; a run that is finished is only opened.
+            `runs/<config name>-<time>`.
+        resume: Whether to go on with that run, or the one in `run_dir`, from its newest checkpoint,
+            exactly as if it had not been stopped; a run that is finished is only opened.
 
     Returns:
         The run, with the best network by validation.
@@ -42,26 +41,18 @@ def fit(
             checked before TensorFlow is imported.
         KeyboardInterrupt: After Ctrl-C.
     """
-    config, own = _config_of(config_or_path)
     wanted = None if run_dir is None else Path(run_dir)
-    if resume and wanted is None:
-        wanted = own
+    if isinstance(config_or_path, Config):
+        config = config_or_path
+    else:
+        file, wanted = config_and_run(Path(config_or_path), wanted, resume)
+        config = load_config(file)
     # Its module has click's options too, which load_run needs not.
     from hgtrain.commands.fit import fit as fit_in
 
     with _stopped_by_signals() as stop:
         folder, _ = fit_in(config, wanted, resume, stop)
     return load_run(folder)
-
-
-def _config_of(given: Config | str | os.PathLike[str]) -> tuple[Config, Path | None]:
-    """Return the config, and the run directory where that was given."""
-    if isinstance(given, Config):
-        return given, None
-    path = Path(given)
-    if (path / layout.CONFIG).is_file():
-        return load_config(path / layout.CONFIG), path
-    return load_config(given), None
 
 
 @contextmanager

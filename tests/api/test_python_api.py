@@ -99,6 +99,11 @@ def test_fit_resumes_a_finished_run_by_opening_it(lab):
     assert (lab / "command" / "metrics.jsonl").read_bytes() == before
 
 
+def test_fit_of_a_run_directory_that_is_not_to_go_on_is_refused(lab):
+    with pytest.raises(RunError, match=r"command is a run: .*--resume` goes on with it"):
+        hgtrain.fit(lab / "command")
+
+
 def test_fit_runs_in_a_thread_too(lab, tmp_path):
     config = hgtrain.load_config(lab / "tiny.yaml", [*SMALL, "training.epochs=1"])
     runs = []

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from hgtrain.config.schema import TrainingConfig
@@ -75,9 +75,7 @@ def set_up(config: TrainingConfig, cluster: Cluster | None = None) -> Compute:
         )
     if config.device == "cpu":
         gpus = []
-    tf.config.set_visible_devices(gpus, "GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
+    _take_gpus(gpus)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     name, strategy = _strategy(config, len(gpus), cluster)
@@ -100,6 +98,28 @@ def set_up(config: TrainingConfig, cluster: Cluster | None = None) -> Compute:
         else "CPU"
     )
     return Compute(strategy, name, device, replicas, config.precision, jit, reason, workers)
+
+
+def _take_gpus(gpus: "list[tf.config.PhysicalDevice]") -> None:
+    """Compute on these GPUs alone, none for the CPU, and take of their memory what is needed.
+
+    Raises:
+        RunError: The process, as a notebook's, has computed on other devices already.
+    """
+    import tensorflow as tf
+
+    try:
+        tf.config.set_visible_devices(gpus, "GPU")
+    except RuntimeError as error:
+        raise RunError(
+            f"training.device: {'the GPUs' if gpus else 'cpu'} can no longer be chosen, this "
+            "Python process has computed already: train in a new process, or leave training.device "
+            "as it was"
+        ) from error
+    for gpu in gpus:
+        # Where it has computed on them it keeps what it took.
+        with suppress(RuntimeError):
+            tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def _strategy(

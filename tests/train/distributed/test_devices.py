@@ -76,6 +76,27 @@ def test_a_gpu_is_an_error_where_there_is_none():
         set_up(device="gpu")
 
 
+def initialized(*arguments):
+    raise RuntimeError("Visible devices cannot be modified after being initialized")
+
+
+def test_a_process_that_has_computed_on_other_devices_cannot_choose(monkeypatch):
+    monkeypatch.setattr(tf.config, "set_visible_devices", initialized)
+    with pytest.raises(
+        RunError, match=r"training\.device: cpu can no longer be chosen, .*in a new process"
+    ):
+        set_up(device="cpu")
+
+
+def test_a_process_that_has_computed_on_the_same_gpus_trains_on(monkeypatch):
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    taken = []
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda gpus, kind: taken.append(gpus))
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", initialized)
+    devices._take_gpus([gpu])
+    assert taken == [[gpu]]
+
+
 def test_a_step_for_several_machines_is_measured_on_this_one():
     compute = set_up(strategy="multi_worker")
     assert (compute.strategy_name, compute.workers.count) == ("single", 1)
