@@ -56,7 +56,8 @@ CONFIG: dict[str, Any] = {
 }
 """One epoch, so that the only validation, on the test frames, chooses nothing."""
 
-ARMS = {"random": "random frames", "suggested": "suggested frames"}
+ARMS = {"random": "random", "suggested": "suggested"}
+MEASURES = {"mean": "mean error", "median": "median error"}
 
 
 class Results:
@@ -177,18 +178,15 @@ def write_frames(dataset: PoseDataset, rows: Sequence[int], path: Path) -> None:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return means over the seeds, with the lowest and the highest, in Markdown."""
     seeds = len({row["seed"] for row in rows})
-    lines = [
-        f"| labelled frames | {' | '.join(f'{name}, mean error' for name in ARMS.values())} | "
-        f"{' | '.join(f'{name}, 95% below' for name in ARMS.values())} |",
-        "|---" * (1 + 2 * len(ARMS)) + "|",
-    ]
+    columns = [(key, arm) for key in MEASURES for arm in ARMS]
+    titles = [f"{ARMS[arm]}, {MEASURES[key]}" for key, arm in columns]
+    lines = [f"| labelled frames | {' | '.join(titles)} |", "|---" * (1 + len(columns)) + "|"]
     for count in sorted({row["frames"] for row in rows}):
         cells = [str(count)]
-        for key in ("mean", "p95"):
-            for arm in ARMS:
-                values = [row[key] for row in rows if (row["arm"], row["frames"]) == (arm, count)]
-                spread = f" ({min(values):.1f} to {max(values):.1f})" if values else ""
-                cells.append(f"{np.mean(values):.1f} px{spread}" if values else "")
+        for key, arm in columns:
+            values = [row[key] for row in rows if (row["arm"], row["frames"]) == (arm, count)]
+            spread = f" ({min(values):.1f} to {max(values):.1f})" if values else ""
+            cells.append(f"{np.mean(values):.1f} px{spread}" if values else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(
         [*lines, "", f"Means over {seeds} seeds, in brackets the lowest and the highest."]
