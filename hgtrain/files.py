@@ -19,6 +19,24 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hgtrain"
 
 
+def check_new_folder(folder: Path) -> None:
+    """Raise RunError unless a folder can be made there."""
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(f"{folder} is there already: choose another folder, or remove it")
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written: {error.strerror}") from error
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise RunError(f"{folder} cannot be written: {above} is a file")
+    _check_writable(above, folder)
+
+
+def _check_writable(folder: Path, path: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RunError(f"{path} cannot be written: no permission to write in {folder}")
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Give a folder beside `folder` to write to, which takes its name when the block ends well.
@@ -28,9 +46,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         RunError: There is something at `folder` already, or nothing can be written there.
     """
+    check_new_folder(folder)
     try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RunError(f"{folder} is there already: choose another folder, or remove it")
         beside = folder.absolute().with_name(f".{folder.name}.{os.getpid()}")
         beside.mkdir(parents=True)
     except OSError as error:
@@ -114,7 +131,7 @@ def check_outputs(inputs: Sequence[str], outputs: Sequence[Path]) -> None:
     """Check the files that a command is to write.
 
     Raises:
-        RunError: One of them is a file to read, or has no folder.
+        RunError: One of them is a file to read, or has no folder that can be written to.
     """
     taken = {Path(path).resolve() for path in inputs}
     for path in outputs:
@@ -125,3 +142,4 @@ def check_outputs(inputs: Sequence[str], outputs: Sequence[Path]) -> None:
                 f"{path} cannot be written: "
                 f"{'it is a folder' if path.is_dir() else 'there is no such folder'}"
             )
+        _check_writable(path.absolute().parent, path)

@@ -137,8 +137,6 @@ class Reporter:
         self._since = (done, self._started) if counts_first else None
         self._last_line = self._started + delay_s - SECONDS_BETWEEN_LINES
         self._bar = (
-            # Where there is one already, as that of the steps while a validation runs, it goes when
-            # it is done.
             tqdm(
                 total=total or None,
                 initial=done,
@@ -148,7 +146,7 @@ class Reporter:
                 miniters=0,
                 dynamic_ncols=True,
                 file=sys.stderr,
-                leave=None,
+                leave=False,
             )
             if sys.stderr.isatty()
             else None

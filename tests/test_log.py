@@ -135,6 +135,7 @@ def test_where_the_total_is_unknown_or_too_low_no_time_left_is_claimed(clock, ca
 def test_a_terminal_gets_a_bar_without_an_end_where_the_total_is_unknown(monkeypatch):
     terminal = open_terminal(monkeypatch)
     reporter = Reporter(0, "predicting", "frames", delay_s=0)
+    reporter._bar.mininterval = 0
     reporter.update(60)
     reporter.close()
     assert "predicting: 60 frames" in terminal.getvalue()

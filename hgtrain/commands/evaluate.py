@@ -1,9 +1,10 @@
 """`hgtrain evaluate`, top to bottom."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +12,10 @@ from hgtrain.commands.options import AS_JSON, AVERAGE, CENTROIDS, DECODERS
 from hgtrain.log import blocks_progress, say
 from hgtrain.signals import StopRequest
 from hgtrain.skeleton import check_same_keypoints
+
+if TYPE_CHECKING:
+    from hgtrain.data.split import Subset
+    from hgtrain.rundir.load import CheckedRun
 
 
 @click.command(
@@ -66,29 +71,37 @@ def evaluate(
     Raises:
         HgtrainError: The run or the data cannot be used, or the keypoints differ in name or order.
     """
+    from hgtrain.rundir.load import check_run, load_run
+
+    with _side(check_run(folder, centroids), files) as side:
+        run = load_run(folder, refinement, centroids, average)
+        if run.predictor.needs_centroids:
+            say(
+                f"{folder} sees crops: measured around the labelled animals; --centroids RUN finds "
+                "them"
+            )
+        from hgtrain.evaluate.predictions import evaluate_side, predict_side
+
+        found = predict_side(run.predictor, side, blocks_progress("predicting"))
+        return evaluate_side(*found, side, run.predictor.head)
+
+
+@contextmanager
+def _side(run: "CheckedRun", files: Sequence[str]) -> Iterator["Subset"]:
+    """Give the frames to measure on: all of some datasets, or the run's own validation frames."""
     from hgtrain.data.open_split import open_with_notes
     from hgtrain.data.selection import select_frames
     from hgtrain.data.split import Subset
-    from hgtrain.rundir.load import load_run, reopened_split
-
-    run = load_run(folder, refinement, centroids, average)
-    if run.predictor.needs_centroids:
-        say(
-            f"{folder} sees crops: measured around the labelled animals; --centroids RUN finds them"
-        )
-    from hgtrain.evaluate.predictions import evaluate_side, predict_side
+    from hgtrain.rundir.load import reopened_split
 
     if not files:
         with reopened_split(run) as split:
-            side = split.validation
-            found = predict_side(run.predictor, side, blocks_progress("predicting"))
-            return evaluate_side(*found, side, run.predictor.head)
+            yield split.validation
+        return
     with open_with_notes(files, run.config.data.annotated_only) as dataset:
         names = run.skeleton.keypoint_names
-        check_same_keypoints(dataset.keypoint_names, names, dataset.path, f"the run {folder}")
+        check_same_keypoints(dataset.keypoint_names, names, dataset.path, f"the run {run.folder}")
         selected = select_frames(dataset, run.config.model.head)
         for note in selected.notes:
             say(note)
-        side = Subset(dataset, selected.frames)
-        found = predict_side(run.predictor, side, blocks_progress("predicting"))
-        return evaluate_side(*found, side, run.predictor.head)
+        yield Subset(dataset, selected.frames)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from hgtrain.export.check import Sample
     from hgtrain.heads import Head
     from hgtrain.poses import Poses
-    from hgtrain.rundir.load import Run
+    from hgtrain.rundir.load import CheckedRun, Run
 
+NEEDED = {"onnx": ("onnxruntime", "tf2onnx")}
+"""Libraries that a format needs and that hgtrain is installed without."""
 CHECKED_FRAMES = CALIBRATION_FRAMES = 100
 
 
@@ -98,23 +101,35 @@ def export(
     Raises:
         HgtrainError: The run or data cannot be used, or the check fails; `out` is then as it was.
     """
-    from hgtrain.rundir.load import check_finds_animals, load_run
+    from hgtrain.rundir.load import check_finds_animals, check_run, load_run
 
     if (folder / layout.CONFIG).is_file():
         check_finds_animals(folder, centroids)
-    run = load_run(folder, centroids=centroids, average=average)
-    from hgtrain.export.export import export
-    from hgtrain.export.readme import check_lines
+    checked = check_run(folder, centroids)
+    files.check_new_folder(out)
+    _check_installed(format_name)
+    with _sides(checked, data) as (training, validation):
+        run = load_run(folder, centroids=centroids, average=average)
+        from hgtrain.export.export import export
+        from hgtrain.export.readme import check_lines
 
-    with _sides(run, data) as (training, validation):
         sample = _sample(training, validation, run.predictor.head)
     say(f"writing {format_name} and checking it on {len(sample.images)} frames")
     described = _metadata(run, centroids) | {"average": list(average)}
     return check_lines(export(run.predictor, sample, out, format_name, size, described))
 
 
+def _check_installed(format_name: str) -> None:
+    """Raise RunError where a library is missing that a format needs."""
+    for library in NEEDED.get(format_name, ()):
+        if find_spec(library) is None:
+            raise RunError(
+                f"--format {format_name} needs {library}: pip install 'hgtrain[{format_name}]'"
+            )
+
+
 @contextmanager
-def _sides(run: "Run", data: Sequence[str]) -> Iterator[tuple["Subset", "Subset"]]:
+def _sides(run: "CheckedRun", data: Sequence[str]) -> Iterator[tuple["Subset", "Subset"]]:
     """Give the frames to calibrate and to check with.
 
     They are the run's two sides, or all of `data` for both.

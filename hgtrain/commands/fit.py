@@ -349,12 +349,13 @@ def _record(
     total_steps: int,
     watch: "FileWatch",
 ) -> "TrainingObserver | NullObserver":
+    from hgtrain.report.live import LivePage
     from hgtrain.train.observer import NullObserver, TrainingObserver
 
     if not trainer.workers.is_chief:
         return NullObserver(watch.check)
     layout.write_rows(folder / layout.METRICS, state.history)
-    return TrainingObserver(
+    observer = TrainingObserver(
         trainer,
         folder,
         range(state.step, total_steps),
@@ -363,6 +364,8 @@ def _record(
         config.output.tensorboard,
         watch.check,
     )
+    observer.show_epochs = LivePage(folder, config.training.epochs)
+    return observer
 
 
 def _evaluate_best(config: "Config", folder: Path, split: "Split") -> dict[str, Any]:

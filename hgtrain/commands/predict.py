@@ -93,8 +93,7 @@ def predict(model_folder: Path, inputs: Sequence[str], out: Path, options: Predi
     """
     from hgtrain.data.convert.sleap_io import import_sleap_io
     from hgtrain.predict.inputs import open_frames
-    from hgtrain.predict.overlay_video import OverlayVideo
-    from hgtrain.predict.saved_model import is_export
+    from hgtrain.predict.overlay_video import OverlayVideo, check_video
     from hgtrain.predict.stream import file_sink, predict_all
     from hgtrain.predict.writers import SlpFile, file_type
 
@@ -102,13 +101,15 @@ def predict(model_folder: Path, inputs: Sequence[str], out: Path, options: Predi
     write_as = file_type(out)
     if write_as is SlpFile:
         import_sleap_io(f"to write {out}")
-    model, skeleton, channels = _predicting_model(model_folder, options)
+    if options.overlay is not None:
+        check_video(options.overlay)
+    channels = _channels(model_folder, options)
     with ExitStack() as opened:
         sources = [open_frames(path, channels) for path in inputs]
         for images in sources:
             opened.callback(images.close)
-        if is_export(model_folder):
-            _check_channels(model_folder, channels, sources)
+        _check_channels(model_folder, channels, sources)
+        model, skeleton = _predicting_model(model_folder, options)
         if write_as is SlpFile:
             for images in sources:
                 _say_what_slp_lacks(images)
@@ -148,10 +149,14 @@ def _say_what_slp_lacks(images: "FrameSource") -> None:
         )
 
 
-def _predicting_model(folder: Path, options: PredictOptions) -> tuple["Model", "Skeleton", int]:
-    """Return what predicts, its skeleton, and the channels it takes."""
-    from hgtrain.predict.saved_model import MODEL_FILE, SavedModelPredictor, is_export
-    from hgtrain.rundir.load import check_finds_animals, load_run
+def _channels(folder: Path, options: PredictOptions) -> int:
+    """Return the channels of the images that a model takes, which is a run or an export.
+
+    Raises:
+        HgtrainError: It is neither, or the options do not fit it.
+    """
+    from hgtrain.predict.saved_model import MODEL_FILE, described_channels, is_export
+    from hgtrain.rundir.load import check_finds_animals, check_run
 
     if is_export(folder):
         if options.centroids is not None:
@@ -166,8 +171,7 @@ def _predicting_model(folder: Path, options: PredictOptions) -> tuple["Model", "
                 f"--decode {options.refinement} needs a run: the export {folder} decodes as it "
                 "was written"
             )
-        exported = SavedModelPredictor(folder, options.batch_size or 8)
-        return exported, exported.skeleton, exported.channels
+        return described_channels(folder)
     if not (folder / layout.CONFIG).is_file():
         for name in ("model.onnx", "model_float32.tflite"):
             if (folder / name).is_file():
@@ -181,14 +185,28 @@ def _predicting_model(folder: Path, options: PredictOptions) -> tuple["Model", "
             f"{MODEL_FILE})"
         )
     check_finds_animals(folder, options.centroids)
+    return check_run(folder, options.centroids).channels
+
+
+def _predicting_model(folder: Path, options: PredictOptions) -> tuple["Model", "Skeleton"]:
+    """Return what predicts, and its skeleton."""
+    from hgtrain.predict.saved_model import SavedModelPredictor, is_export
+    from hgtrain.rundir.load import load_run
+
+    if is_export(folder):
+        exported = SavedModelPredictor(folder, options.batch_size or 8)
+        return exported, exported.skeleton
     run = load_run(folder, options.refinement or "unbiased", options.centroids, options.average)
     run.predictor.batch_size = options.batch_size or run.predictor.batch_size
-    return run.predictor, run.found_skeleton, run.predictor.preprocessing.channels
+    return run.predictor, run.found_skeleton
 
 
 def _check_channels(folder: Path, channels: int, sources: Sequence["FrameSource"]) -> None:
+    """Raise RunError where an export, which converts nothing, gets images of other channels."""
+    from hgtrain.predict.saved_model import is_export
+
     for images in sources:
-        if images.channels != channels:
+        if is_export(folder) and images.channels != channels:
             raise RunError(
                 f"{images.path} has images of {images.channels} channels but the export {folder} "
                 f"takes {channels}: "

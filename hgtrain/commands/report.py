@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hgtrain.log import blocks_progress
+from hgtrain.files import check_outputs
+from hgtrain.log import blocks_progress, doing
 from hgtrain.signals import StopRequest
 
 if TYPE_CHECKING:
+    from hgtrain.data.split import Split
     from hgtrain.report.page import RunResults
 
 
@@ -43,28 +45,30 @@ def report(folders: Sequence[Path], comparison: Path) -> list[Path]:
     Raises:
         HgtrainError: A run or its data cannot be used.
     """
-    from hgtrain.tensorflow_setup import import_tensorflow
+    from hgtrain.rundir.load import check_run, reopened_split
 
-    import_tensorflow()
-    from hgtrain.report.comparison import write_comparison
-    from hgtrain.report.page import write_report
-
+    if len(folders) > 1:
+        check_outputs([], [comparison])
     with ExitStack() as opened:
-        results = [_results(folder, opened) for folder in folders]
-        pages = [write_report(one) for one in results]
-        return [*pages, write_comparison(comparison, results)] if len(results) > 1 else pages
+        splits = [opened.enter_context(reopened_split(check_run(folder))) for folder in folders]
+        results = [_results(*one) for one in zip(folders, splits, strict=True)]
+        with doing("writing pages"):
+            from hgtrain.report.comparison import write_comparison
+            from hgtrain.report.page import write_report
+
+            pages = [write_report(one) for one in results]
+            return [*pages, write_comparison(comparison, results)] if len(results) > 1 else pages
 
 
-def _results(folder: Path, opened: ExitStack) -> "RunResults":
-    """Return a run with its predictions made again; its datasets stay open as long as `opened`."""
-    from hgtrain.rundir.load import load_run, reopened_split
+def _results(folder: Path, split: "Split") -> "RunResults":
+    """Return a run with its predictions made again."""
+    from hgtrain.rundir.load import load_run
 
     run = load_run(folder)
     from hgtrain.evaluate.predictions import evaluate_side, labels_of, predict_side
     from hgtrain.pipeline.preview import augmented_batch
     from hgtrain.report.page import RunResults
 
-    split = opened.enter_context(reopened_split(run))
     side, config = split.validation, run.config
     found, images_per_s = predict_side(run.predictor, side, blocks_progress("predicting"))
     return RunResults(

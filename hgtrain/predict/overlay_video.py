@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL.Image import Image
@@ -15,10 +16,32 @@ from hgtrain.files import path_beside, take_place
 from hgtrain.poses import Poses
 from hgtrain.skeleton import Skeleton
 
+if TYPE_CHECKING:
+    from av import VideoStream
+    from av.container import OutputContainer
+
 DEFAULT_RATE = 10.0
 LEAST_SIDE_PX = 480
 MAX_RATE = 240
 DRAWN_CONFIDENCE = 0.1
+
+
+def check_video(path: Path) -> None:
+    """Raise RunError where no video can be written to a path."""
+    beside = path_beside(path)
+    try:
+        _opened(beside, path).close()
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _opened(beside: Path, path: Path) -> "OutputContainer":
+    import av
+
+    try:
+        return av.open(str(beside), "w")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be written as a video: {reason(error)}") from error
 
 
 class OverlayVideo:
@@ -30,17 +53,12 @@ class OverlayVideo:
     """
 
     def __init__(self, path: Path, skeleton: Skeleton, sources: Sequence[FrameSource]) -> None:
-        import av
-
         self.path = path
         self._skeleton, self._sources = skeleton, sources
         self._places, self._source = _Places(), -1
         self._beside = path_beside(path)
-        self._stream: av.VideoStream | None = None
-        try:
-            self._container = av.open(str(self._beside), "w")
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be written as a video: {reason(error)}") from error
+        self._stream: VideoStream | None = None
+        self._container = _opened(self._beside, path)
 
     def write(self, source: int, images: np.ndarray, found: Poses) -> None:
         """Add images `(n, H, W, C)` uint8 of a source with what was found in them."""

@@ -63,6 +63,22 @@ def is_export(folder: Path) -> bool:
     return (folder / MODEL_FILE).is_file()
 
 
+def described_channels(folder: Path) -> int:
+    """Return the channels of the images an export takes, as its metadata.json says.
+
+    Where it does not say so the export is loaded.
+
+    Raises:
+        RunError: It does not describe an export.
+    """
+    path = folder / METADATA
+    _skeleton(path)
+    match files.read_json(path):
+        case {"input": {"shape": [*_, (1 | 3) as channels]}}:
+            return int(channels)
+    return SavedModelPredictor(folder).channels
+
+
 def _skeleton(path: Path) -> Skeleton:
     metadata = files.read_json(path)
     try:

@@ -171,10 +171,14 @@ def _animals_found(evaluation: Mapping[str, Any]) -> str:
     )
 
 
-def training_figures(history: Sequence[Mapping[str, Any]]) -> list[str]:
+def training_figures(history: Sequence[Mapping[str, Any]], only_results: bool = False) -> list[str]:
     """Return the curves of loss, what is validated, learning rate and speed.
 
     There are none for a run without a finished epoch, and none of what no epoch has.
+
+    Args:
+        history: The rows of metrics.jsonl.
+        only_results: Whether learning rate and speed are left out.
     """
     if not history:
         return []
@@ -192,7 +196,7 @@ def training_figures(history: Sequence[Mapping[str, Any]]) -> list[str]:
         )
         for i in range(stacks)
     }
-    return [
+    results = [
         plots.lines(
             "Loss",
             losses | {"validation, all stacks" if stacks > 1 else "validation": of("val_loss")},
@@ -206,6 +210,11 @@ def training_figures(history: Sequence[Mapping[str, Any]]) -> list[str]:
             )
             if any(row.get(key) is not None for row in history)
         ),
+    ]
+    if only_results:
+        return results
+    return [
+        *results,
         plots.lines("Learning rate", {"learning rate": of("learning_rate")}, "learning rate"),
         plots.lines("Throughput", {"images": of("images_per_s")}, "images per second"),
         plots.lines("Waiting for data", {"wait": of("data_wait_fraction", 100)}, "% of the time"),

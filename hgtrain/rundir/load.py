@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
@@ -50,6 +50,7 @@ def load_predictor(
     Raises:
         RunError: Where there is no model, or it cannot be opened.
     """
+    _check_best(folder)
     from hgtrain.tensorflow_setup import import_tensorflow
 
     import_tensorflow()
@@ -61,8 +62,6 @@ def load_predictor(
     from hgtrain.predict.predictor import Predictor
 
     path = folder / layout.BEST
-    if not path.is_file():
-        raise RunError(f"{path} is missing: the run has not finished an epoch yet")
     try:
         with doing(f"opening {path}"):
             model = keras.models.load_model(path, compile=False, safe_mode=True)
@@ -79,6 +78,59 @@ def load_predictor(
         if average
         else None,
     )
+
+
+class CheckedRun(NamedTuple):
+    """A run of which all is known that can be without TensorFlow.
+
+    Attributes:
+        folder: The run directory.
+        config: Of the run.
+        skeleton: Names, edges and partners of its keypoints.
+        image_shape: `(H, W, C)` of the dataset's images.
+    """
+
+    folder: Path
+    config: Config
+    skeleton: Skeleton
+    image_shape: tuple[int, int, int]
+
+    @property
+    def channels(self) -> int:
+        """Return the channels of the images that the network takes."""
+        return self.config.data.channels or self.image_shape[2]
+
+
+def check_run(path: str | Path, centroids: str | Path | None = None) -> CheckedRun:
+    """Return what the files of a run say, without its network.
+
+    Args:
+        path: The run directory.
+        centroids: That of a run which finds animals, where the run itself sees crops around them.
+
+    Raises:
+        HgtrainError: It is no run directory, or has no best model yet, or the two do not fit
+            together.
+    """
+    folder = Path(path)
+    if not (folder / layout.CONFIG).is_file():
+        raise RunError(f"{folder} is no run directory: it has no {layout.CONFIG}")
+    config = load_config(folder / layout.CONFIG)
+    skeleton, image_shape = read_described_data(folder)
+    if centroids is not None:
+        _check_centroids(folder, config, skeleton, Path(centroids))
+        _check_best(Path(centroids))
+    _check_best(folder)
+    return CheckedRun(folder, config, skeleton, image_shape)
+
+
+def _check_best(folder: Path) -> None:
+    """Raise RunError where a run has no best model, or one that is no file of Keras."""
+    path = folder / layout.BEST
+    if not path.is_file():
+        raise RunError(f"{path} is missing: the run has not finished an epoch yet")
+    if not is_zipfile(path):
+        raise RunError(f"{path} cannot be opened, the file is damaged: it is no zip archive")
 
 
 class Run(NamedTuple):
@@ -148,13 +200,7 @@ def load_run(
         HgtrainError: It is no run directory, or has no best model yet, or the two do not fit
             together.
     """
-    folder = Path(path)
-    if not (folder / layout.CONFIG).is_file():
-        raise RunError(f"{folder} is no run directory: it has no {layout.CONFIG}")
-    config = load_config(folder / layout.CONFIG)
-    skeleton, image_shape = read_described_data(folder)
-    if centroids is not None:
-        _check_centroids(folder, config, skeleton, Path(centroids))
+    folder, config, skeleton, image_shape = check_run(path, centroids)
     for note in _unseen(config, average):
         say(f"{folder} {note}")
     predictor = load_predictor(config, folder, image_shape, skeleton, refinement, average)
@@ -226,7 +272,7 @@ def _check_centroids(folder: Path, config: Config, skeleton: Skeleton, centroids
 
 
 @contextmanager
-def reopened_split(run: Run) -> Iterator[Split]:
+def reopened_split(run: Run | CheckedRun) -> Iterator[Split]:
     """Give the split a run was made with, on its datasets opened again.
 
     Raises:

@@ -106,10 +106,11 @@ def write_start(config: Config, folder: Path, split: Split, compute: "Compute") 
     files.write_text(folder / layout.CONFIG, dump_config(config))
     say(
         f"{folder}: {len(split.train.frames)} frames to train on, {len(split.validation.frames)} "
-        "to validate; "
-        + ", ".join(f"{key} {value}" for key, value in resolved.items() if key != "xla_reason")
-        + f" ({compute.xla_reason})"
+        "to validate"
     )
+    shown = ("device", "strategy", "workers", "replicas", "precision")
+    say(", ".join(f"{key} {resolved[key]}" for key in shown))
+    say(f"xla {resolved['xla']}: {compute.xla_reason}")
 
 
 def read_described_data(folder: Path) -> tuple[Skeleton, tuple[int, int, int]]:

@@ -10,16 +10,15 @@ import yaml
 
 from hgtrain.config.head import HeadConfig
 from hgtrain.config.load import dump_config, load_config
-from hgtrain.config.schema import Config, DataConfig
+from hgtrain.config.schema import Config, DataConfig, ModelConfig
 from hgtrain.data.sandbox.open import open_all
 from hgtrain.data.sandbox.probe import probe_hdf5
 from hgtrain.data.selection import SPARE_INSTANCES
 from hgtrain.data.split import make_split, split_to_json
 from hgtrain.errors import ConfigError, DatasetError, RunError
-from hgtrain.files import atomic_path, new_folder, write_text
+from hgtrain.files import atomic_path, check_new_folder, new_folder, write_text
 from hgtrain.hdf5 import open_hdf5
-from hgtrain.heads import make_head
-from hgtrain.model.network import build_network
+from hgtrain.log import doing
 from hgtrain.rundir import layout
 from hgtrain.rundir.records import write_provenance, write_split
 from hgtrain.skeleton import Skeleton, check_same_keypoints
@@ -66,6 +65,10 @@ def import_sleap(
     sleap = read_sleap_config(model)
     if not (model / WEIGHTS_FILE).is_file():
         raise RunError(f"{model} has no {WEIGHTS_FILE}: the training has not saved a model")
+    for labels_file in (*train, *validation):
+        if not Path(labels_file).exists():
+            raise DatasetError(f"{labels_file}: there is no such file")
+    check_new_folder(out)
     probe_hdf5(str(model / WEIGHTS_FILE))
     size, channels = _input_size(model / WEIGHTS_FILE)
     notes = list(sleap.notes)
@@ -74,26 +77,41 @@ def import_sleap(
         config = _read_config(
             beside, sleap, _files(model, sleap, train, validation, notes), channels
         )
-        section, backbone = config.model.head, config.model.backbone
-        head = make_head(section, sleap.skeleton, backbone.output_stride)
-        network = build_network(backbone, head.layers, channels, all_stacks=False)
-        load_sleap_weights(network, model / WEIGHTS_FILE)
-        with atomic_path(beside / layout.BEST) as path:
-            network.save(path)
+        section = config.model.head
         labels = _read_labels(config.data, section, sleap.skeleton, notes)
         if labels is None:
             # A network that takes crops does not know what they are cut from.
-            of_images = None if head.crop else size
+            of_images = None if section.sees_crops else size
             shape = _image_shape(sleap, of_images, channels, config.data.input_scale)
             labels = Labels({}, shape, None)
         section = _with_instances(section, labels.instances)
         config = config.model_copy(
             update={"model": config.model.model_copy(update={"head": section})}
         )
+        _write_network(beside, config.model, sleap.skeleton, model / WEIGHTS_FILE, channels)
         write_text(beside / layout.CONFIG, dump_config(config))
         write_split(beside, labels.split, sleap.skeleton, labels.image_shape)
         write_provenance(beside, _provenance(model, sleap), config.training.seed)
     return notes
+
+
+def _write_network(
+    folder: Path, section: ModelConfig, skeleton: Skeleton, weights: Path, channels: int
+) -> None:
+    """Write the network with its weights as best.keras; all else was found good before."""
+    from hgtrain.tensorflow_setup import import_tensorflow
+
+    import_tensorflow()
+    from hgtrain.heads import make_head
+    from hgtrain.model.network import build_network
+
+    backbone = section.backbone
+    head = make_head(section.head, skeleton, backbone.output_stride)
+    with doing("building the network"):
+        network = build_network(backbone, head.layers, channels, all_stacks=False)
+        load_sleap_weights(network, weights)
+        with atomic_path(folder / layout.BEST) as path:
+            network.save(path)
 
 
 def _input_size(path: Path) -> tuple[tuple[int, int] | None, int]:

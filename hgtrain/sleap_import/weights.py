@@ -7,14 +7,16 @@ JSON and compared with the network that hgtrain has built, and only numbers are 
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
-import keras
 import numpy as np
 
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.hdf5 import get_dataset, open_hdf5, read_array
+
+if TYPE_CHECKING:
+    import keras
 
 VARIABLES = {
     "Conv2D": ("kernel:0", "bias:0"),
@@ -36,7 +38,7 @@ OWN_LAYERS = ("Rescaling",)
 MODEL_CONFIG_BYTES = 2**26
 
 
-def load_sleap_weights(network: keras.Model, path: str | Path) -> None:
+def load_sleap_weights(network: "keras.Model", path: str | Path) -> None:
     """Assign the weights in a SLEAP model's HDF5 file to the layers of the same names.
 
     All of them are assigned or none.
@@ -85,7 +87,7 @@ def read_layers(file: h5py.File) -> list[dict[str, Any]]:
         ) from error
 
 
-def _check_layers(network: keras.Model, described: list[dict[str, Any]], path: str) -> None:
+def _check_layers(network: "keras.Model", described: list[dict[str, Any]], path: str) -> None:
     theirs = {layer["config"]["name"]: layer for layer in described}
     ours = {layer.name: layer for layer in network.layers if type(layer).__name__ not in OWN_LAYERS}
     for name, layer in theirs.items():
@@ -121,7 +123,7 @@ def _as_json(setting: Any) -> Any:
     return list(setting) if isinstance(setting, tuple) else setting
 
 
-def _read_arrays(file: h5py.File, layer: keras.Layer) -> list[np.ndarray]:
+def _read_arrays(file: h5py.File, layer: "keras.Layer") -> list[np.ndarray]:
     arrays = []
     names = VARIABLES[type(layer).__name__]
     for name, variable in zip(names, layer.variables, strict=True):

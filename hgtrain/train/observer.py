@@ -68,6 +68,9 @@ class TrainingObserver:
         head: So is its sigma.
         tensorboard: Whether TensorBoard logs are written.
         check_data: Called after every call for steps; raises when the data are not what they were.
+
+    Attributes:
+        show_epochs: Called after every epoch with the rows of metrics.jsonl and the best of them.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class TrainingObserver:
         check_data: Callable[[], None] = lambda: None,
     ) -> None:
         self._check_data = check_data
+        self.show_epochs: Callable[[Sequence[Row], Row | None], None] = lambda rows, best: None
         self._folder, self._trainer = folder, trainer
         self._training, self._head = training, head
         self._steps, self._epoch_steps = steps, max(1, steps.stop // training.epochs)
@@ -108,14 +112,16 @@ class TrainingObserver:
             self._is_estimated = True
             seconds = self._reporter.left_s(state.step)
             if seconds is not None and seconds >= ESTIMATED_S:
-                say(f"training takes about {duration(seconds)}, and validation comes on top")
+                rest = "" if state.history else ", and validation comes on top"
+                say(f"training takes about {duration(seconds)}{rest}")
 
     def _texts(self, state: State, loss: float, images_per_s: float | None) -> list[str]:
         """Return where the run stands, in more and more narrow forms."""
         epoch = f"epoch {1 + (state.step - 1) // self._epoch_steps}/{self._training.epochs}"
         step, total = f"step {state.step}", f"/{self._steps.stop}"
-        rate = "" if images_per_s is None else f"{images_per_s:.0f} images/s"
         left = self._reporter.left(state.step)
+        # The first call's is that of compiling.
+        rate = f"{images_per_s:.0f} images/s" if left and images_per_s is not None else ""
         figures = [f"loss {loss:.3g}"]
         best = best_row(state.history, state.epochs_without_best)
         if best is not None:
@@ -136,8 +142,8 @@ class TrainingObserver:
         if not self._has_header:
             self._has_header = True
             say(coloured(epoch_header(row), "bold"))
-        is_best = best_row(state.history, state.epochs_without_best) is row
-        say(epoch_line(row, self._training.epochs, is_best))
+        best = best_row(state.history, state.epochs_without_best)
+        say(epoch_line(row, self._training.epochs, best is row))
         if row["val_error_px"] is not None:
             self._warn_if_flat(row["step"], validation["val_confidence"])
         self._warn_if_waiting(row["data_wait_fraction"])
@@ -149,6 +155,7 @@ class TrainingObserver:
             outputs = {f"loss/{name}": loss for name, loss in row["loss_per_output"].items()}
             self._events.scalars(state.step, scalars | stacks | outputs)
             self._events.images(state.step, "validation", self._overlays())
+        self.show_epochs(state.history, best)
 
     def left_out(self, state: State, step: int) -> None:
         """Say which step is done without, and cut metrics.jsonl back to where the run is again."""

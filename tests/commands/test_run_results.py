@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_run import NAMES, fit, make_frames, write_data
 from videos import write_video
 
+from hgtrain import files
 from hgtrain.commands import convert, evaluate, predict, report
 from hgtrain.commands import export as export_command
 from hgtrain.commands.predict import PredictOptions
@@ -383,8 +384,21 @@ def test_runs_measured_on_other_frames_have_no_best(run_dir, tmp_path):
 
 
 def test_a_comparison_that_cannot_be_written_is_named(run_dir, tmp_path):
-    with pytest.raises(RunError, match=r"none/both\.html cannot be written: No such file"):
+    with pytest.raises(RunError, match=r"none/both\.html cannot be written: there is no such"):
         report.report([run_dir, run_dir], tmp_path / "none" / "both.html")
+
+
+def test_a_comparison_on_a_full_disk_is_named(run_dir, tmp_path, monkeypatch):
+    write_text = files.write_text
+
+    def full(path, text):
+        if path.name == "both.html":
+            raise OSError(28, "No space left on device")
+        write_text(path, text)
+
+    monkeypatch.setattr(files, "write_text", full)
+    with pytest.raises(RunError, match=r"both\.html cannot be written: No space left on device"):
+        report.report([run_dir, run_dir], tmp_path / "both.html")
 
 
 def test_convert_refuses_to_overwrite_its_source(folder):

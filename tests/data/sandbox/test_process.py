@@ -54,12 +54,18 @@ def test_a_process_that_takes_long_is_spoken_of(interpreter, monkeypatch, capsys
 
 def test_a_process_that_says_how_far_it_is_is_shown(interpreter, monkeypatch, capsys):
     interpreter("print('[3, 10]'); print('[6, 10]'); print('{}')")
-    now = iter([0.0, 5.0, 20.0])
-    monkeypatch.setattr(log.time, "monotonic", lambda: next(now))
+    now, later, update = [0.0], iter([5.0, 20.0]), log.Reporter.update
+
+    def updated(reporter, done):
+        now[0] = next(later)
+        update(reporter, done)
+
+    monkeypatch.setattr(log.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(log.Reporter, "update", updated)
     assert Sandbox("hgtrain.data.sandbox.open", ["a.h5"]).answer() == {}
     assert capsys.readouterr().err.splitlines() == [
-        "looking through a.h5: 3/10 frames, 0:12 left",
-        "looking through a.h5: 6/10 frames, 0:13 left",
+        "looking through a.h5: 3/10 frames, 0.6 frames/s, 0:12 left",
+        "looking through a.h5: 6/10 frames, 0.3 frames/s, 0:13 left",
     ]
 
 
