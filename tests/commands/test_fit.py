@@ -136,7 +136,7 @@ def test_flat_maps_are_warned_of(config_file, tmp_path, capsys):
     record.epoch_ended(State(), row, {"val_confidence": 0.05})
     assert "flat" not in capsys.readouterr().err
     record.epoch_ended(State(), row, {"val_confidence": 0.049})
-    assert capsys.readouterr().err.startswith(
+    assert capsys.readouterr().err.endswith(
         "the confidence maps are still flat after 200 steps (mean peak 0.049, expected above "
         "0.05): raise "
         "training.learning_rate (now 0.002) or model.head.sigma_px (now 3.0)\n"
