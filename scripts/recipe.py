@@ -1,17 +1,20 @@
-"""What makes the most accurate network of few frames: variants of a recipe over folds and seeds, in one table.
+"""What makes the most accurate network of few frames: variants over folds and seeds, in one table.
 
     python scripts/recipe.py --list
-    python scripts/recipe.py [QUESTION_OR_VARIANT ...] [--data openfield,flies] [--folds 0,1,2,3,4] [--seeds 0] [--steps 1200]
+    python scripts/recipe.py [QUESTION_OR_VARIANT ...] [--data openfield,flies]
+        [--folds 0,1,2,3,4] [--seeds 0] [--steps 1200]
     python scripts/recipe.py [QUESTION_OR_VARIANT ...] --table
 
-Each variant is the base recipe with a few keys changed, and is trained and measured by the console command in processes of its
-own. Of each dataset a fold is a fifth of the frames, which nothing is chosen on: the network that is kept is the best on frames
-of the other four fifths. All variants have the same number of steps, but those that ask for more. Variants "at equal FLOPs" have
-filters such that an image costs what it costs the base.
+Each variant is the base recipe with a few keys changed, and is trained and measured by the console
+command in processes of its own. Of each dataset a fold is a fifth of the frames, which nothing is
+chosen on: the network that is kept is the best on frames of the other four fifths. All variants
+have the same number of steps, but those that ask for more. Variants "at equal FLOPs" have filters
+such that an image costs what it costs the base.
 
-What was run is a line of --results and is not run again; another variant, data, fold, seed, number of steps, version of hgtrain
-or other keys are another run. The table shows the mean error in px of the dataset's images, the median over folds of the mean
-over seeds, the range in brackets, then the median over folds of the ratio to the base on the same folds, seeds and steps.
+What was run is a line of --results and is not run again; another variant, data, fold, seed, number
+of steps, version of hgtrain or other keys are another run. The table shows the mean error in px of
+the dataset's images, the median over folds of the mean over seeds, the range in brackets, then the
+median over folds of the ratio to the base on the same folds, seeds and steps.
 
 openfield, fly100 and fly_pair are looked for in --shared; builtin:flies is drawn.
 """
@@ -41,16 +44,21 @@ KEY = ("variant", "data", "fold", "seed", "steps", "version", "sets")
 
 
 class Data(NamedTuple):
-    """Frames to train and measure on. source: of the labels, below --shared, or built in. sets: of the base recipe."""
+    """Frames to train and measure on.
+
+    source: of the labels, below --shared, or built in. sets: of the base recipe.
+    """
 
     source: str
     sets: tuple[str, ...]
 
 
 class Variant(NamedTuple):
-    """sets: changed keys. steps: factor. equal_flops: filters follow the base's FLOPs. patch: Python that runs before hgtrain.
+    """What of the base recipe is changed.
 
-    pretrained: starts from a network of the same size that was trained on builtin:flies.
+    sets: changed keys. steps: factor. equal_flops: filters follow the base's FLOPs. patch: Python
+    that runs before hgtrain. pretrained: starts from a network of the same size that was trained
+    on builtin:flies.
     """
 
     sets: tuple[str, ...] = ()
@@ -145,15 +153,29 @@ QUESTIONS: dict[str, dict[str, Variant]] = {
         **one_key("training.min_learning_rate", end_1e_4="1e-4"),
     },
     "ema": one_key("training.ema", ema_0_9=0.9, ema_0_99=0.99, ema_0_999=0.999),
-    "decay": one_key("training.weight_decay", decay_1e_3="1e-3", decay_1e_2="1e-2", decay_1e_1="1e-1"),
+    "decay": one_key(
+        "training.weight_decay", decay_1e_3="1e-3", decay_1e_2="1e-2", decay_1e_1="1e-1"
+    ),
     "batch": one_key("training.batch_size", batch_4=4, batch_16=16),
     "precision": one_key("training.precision", bfloat16="mixed_bfloat16"),
     "rotation": one_key(
-        "augmentation.rotation_deg", rotation_0="null", rotation_30="[-30, 30]", rotation_90="[-90, 90]"
+        "augmentation.rotation_deg",
+        rotation_0="null",
+        rotation_30="[-30, 30]",
+        rotation_90="[-90, 90]",
     ),
-    "scale": one_key("augmentation.scale", scale_10="[0.9, 1.1]", scale_25="[0.75, 1.25]", scale_40="[0.6, 1.4]"),
+    "scale": one_key(
+        "augmentation.scale",
+        scale_10="[0.9, 1.1]",
+        scale_25="[0.75, 1.25]",
+        scale_40="[0.6, 1.4]",
+    ),
     "translation": one_key(
-        "augmentation.translation_px", shift_0="null", shift_5="[-5, 5]", shift_20="[-20, 20]", shift_50="[-50, 50]"
+        "augmentation.translation_px",
+        shift_0="null",
+        shift_5="[-5, 5]",
+        shift_20="[-20, 20]",
+        shift_50="[-50, 50]",
     ),
     "flip": one_key("augmentation.flip", flip_horizontal="horizontal", flip_both="both"),
     "intensity": {
@@ -238,8 +260,9 @@ def chosen_variants(names: Sequence[str]) -> list[str]:
 def folds_of(name: str, frames: int) -> list[np.ndarray]:
     """Return the rows of each fold.
 
-    Of openfield and drawn flies the fifths of a permutation, in order; of fly100 fifths in a row, the last of which are the
-    frames that others validate on; of fly_pair every fifth frame, which follow one another in a film.
+    Of openfield and drawn flies the fifths of a permutation, in order; of fly100 fifths in a row,
+    the last of which are the frames that others validate on; of fly_pair every fifth frame, which
+    follow one another in a film.
     """
     if name == "fly100":
         return np.array_split(np.arange(frames), FOLDS)
@@ -351,7 +374,7 @@ class Recipe:
         )
 
     def _equal_flops(self, sets: Sequence[str], train: Path, wanted: int) -> list[str]:
-        """Return the filters with which an image costs as much as `wanted`, nearly: with few filters they are coarse."""
+        """Return the filters with which an image costs as much as `wanted`, or nearly."""
 
         def filters(width: int) -> list[str]:
             return [
@@ -444,7 +467,7 @@ def _cell(rows: Sequence[dict[str, Any]], variant: str, data: str) -> str:
 def _by_fold(
     rows: Iterable[dict[str, Any]], variant: str, data: str
 ) -> Iterator[tuple[int, dict[int, float]]]:
-    """Give each fold and its errors by seed; of a run that was made with other keys too the newest counts."""
+    """Give each fold and its errors by seed; of a run made with several keys the newest counts."""
     own = [row for row in rows if (row["variant"], row["data"]) == (variant, data)]
     for fold in sorted({row["fold"] for row in own}):
         yield fold, {row["seed"]: row["error_px"]["mean"] for row in own if row["fold"] == fold}
