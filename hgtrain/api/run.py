@@ -12,6 +12,7 @@ from hgtrain.config.schema import Config
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.log import say
 from hgtrain.poses import Poses, joined
+from hgtrain.predict.turns import AVERAGES
 from hgtrain.rundir import load
 from hgtrain.skeleton import Skeleton
 
@@ -25,9 +26,12 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 class Run:
     """A trained network: what `hgtrain.fit` and `hgtrain.load_run` return."""
 
-    def __init__(self, opened: load.Run, centroids: Path | None) -> None:
+    def __init__(
+        self, opened: load.Run, centroids: Path | None, average: Sequence[str] = ()
+    ) -> None:
         self._opened = opened
         self._centroids = centroids
+        self._average = tuple(average)
 
     def __repr__(self) -> str:
         return f"<hgtrain run {self.folder}>"
@@ -72,7 +76,7 @@ class Run:
         from hgtrain.commands.evaluate import evaluate
 
         refinement = self._opened.predictor.refinement
-        return evaluate(self.folder, _names(data), refinement, self._centroids)
+        return evaluate(self.folder, _names(data), refinement, self._centroids, self._average)
 
     def predict(self, images: np.ndarray | str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
         """Find the keypoints of images, or of all frames of a video.
@@ -129,7 +133,9 @@ class Run:
         if format not in FORMATS:
             raise RunError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
         self._check_finds_animals()
-        for line in export(self.folder, Path(folder), format, size, _names(data), self._centroids):
+        for line in export(
+            self.folder, Path(folder), format, size, _names(data), self._centroids, self._average
+        ):
             say(line)
         return Path(folder)
 
@@ -160,6 +166,7 @@ def load_run(
     path: str | os.PathLike[str],
     refinement: str = "unbiased",
     centroids: str | os.PathLike[str] | None = None,
+    average: Sequence[str] = (),
 ) -> Run:
     """Open the run in a run directory.
 
@@ -168,6 +175,8 @@ def load_run(
         refinement: How peaks are refined: `unbiased`, `integral`, `local` or `none`.
         centroids: The directory of the run that finds the animals, for a run that sees crops around
             them.
+        average: `flips`, `rotations` or both: what `predict`, `evaluate` and `export` average over,
+            as the option `--average` of the commands.
 
     Raises:
         HgtrainError: It is no run directory, or has no best model yet, or the two runs do not fit
@@ -179,8 +188,10 @@ def load_run(
     if refinement not in DECODERS.choices:
         known = ", ".join(DECODERS.choices)
         raise RunError(f"refinement must be one of {known}, got {refinement!r}")
+    if isinstance(average, str) or not set(average) <= set(AVERAGES):
+        raise RunError(f"average must be a list of {', '.join(AVERAGES)}, got {average!r}")
     finder = None if centroids is None else Path(centroids)
-    return Run(load.load_run(Path(path), refinement, finder), finder)
+    return Run(load.load_run(Path(path), refinement, finder, average), finder, average)
 
 
 def _names(data: Paths | None) -> list[str]:

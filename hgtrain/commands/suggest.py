@@ -11,7 +11,6 @@ from hgtrain.commands.options import CENTROIDS
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.files import check_outputs
 from hgtrain.log import say
-from hgtrain.rundir import layout
 from hgtrain.signals import StopRequest
 
 if TYPE_CHECKING:
@@ -77,15 +76,15 @@ def suggest(
     from hgtrain.data.convert.sleap_io import import_sleap_io
     from hgtrain.predict.inputs import open_frames
     from hgtrain.predict.stream import predict_all
-    from hgtrain.rundir.load import check_finds_animals, load_run
+    from hgtrain.rundir.load import check_finds_animals, check_run, load_run
 
     table = _outputs(inputs, out)
     if out != table:
         import_sleap_io(f"to write {out}")
-    channels = _channels(folder)
+    checked = check_run(folder, centroids)
     check_finds_animals(folder, centroids)
     with ExitStack() as opened:
-        sources = [open_frames(path, channels) for path in inputs]
+        sources = [open_frames(path, checked.channels) for path in inputs]
         for images in sources:
             opened.callback(images.close)
         run = load_run(folder, centroids=centroids)
@@ -127,21 +126,6 @@ def _outputs(inputs: Sequence[str], out: Path) -> Path:
     table = out if out.suffix.lower() == ".csv" else out.with_suffix(".csv")
     check_outputs(inputs, [out, table])
     return table
-
-
-def _channels(folder: Path) -> int:
-    """Return with how many channels the run takes images, without loading its network.
-
-    Raises:
-        HgtrainError: It is no run.
-    """
-    from hgtrain.config.load import load_config
-    from hgtrain.rundir.records import read_described_data
-
-    if not (folder / layout.CONFIG).is_file():
-        raise RunError(f"{folder} is no run directory: it has no {layout.CONFIG}")
-    _, image_shape = read_described_data(folder)
-    return load_config(folder / layout.CONFIG).data.channels or image_shape[2]
 
 
 def _suggestions(

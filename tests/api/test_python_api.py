@@ -208,6 +208,20 @@ def test_refinements_that_there_are_not_are_refused(lab):
         hgtrain.load_run(lab / "command", refinement="best")
 
 
+@pytest.mark.parametrize("average", [["turns"], "flips"])
+def test_averages_that_there_are_not_are_refused(lab, average):
+    with pytest.raises(RunError, match=r"average must be a list of flips, rotations, got "):
+        hgtrain.load_run(lab / "command", average=average)
+
+
+def test_a_run_that_averages_over_flips_evaluates_so(run, lab):
+    averaged = hgtrain.load_run(lab / "command", average=["flips"])
+    arguments = ["evaluate", str(lab / "command"), "--average", "flips", "--json"]
+    printed = json.loads(CliRunner().invoke(commands, arguments).stdout)
+    assert averaged.evaluate()["error_px"] == pytest.approx(printed["error_px"])
+    assert printed["error_px"]["mean"] != pytest.approx(run.evaluate()["error_px"]["mean"])
+
+
 def test_a_run_says_what_it_is(run, lab):
     assert repr(run) == f"<hgtrain run {lab}/command>"
     assert run.config == hgtrain.load_config(lab / "command" / "config.yaml")
