@@ -95,7 +95,9 @@ def overrides_of(config: str) -> tuple[str, ...]:
     """Return what makes a training short, and a network that is not there yet small."""
     if config.startswith("runs/from-sleap"):
         return SHORT
-    if "peak_threshold" in load_config(config).model.head.own_keys:
+    # A run goes on with the config it has.
+    file = Path(config, "config.yaml") if Path(config).is_dir() else config
+    if "peak_threshold" in load_config(file).model.head.own_keys:
         return (*SHORT, *SMALL, QUIET)
     return (*SHORT, *SMALL)
 

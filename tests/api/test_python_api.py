@@ -19,7 +19,9 @@ from videos import damage_frame, write_video
 
 import hgtrain
 from hgtrain.cli import commands
+from hgtrain.commands import fit as fit_module
 from hgtrain.errors import ConfigError, DatasetError, HgtrainError, RunError
+from hgtrain.signals import StoppedError
 from hgtrain.train.trainer import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -90,6 +92,18 @@ def test_ctrl_c_is_keyboardinterrupt_with_a_checkpoint_from_which_it_goes_on_exa
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
     hgtrain.fit(tmp_path / "run", resume=True)
     assert_same(tmp_path / "run", whole)
+
+
+def test_a_signal_that_ended_a_training_goes_to_the_programs_own_handler(lab, monkeypatch):
+    got = []
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: got.append(signum))
+    monkeypatch.setattr(fit_module, "fit", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        with pytest.raises(StoppedError, match="SIGTERM"):
+            hgtrain.fit(lab / "tiny.yaml")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert got == [signal.SIGTERM]
 
 
 def test_fit_resumes_a_finished_run_by_opening_it(lab):
