@@ -132,16 +132,19 @@ def test_flat_maps_are_warned_of(config_file, tmp_path, capsys):
         "val_loss": 1.0,
         "val_error_px": 9.0,
         "data_wait_fraction": None,
+        "elapsed_s": 1.0,
     }
-    record.epoch_ended(State(), row, {"val_confidence": 0.05})
+    state = State(history=[row])
+    record.epoch_ended(state, row, {"val_confidence": 0.05})
     assert "flat" not in capsys.readouterr().err
-    record.epoch_ended(State(), row, {"val_confidence": 0.049})
-    assert capsys.readouterr().err.endswith(
+    record.epoch_ended(state, row, {"val_confidence": 0.049})
+    told = capsys.readouterr().err.partition("\n")[2]
+    assert told.startswith(
         "the confidence maps are still flat after 200 steps (mean peak 0.049, expected above "
         "0.05): raise "
         "training.learning_rate (now 0.002) or model.head.sigma_px (now 3.0)\n"
     )
-    record.epoch_ended(State(), row | {"step": 199}, {"val_confidence": 0.0})
+    record.epoch_ended(state, row | {"step": 199}, {"val_confidence": 0.0})
     assert "flat" not in capsys.readouterr().err
 
 
@@ -150,8 +153,9 @@ def test_waiting_for_frames_is_warned_of_once(config_file, tmp_path, capsys):
     trainer = SimpleNamespace(frames=SimpleNamespace(cache="none", size_bytes=2**20))
     record = observer(config, tmp_path, trainer)
     row = {"step": 4, "epoch": 1, "loss": 1.0, "val_loss": 1.0, "val_error_px": None}
+    row["elapsed_s"] = 1.0
     for fraction, said in ((None, 0), (0.05, 0), (0.2, 1), (0.3, 0)):
-        record.epoch_ended(State(), row | {"data_wait_fraction": fraction}, {})
+        record.epoch_ended(State(history=[row]), row | {"data_wait_fraction": fraction}, {})
         assert (
             capsys.readouterr().err.count("go on with data.cache: ram, which takes 0.00 GiB")
             == said

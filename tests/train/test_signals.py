@@ -115,7 +115,7 @@ def test_sigusr1_writes_a_checkpoint_and_the_run_goes_on(config_file, tmp_path):
     with (tmp_path / "log").open("w+") as log:
         process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=log)
         try:
-            wait_for(lambda: "training: " in (tmp_path / "log").read_text())
+            wait_for(lambda: "epoch 1/1, step " in (tmp_path / "log").read_text())
             assert checkpoints() == set()
             process.send_signal(signal.SIGUSR1)
             wait_for(checkpoints)
