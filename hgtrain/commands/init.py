@@ -1,6 +1,7 @@
 """`hgtrain init`, top to bottom."""
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from contextlib import closing
@@ -20,8 +21,10 @@ from hgtrain.signals import StopRequest
 if TYPE_CHECKING:
     from hgtrain.config.head import HeadConfig
     from hgtrain.planning.dataset_stats import DatasetStats
+    from hgtrain.planning.input_spec import InputSpec
     from hgtrain.planning.suggest import Choice, Proposal, Size
 
+MEASURED_S = 3.0
 ENDINGS = tuple(f"_{head.partition('_')[0]}" for head in TOP_DOWN_HEADS)
 """Of the names of the configs of top-down, before the suffix."""
 
@@ -36,9 +39,18 @@ ENDINGS = tuple(f"_{head.partition('_')[0]}" for head in TOP_DOWN_HEADS)
     "CONFIG_centroid and CONFIG_centered [default: as DATA has one animal a frame, or several].",
 )
 @click.option(
+    "--minutes",
+    type=click.FloatRange(min=0.1, max=1e6),
+    metavar="N",
+    help="How long training may take; a step is measured for it, which takes half a minute "
+    "[default: 30 on a CPU, 60 on a GPU, by an estimate].",
+)
+@click.option(
     "--schema", is_flag=True, help="Print the JSON Schema of a config, for editors, instead."
 )
-def command(data: str | None, output: Path | None, head: str | None, schema: bool) -> None:
+def command(
+    data: str | None, output: Path | None, head: str | None, minutes: float | None, schema: bool
+) -> None:
     """Write a first config for a dataset and this machine.
 
     It has the reason beside each choice.
@@ -51,11 +63,13 @@ def command(data: str | None, output: Path | None, head: str | None, schema: boo
     if data is None or output is None:
         raise click.UsageError("give DATA and -o CONFIG, or --schema")
     with StopRequest().listening():
-        for path in init(data, output, head):
+        for path in init(data, output, head, minutes):
             click.echo(path)
 
 
-def init(data: str, out: Path, head: str | None = None) -> tuple[Path, ...]:
+def init(
+    data: str, out: Path, head: str | None = None, minutes: float | None = None
+) -> tuple[Path, ...]:
     """Write a config for a dataset on this machine.
 
     Args:
@@ -63,6 +77,8 @@ def init(data: str, out: Path, head: str | None = None) -> tuple[Path, ...]:
         out: The file to write, which must not be there yet. Two are written for top-down, with
             `_centroid` and `_centered` before the suffix.
         head: Type of the head, or `TOP_DOWN`; None for the one that fits the labels.
+        minutes: How long training of a network may take; a step is measured for it. None: as long
+            as `planning.suggest.MINUTES` says, by an estimate.
 
     Returns:
         The files that were written.
@@ -80,9 +96,10 @@ def init(data: str, out: Path, head: str | None = None) -> tuple[Path, ...]:
     _check_edges(data, of_networks[0])
     device = device_here()
     from hgtrain.planning.config_text import config_text
+    from hgtrain.planning.suggest import data_name
 
     texts = [
-        config_text(_proposal(data, path, stats, device, _introduction(paths)))
+        config_text(_proposal(data_name(data, path), stats, device, minutes, _introduction(paths)))
         for path, stats in zip(paths, of_networks, strict=True)
     ]
     for path, text in zip(paths, texts, strict=True):
@@ -161,7 +178,11 @@ def _introduction(paths: tuple[Path, ...]) -> tuple[str, ...]:
 
 
 def _proposal(
-    data: str, path: Path, stats: "DatasetStats", device: Device, introduction: tuple[str, ...]
+    name: str,
+    stats: "DatasetStats",
+    device: Device,
+    minutes: float | None,
+    introduction: tuple[str, ...],
 ) -> "Proposal":
     from hgtrain.planning import suggest
 
@@ -169,8 +190,24 @@ def _proposal(
     choice = suggest.choose(stats, kind)
     head = suggest.head_section(stats, choice)
     size, batch_size = _fitting(stats, choice, head, kind, device)
-    name = suggest.data_name(data, path)
-    return suggest.Proposal(name, stats, choice, head, size, batch_size, device, kind, introduction)
+    spec = _spec(stats, choice, head, size, batch_size)
+    step_s = _estimated(spec, kind) if minutes is None else _measured(spec)
+    planned = suggest.duration(kind, step_s, minutes, minutes is not None)
+    return suggest.Proposal(
+        name, stats, choice, head, size, batch_size, device, kind, planned, introduction
+    )
+
+
+def _spec(
+    stats: "DatasetStats", choice: "Choice", head: "HeadConfig", size: "Size", batch_size: int = 1
+) -> "InputSpec":
+    """Return what is trained with a network of this size."""
+    from hgtrain.planning import suggest
+    from hgtrain.planning.input_spec import InputSpec
+
+    config = suggest.as_config(choice, size, head)
+    training = config.training.model_copy(update={"batch_size": batch_size})
+    return InputSpec(config.data, config.model, training, stats.image_shape, stats.skeleton)
 
 
 def _fitting(
@@ -181,15 +218,30 @@ def _fitting(
 
     import_tensorflow()
     from hgtrain.planning import suggest
-    from hgtrain.planning.input_spec import InputSpec
     from hgtrain.planning.summary import demand_of
 
     sizes = suggest.sizes(stats, kind)
     for size in sizes:
-        config = suggest.as_config(choice, size, head)
-        sections = (config.data, config.model, config.training)
-        demand = demand_of(InputSpec(*sections, stats.image_shape, stats.skeleton))
+        demand = demand_of(_spec(stats, choice, head, size))
         for batch_size in suggest.BATCH_SIZES:
             if training_memory(demand, batch_size)["total"] <= device.memory_bytes / 2:
                 return size, min(batch_size, stats.frames)
     return sizes[-1], 1
+
+
+def _estimated(spec: "InputSpec", kind: str) -> float:
+    from hgtrain.planning import suggest
+    from hgtrain.planning.summary import demand_of
+
+    flops = 2 * sum(layer.macs for layer in demand_of(spec).layers)
+    cores = len(os.sched_getaffinity(0))
+    return suggest.estimated_step_s(flops, spec.training.batch_size, kind, cores)
+
+
+def _measured(spec: "InputSpec") -> float:
+    """Return the seconds of a training step here, which it takes some to find out."""
+    from hgtrain.train.benchmark import StepBenchmark
+    from hgtrain.train.distributed.devices import set_up
+
+    say("measuring how long a training step takes")
+    return 1 / StepBenchmark(spec, set_up(spec.training)).steps_per_s(MEASURED_S)

@@ -13,6 +13,7 @@ from hgtrain.planning.suggest import (
     LARGEST_ANIMAL_SCALE,
     PAF_WIDTH_FRACTION,
     SMALL,
+    STEPS_PER_EPOCH,
     Proposal,
     largest_scale,
 )
@@ -55,11 +56,28 @@ def _lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
         f"  batch_size: {proposal.batch_size}",
         f"fits the memory of this {proposal.kind} ({memory})",
     )
-    epochs = 16 if proposal.kind == "CPU" else 50
-    yield f"  epochs: {epochs}", "more is better: double it until the error stays the same"
-    yield "  steps_per_epoch: 200", ""
+    yield from _duration_lines(proposal)
     rate = "8e-3" if proposal.size == SMALL else "2e-3"
     yield f"  learning_rate: {rate}", ""
+
+
+def _duration_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
+    planned = proposal.duration
+    how = "measured" if planned.is_measured else "an estimate, which --minutes measures"
+    yield (
+        f"  epochs: {planned.epochs}",
+        f"about {_minutes(planned.expected_minutes)} on this {proposal.kind} "
+        f"({1000 * planned.step_s:.0f} ms a step, {how}); more is better",
+    )
+    yield f"  steps_per_epoch: {STEPS_PER_EPOCH}", ""
+    yield f"  max_minutes: {planned.minutes:g}", "where steps take longer, fewer of them are done"
+
+
+def _minutes(minutes: float) -> str:
+    """Return a time as people say it: 40 seconds, 12 minutes."""
+    if minutes < 1:
+        return f"{max(10, round(6 * minutes) * 10)} seconds"
+    return "1 minute" if round(minutes) == 1 else f"{minutes:.0f} minutes"
 
 
 def _scale_reason(proposal: Proposal) -> str:
@@ -118,7 +136,8 @@ def _model_lines(proposal: Proposal) -> Iterator[tuple[str, str]]:
         f"    max_stride: {choice.max_stride}",
         f"a stack sees {choice.field_px} px, an animal is {animal:.0f} px",
     )
-    yield f"    output_stride: {choice.stride}", ""
+    cell = choice.stride / choice.input_scale
+    yield f"    output_stride: {choice.stride}", f"a cell is {cell:g} px of your images"
     yield f"    stem_filters: {size.stem_filters}", f"for a {proposal.kind}"
     yield f"    filters: {size.filters}", _filters_reason(proposal)
     yield f"    filter_increase: {size.filter_increase}", ""

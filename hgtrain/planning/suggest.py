@@ -70,6 +70,76 @@ PAF_LOSS_WEIGHT = 0.1
 BATCH_SIZES = (8, 4, 2, 1)
 
 
+STEPS_PER_EPOCH = 200
+EPOCHS = {"CPU": 16, "GPU": 50}
+"""Of a first training, where they fit into the time."""
+
+MOST_EPOCHS = 100
+"""Of a training whose time was chosen."""
+
+MINUTES = {"CPU": 30.0, "GPU": 60.0}
+USED_OF_TIME = 0.85
+"""The part of the time that steps may have: there are validation and the evaluation too."""
+
+FLOPS_PER_S = {"CPU": 4e10, "GPU": 5e12}
+"""Of a core, and of a GPU, as steps of small networks reach them, roughly."""
+
+SHORTEST_STEP_S = {"CPU": 0.01, "GPU": 0.015}
+PASSES = 3
+"""Forward once, and back, which costs twice as much."""
+
+
+class Duration(NamedTuple):
+    """How long a training may take, and how long it will.
+
+    Attributes:
+        minutes: It may take at most.
+        step_s: Seconds of a step.
+        epochs: Of `STEPS_PER_EPOCH` steps that fit, one at least.
+        is_measured: Whether a step was measured here; otherwise it is estimated.
+    """
+
+    minutes: float
+    step_s: float
+    epochs: int
+    is_measured: bool
+
+    @property
+    def expected_minutes(self) -> float:
+        """Return how long it will take, with all that is not steps."""
+        steps = self.epochs * STEPS_PER_EPOCH
+        return min(self.minutes, steps * self.step_s / 60 / USED_OF_TIME)
+
+
+def duration(kind: str, step_s: float, minutes: float | None, is_measured: bool) -> Duration:
+    """Return how long to train.
+
+    Args:
+        kind: Of the device, CPU or GPU.
+        step_s: Seconds of a step.
+        minutes: That training may take; None for the kind's own, of which no more is used than a
+            first training needs.
+        is_measured: Whether `step_s` was measured.
+    """
+    given = MINUTES[kind] if minutes is None else minutes
+    fitting = int(USED_OF_TIME * 60 * given / (STEPS_PER_EPOCH * step_s))
+    most = EPOCHS[kind] if minutes is None else MOST_EPOCHS
+    return Duration(given, step_s, max(1, min(fitting, most)), is_measured)
+
+
+def estimated_step_s(flops_per_image: float, batch_size: int, kind: str, cores: int) -> float:
+    """Return roughly how long a training step takes, in seconds.
+
+    Args:
+        flops_per_image: Forward.
+        batch_size: Images of a step.
+        kind: Of the device, CPU or GPU.
+        cores: Of the CPU; a GPU counts as one.
+    """
+    flops_per_s = FLOPS_PER_S[kind] * (cores if kind == "CPU" else 1)
+    return max(SHORTEST_STEP_S[kind], PASSES * flops_per_image * batch_size / flops_per_s)
+
+
 class Choice(NamedTuple):
     """The network and what it sees: strides and sizes in px of its input."""
 
@@ -211,6 +281,7 @@ class Proposal(NamedTuple):
         batch_size: Images of a step.
         device: To train on.
         kind: Of the device, CPU or GPU.
+        duration: How long to train.
         introduction: Lines of comment, above all others.
     """
 
@@ -222,6 +293,7 @@ class Proposal(NamedTuple):
     batch_size: int
     device: Device
     kind: str
+    duration: Duration
     introduction: tuple[str, ...] = ()
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -80,8 +81,69 @@ def written(stats: DatasetStats = FLIES, kind: str = "CPU", **changes: object) -
     size = SMALL if kind == "CPU" else LARGE
     choice = choose(stats, kind)
     head = head_section(stats, choice)
-    proposal = suggest.Proposal("a.h5", stats, choice, head, size, 8, device, kind)
+    duration = suggest.Duration(30.0, 0.25, 12, False)
+    proposal = suggest.Proposal("a.h5", stats, choice, head, size, 8, device, kind, duration)
     return config_text(proposal._replace(**changes))
+
+
+@pytest.mark.parametrize(
+    ("duration", "epochs", "minutes"),
+    [
+        # 2,400 steps of a quarter of a second are 600 s, and 85% of the time.
+        (
+            suggest.Duration(30.0, 0.25, 12, False),
+            "epochs: 12 # about 12 minutes on this CPU (250 ms a step, an estimate, which "
+            "--minutes measures); more is better",
+            "max_minutes: 30 # where steps take longer, fewer of them are done",
+        ),
+        # No longer than it may take.
+        (
+            suggest.Duration(0.5, 1.0, 1, True),
+            "epochs: 1 # about 30 seconds on this CPU (1000 ms a step, measured); more is better",
+            "max_minutes: 0.5 # where steps take longer, fewer of them are done",
+        ),
+    ],
+)
+def test_how_long_it_will_take_is_said(
+    duration: suggest.Duration, epochs: str, minutes: str
+) -> None:
+    lines = [" ".join(line.split()) for line in written(duration=duration).splitlines()]
+    assert epochs in lines
+    assert minutes in lines
+
+
+@pytest.mark.parametrize(
+    ("kind", "step_s", "minutes", "epochs"),
+    [
+        # 85% of 30 minutes are 1,530 s, and an epoch has 200 steps.
+        ("CPU", 0.1, None, 16),
+        ("CPU", 1.0, None, 7),
+        ("CPU", 1.0, 10, 2),
+        ("CPU", 1.0, 60, 15),
+        ("CPU", 60.0, None, 1),
+        ("GPU", 0.1, None, 50),
+        ("GPU", 0.5, None, 30),
+        ("GPU", 0.1, 60, 100),
+    ],
+)
+def test_as_many_epochs_as_fit_into_the_time(
+    kind: str, step_s: float, minutes: float | None, epochs: int
+) -> None:
+    found = suggest.duration(kind, step_s, minutes, False)
+    assert (found.epochs, found.minutes) == (epochs, minutes or {"CPU": 30, "GPU": 60}[kind])
+
+
+def test_a_step_is_estimated_from_what_is_computed() -> None:
+    # Three passes over 8 images of 1e9 operations, on two cores of 4e10 a second.
+    assert suggest.estimated_step_s(1e9, 8, "CPU", 2) == pytest.approx(0.3)
+    assert suggest.estimated_step_s(1e9, 8, "GPU", 2) == 0.015
+
+
+def test_the_size_of_a_cell_is_said_in_the_images_own_pixels() -> None:
+    mouse = FLIES._replace(image_shape=(480, 640, 1), animal_px=126.0)
+    lines = [" ".join(line.split()) for line in written(mouse).splitlines()]
+    assert "input_scale: 0.5" in " ".join(lines)
+    assert "output_stride: 2 # a cell is 4 px of your images" in lines
 
 
 def test_choices_say_their_reasons() -> None:
@@ -272,6 +334,28 @@ def test_the_written_config_trains_a_step(flies: Path, tmp_path: Path) -> None:
     )
     # A fifth of twelve frames.
     assert evaluation["frames"] == 2
+
+
+@pytest.mark.slow
+def test_with_minutes_a_step_is_measured(flies: Path, tmp_path: Path) -> None:
+    line = ["init", str(flies), "-o", str(tmp_path / "a.yaml"), "--minutes", "1"]
+    done = CliRunner().invoke(commands, line)
+    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'a.yaml'}\n")
+    assert "measuring how long a training step takes" in done.stderr
+    text = (tmp_path / "a.yaml").read_text()
+    ((epochs, step_ms),) = re.findall(
+        r"epochs: (\d+) +# about .* \((\S+) ms a step, measured", text
+    )
+    # 85% of a minute, in epochs of 200 steps, by a figure that is rounded to two digits.
+    fitting = 51 / (200 * float(step_ms) / 1000)
+    assert max(1, 0.9 * fitting - 1) <= int(epochs) <= max(1, min(100, 1.1 * fitting))
+    assert load_config(tmp_path / "a.yaml").training.max_minutes == 1
+
+
+def test_no_time_at_all_is_a_wrong_command_line() -> None:
+    done = CliRunner().invoke(commands, ["init", "a.h5", "-o", "a.yaml", "--minutes", "0"])
+    assert done.exit_code == 2
+    assert "Invalid value for '--minutes': 0.0 is not in the range" in done.output
 
 
 def test_a_file_whose_keypoints_are_all_marked_is_used_with_a_warning(
