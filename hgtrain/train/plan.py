@@ -236,7 +236,7 @@ def limit_time(
 def _fitted_text(decided: dict[str, float], pace: Pace) -> str:
     steps, most, minutes = decided["steps"], decided["of"], decided["minutes"]
     time_ = "1 minute" if minutes == 1 else f"{minutes:g} minutes"
-    taken = f"{1000 * pace.step_s:.3g} ms a step, {pace.epoch_s:.2g} s an epoch's validation"
+    taken = f"{1000 * pace.step_s:.0f} ms a step, {pace.epoch_s:.1f} s an epoch's validation"
     if steps == most:
         return f"all {most:,} steps fit into {time_} ({taken})"
     return (

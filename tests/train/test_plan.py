@@ -158,7 +158,7 @@ def test_what_fits_is_said_in_one_line(clock, capsys):
     # 600 s, less 30 for setting up, 20 for measuring, 5 for the end: 545 s for epochs of 52 s.
     limit_time(training(10), FakeTrainer(clock), State(), clock.now - 30)
     assert capsys.readouterr().err == (
-        "1,046 of 3,000 steps fit into 10 minutes (481 ms a step, 2 s an epoch's validation); "
+        "1,046 of 3,000 steps fit into 10 minutes (481 ms a step, 2.0 s an epoch's validation); "
         "the learning rate's schedule ends there\n"
     )
 
