@@ -1,6 +1,9 @@
 """Real runs whose time is limited: they end in time, and what was decided is what they do."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import tiny_run
@@ -93,6 +96,33 @@ def test_a_stopped_run_goes_on_with_what_was_decided(config_file, tmp_path, pace
     tiny_run.fit(config_file, tmp_path / "stopped", *overrides, resume=True)
     assert [row["step"] for row in rows_of(tmp_path / "stopped")] == [4, 8, 10]
     assert_same_end(tmp_path / "stopped", tmp_path / "whole")
+
+
+TWO_REPLICAS = """
+import sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+import test_max_minutes
+from hgtrain.commands import fit
+fit._evaluate_best = lambda config, folder, split: {}
+folder = Path(sys.argv[2])
+overrides = (*test_max_minutes.SMALL, "training.strategy=mirrored")
+test_max_minutes.tiny_run.fit(folder / "tiny.yaml", folder / "free", *overrides)
+test_max_minutes.tiny_run.fit(folder / "tiny.yaml", folder / "timed", *overrides, "training.max_minutes=60")
+test_max_minutes.assert_same_end(folder / "free", folder / "timed")
+assert '"replicas": 2' in (folder / "timed" / "provenance.json").read_text()
+"""
+
+
+def test_measuring_changes_nothing_of_two_replicas(config_file, tmp_path):
+    program = [sys.executable, "-c", TWO_REPLICAS, str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "all 8 steps fit into 60 minutes" in done.stderr
 
 
 def test_a_run_ends_in_time(config_file, tmp_path):

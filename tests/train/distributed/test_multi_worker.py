@@ -157,6 +157,16 @@ def test_two_processes_equal_one(folder, whole):
         assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-5)
 
 
+def test_what_fits_into_the_time_by_the_chiefs_clock_is_what_both_do(folder):
+    limits = ("training.max_minutes=0.5", "training.epochs=1000000")
+    ended = train_together(folder, "timed", *[part for each in limits for part in ("--set", each)])
+    assert [one.status for one in ended] == [0, 0], ended
+    said = [" of 4,000,000 steps fit into 0.5 minutes (" in one.errors for one in ended]
+    assert said == [True, False]
+    chiefs, others = variables(folder, "timed-0"), variables(folder, "timed-1")
+    assert [one.tobytes() for one in chiefs] == [one.tobytes() for one in others]
+
+
 def test_the_chief_alone_reports(folder, whole):
     assert "error, mean" in whole[0].out
     assert whole[1].out == ""
