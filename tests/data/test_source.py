@@ -74,7 +74,7 @@ def native(file: h5py.File) -> None:
 @pytest.mark.parametrize(
     ("write", "name"),
     [(deepposekit, "DeepPoseKit"), (leap, "LEAP"), (native, "hgtrain")],
-    ids=lambda value: str(value),
+    ids=["deepposekit", "leap", "native"],
 )
 def test_a_file_is_recognised_by_content_whatever_its_name(tmp_path, write, name):
     path = tmp_path / "data.bin"
