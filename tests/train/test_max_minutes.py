@@ -111,8 +111,9 @@ from hgtrain.commands import fit
 fit._evaluate_best = lambda config, folder, split: {}
 folder = Path(sys.argv[2])
 overrides = (*test_max_minutes.SMALL, "training.strategy=mirrored")
-test_max_minutes.tiny_run.fit(folder / "tiny.yaml", folder / "free", *overrides)
-test_max_minutes.tiny_run.fit(folder / "tiny.yaml", folder / "timed", *overrides, "training.max_minutes=60")
+fit = test_max_minutes.tiny_run.fit
+fit(folder / "tiny.yaml", folder / "free", *overrides)
+fit(folder / "tiny.yaml", folder / "timed", *overrides, "training.max_minutes=60")
 test_max_minutes.assert_same_end(folder / "free", folder / "timed")
 assert '"replicas": 2' in (folder / "timed" / "provenance.json").read_text()
 """
