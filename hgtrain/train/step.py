@@ -155,6 +155,9 @@ class Steps:
         variables = [
             variable.value for variable in self._components.network.non_trainable_variables
         ]
+        # A network without normalisation has none.
+        if not variables:
+            return
         sizes = [variable.shape.num_elements() for variable in variables]
         together = tf.concat([tf.reshape(variable, (-1,)) for variable in variables], axis=0)
         means = tf.split(context.all_reduce(tf.distribute.ReduceOp.MEAN, together), sizes)
