@@ -86,18 +86,30 @@ def backbone(request: pytest.FixtureRequest) -> BackboneConfig:
 
 
 @pytest.fixture(params=HEADS.values(), ids=HEADS, scope="module")
-def model(request: pytest.FixtureRequest, backbone: BackboneConfig) -> ModelConfig:
-    return ModelConfig(backbone=backbone, head=HeadConfig(**request.param))
+def section(request: pytest.FixtureRequest) -> HeadConfig:
+    return HeadConfig(**request.param)
+
+
+@pytest.fixture(params=[2, 4], ids="stride {}".format, scope="module")
+def head(request: pytest.FixtureRequest, section: HeadConfig) -> Head:
+    """A head for features that no network made."""
+    return make_head(section, SKELETON, request.param)
 
 
 @pytest.fixture(scope="module")
-def head(model: ModelConfig) -> Head:
+def model(section: HeadConfig, backbone: BackboneConfig) -> ModelConfig:
+    return ModelConfig(backbone=backbone, head=section)
+
+
+@pytest.fixture(scope="module")
+def laid_head(model: ModelConfig) -> Head:
+    """The head on every stack of `network`."""
     return make_head(model.head, SKELETON, model.backbone.output_stride)
 
 
 @pytest.fixture(scope="module")
-def network(model: ModelConfig, head: Head) -> keras.Model:
-    return network_of(model, head)
+def network(model: ModelConfig, laid_head: Head) -> keras.Model:
+    return network_of(model, laid_head)
 
 
 def network_of(model: ModelConfig, head: Head, *options: Any) -> keras.Model:
@@ -133,21 +145,21 @@ def test_every_head_and_every_backbone_is_among_them() -> None:
 
 
 def test_outputs_have_the_channels_and_the_stride_that_the_head_says(
-    model: ModelConfig, head: Head, network: keras.Model
+    model: ModelConfig, laid_head: Head, network: keras.Model
 ) -> None:
-    stacks = by_stack(head, tf.nest.flatten(network(images_of(), training=False)))
+    stacks = by_stack(laid_head, tf.nest.flatten(network(images_of(), training=False)))
     assert len(stacks) == model.backbone.stacks
-    sides = HEIGHT // head.stride, WIDTH // head.stride
+    sides = HEIGHT // laid_head.stride, WIDTH // laid_head.stride
     for outputs in stacks:
         assert {name: maps.shape for name, maps in outputs.items()} == {
-            name: (2, *sides, channels) for name, channels in head.outputs.items()
+            name: (2, *sides, channels) for name, channels in laid_head.outputs.items()
         }
 
 
-def test_decoding_what_is_to_be_learnt_gives_the_points(model: ModelConfig, head: Head) -> None:
+def test_decoding_what_is_to_be_learnt_gives_the_points(section: HeadConfig, head: Head) -> None:
     found = head.decode(perfect(targets_of(head)))
     expected = head.labelled(points_for(head))
-    limit = 0.01 * model.backbone.output_stride if model.head.offsets else 0.1
+    limit = 0.01 * head.stride if section.offsets else 0.1
     assert found.points.shape == (2, head.max_instances, *expected.shape[2:])
     for frame, animals in enumerate(expected):
         there = animals[np.isfinite(animals).all(-1).any(-1)]
@@ -184,12 +196,12 @@ def test_what_is_to_be_learnt_costs_nothing(head: Head) -> None:
 
 
 def test_every_variable_has_a_finite_gradient_that_is_not_zero(
-    model: ModelConfig, head: Head, network: keras.Model
+    model: ModelConfig, laid_head: Head, network: keras.Model
 ) -> None:
-    targets = targets_of(head)
+    targets = targets_of(laid_head)
     with tf.GradientTape() as tape:
-        stacks = by_stack(head, tf.nest.flatten(network(images_of(), training=True)))
-        losses = [head.losses(outputs, targets) for outputs in stacks]
+        stacks = by_stack(laid_head, tf.nest.flatten(network(images_of(), training=True)))
+        losses = [laid_head.losses(outputs, targets) for outputs in stacks]
         loss = tf.add_n(tf.nest.map_structure(tf.reduce_sum, tf.nest.flatten(losses)))
     gradients = tape.gradient(loss, [v.value for v in network.trainable_variables])
     assert all(np.isfinite(gradient).all() for gradient in gradients)
@@ -198,7 +210,7 @@ def test_every_variable_has_a_finite_gradient_that_is_not_zero(
         for gradient, variable in zip(gradients, network.trainable_variables, strict=True)
         if "Head" in variable.path and "kernel" in variable.path
     ]
-    assert len(heads) == model.backbone.stacks * len(head.outputs)
+    assert len(heads) == model.backbone.stacks * len(laid_head.outputs)
     assert all(np.abs(gradient).max() > 0 for gradient in heads)
 
 
@@ -244,21 +256,21 @@ def test_no_animals_and_the_most_there_can_be_are_drawn_and_found(head: Head) ->
 
 
 def test_a_network_that_was_saved_predicts_the_same(
-    model: ModelConfig, head: Head, tmp_path: Path
+    model: ModelConfig, laid_head: Head, tmp_path: Path
 ) -> None:
-    best = network_of(model, head, "float32", False)
+    best = network_of(model, laid_head, "float32", False)
     best.save(tmp_path / "best.keras")
     before = Preprocessing(1, 1.0, model.backbone.max_stride)
     images = images_of(3)[:, :41, :59]
-    centroids = (np.full((3, 2, 2), 24, np.float32),) if head.crop else ()
+    centroids = (np.full((3, 2, 2), 24, np.float32),) if laid_head.crop else ()
     found = [
-        Predictor(network, head, before)(images, *centroids)
+        Predictor(network, laid_head, before)(images, *centroids)
         for network in (best, keras.models.load_model(tmp_path / "best.keras"))
     ]
     np.testing.assert_array_equal(found[0].points, found[1].points)
-    animals = 2 if head.crop else head.max_instances
-    assert found[0].points.shape == (3, animals, head.keypoints, 2)
-    if is_for_one(head):
+    animals = 2 if laid_head.crop else laid_head.max_instances
+    assert found[0].points.shape == (3, animals, laid_head.keypoints, 2)
+    if is_for_one(laid_head):
         assert np.isfinite(found[0].points).all()
 
 
@@ -326,8 +338,8 @@ def test_what_is_to_be_learnt_of_a_mirrored_image_is_mirrored(head: Head, axis: 
         )
 
 
-def test_in_mixed_precision_outputs_are_float32(model: ModelConfig, head: Head) -> None:
-    network = network_of(model, head, "mixed_bfloat16")
+def test_in_mixed_precision_outputs_are_float32(model: ModelConfig, laid_head: Head) -> None:
+    network = network_of(model, laid_head, "mixed_bfloat16")
     for maps in tf.nest.flatten(network(images_of(), training=False)):
         assert maps.dtype == tf.float32
         assert np.isfinite(maps).all()
