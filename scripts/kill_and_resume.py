@@ -54,7 +54,7 @@ output: {{tensorboard: false}}
 TIMES = ("images_per_s", "data_wait_fraction", "elapsed_s", "checkpoint_s")
 POLL_S = 1e-3
 NOT_BEGUN = -1
-PROGRESS = re.compile(r"training: [^\r\n]*\| ([1-9]\d*)/")
+PROGRESS = re.compile(r"epoch \d+/\d+,? step ([1-9]\d*)")
 
 
 class Kill(NamedTuple):

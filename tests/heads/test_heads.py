@@ -274,9 +274,9 @@ def test_a_network_that_was_saved_predicts_the_same(
         assert np.isfinite(found[0].points).all()
 
 
-def test_predictions_averaged_over_turned_images_are_of_the_same_kind(
-    model: ModelConfig, head: Head
-) -> None:
+def test_predictions_averaged_over_turned_images_are_of_the_same_kind(section: HeadConfig) -> None:
+    model = ModelConfig(backbone=BackboneConfig(**next(iter(BACKBONES.values()))), head=section)
+    head = make_head(section, SKELETON, model.backbone.output_stride)
     best = network_of(model, head, "float32", False)
     before = Preprocessing(1, 1.0, model.backbone.max_stride)
     images = images_of(3)[:, :41, :59]

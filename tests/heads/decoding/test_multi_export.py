@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from hgtrain.export.onnx import write_onnx
+from hgtrain.export.served import SKELETON_KEYS
 from hgtrain.heads.decoding.grouping import Rules, group_peaks
 from hgtrain.heads.decoding.peaks import local_maxima
 from hgtrain.heads.targets.confidence_maps import multi_confidence_maps
@@ -109,7 +110,8 @@ def test_tensorflow_lite_finds_the_same_animals_with_its_own_operations(
 @pytest.mark.filterwarnings("ignore")  # of tf2onnx
 def test_onnx_finds_the_same_animals(images: np.ndarray, assignment: str, tmp_path: Path) -> None:
     decoder = Decoder(assignment, None)
-    served = SimpleNamespace(predict=decoder.predict, image=decoder.image)
+    skeleton = dict.fromkeys(SKELETON_KEYS, "[]")
+    served = SimpleNamespace(predict=decoder.predict, image=decoder.image, **skeleton)
     (file,) = write_onnx(served, tmp_path, images)
     found = file.load(tmp_path / file.name)(images)
     expected = decoded(images, assignment)
