@@ -521,6 +521,21 @@ def test_a_film_cut_at_60_percent_is_known_in_every_container(tmp_path, name, co
     assert 30 <= len(read) <= 40
 
 
+@pytest.mark.parametrize("name", ["film.ts", "film.m2ts"])
+def test_a_transport_stream_that_ends_within_a_packet_is_cut_off(tmp_path, name):
+    film = write_film(tmp_path / name, codec="mpeg2video")
+    whole = film.read_bytes()
+    size = 192 if name == "film.m2ts" else 188
+    assert len(whole) % size == 0
+    film.write_bytes(whole[: len(whole) * 6 // 10 // size * size + 100])
+    read = []
+    with pytest.raises(
+        DatasetError, match=r"ends after \d+ frames in the middle of a packet: .*cut"
+    ):
+        read.extend(open_frames(str(film), 1))
+    assert 30 <= len(read) <= 40
+
+
 @pytest.mark.parametrize("name", ["film.avi", "film.mkv", "film.mov"])
 def test_a_film_with_dropped_frames_is_whole(tmp_path, name):
     kept = [number for number in range(60) if number % 7 not in (3, 4)]

@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from functools import lru_cache
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,8 @@ TELL_DURATION = {"matroska", "flv", "avi", "asf", "mov"}
 
 Of others it is an estimate from what is there.
 """
+TS_PACKETS, TS_SYNC = {188: 0, 192: 4, 204: 0}, b"G"
+"""Sizes of the packets of MPEG transport streams, and at which of its bytes each has the same."""
 DEEP_FORMATS = {1: "gray16le", 3: "rgb48le"}
 """Channels to FFmpeg's name of the layout with 16 bits."""
 
@@ -147,6 +150,11 @@ class VideoFrames:
                 raise DatasetError(
                     f"{self.path}: ends after {frames} frames, its header promises {promised}: "
                     "the file is cut off"
+                )
+            if container.format.name == "mpegts" and ends_in_packet(Path(self.path)):
+                raise DatasetError(
+                    f"{self.path}: ends after {frames} frames in the middle of a packet: the file "
+                    "is cut off"
                 )
             if not frames:
                 raise DatasetError(f"{self.path}: has no frames")
@@ -281,6 +289,20 @@ def end_of(packet: "av.Packet", stream: "av.VideoStream") -> float:
         packet.duration * stream.time_base if packet.duration else 1 / (stream.average_rate or 1)
     )
     return float((shown - (stream.start_time or 0)) * stream.time_base + lasts)
+
+
+def ends_in_packet(path: Path) -> bool:
+    """Return whether an MPEG transport stream ends within one of its packets.
+
+    It has no header that says how long it is. All its packets are of one size, which their first
+    bytes tell.
+    """
+    with path.open("rb") as file:
+        start = file.read(4 * max(TS_PACKETS))
+    for size, first in TS_PACKETS.items():
+        if all(start[i * size + first : i * size + first + 1] == TS_SYNC for i in range(4)):
+            return path.stat().st_size % size > 0
+    return False
 
 
 def promised_frames(container: "av.container.InputContainer") -> tuple[int, int]:
