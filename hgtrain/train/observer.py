@@ -15,6 +15,7 @@ from hgtrain.log import Reporter, coloured, duration, format_seconds, say
 from hgtrain.pipeline.cache import available_memory, waiting_note
 from hgtrain.rundir import layout
 from hgtrain.train.loop import State
+from hgtrain.train.plan import steps_per_epoch
 
 if TYPE_CHECKING:
     from hgtrain.train.trainer import Trainer
@@ -87,7 +88,12 @@ class TrainingObserver:
         self.show_epochs: Callable[[Sequence[Row], Row | None], None] = lambda rows, best: None
         self._folder, self._trainer = folder, trainer
         self._training, self._head = training, head
-        self._steps, self._epoch_steps = steps, max(1, steps.stop // training.epochs)
+        self._steps = steps
+        self._epoch_steps = max(1, steps.stop // training.epochs)
+        if training.max_minutes is not None:
+            # Fewer epochs than were asked for may fit.
+            self._epoch_steps = steps_per_epoch(training, len(trainer.frames.train_samples))
+        self._epochs = -(-steps.stop // self._epoch_steps)
         # The first call compiles the step.
         self._reporter = Reporter(
             steps.stop, "training", "steps", steps.start, delay_s=0, counts_first=False
@@ -117,7 +123,7 @@ class TrainingObserver:
 
     def _texts(self, state: State, loss: float, images_per_s: float | None) -> list[str]:
         """Return where the run stands, in more and more narrow forms."""
-        epoch = f"epoch {1 + (state.step - 1) // self._epoch_steps}/{self._training.epochs}"
+        epoch = f"epoch {1 + (state.step - 1) // self._epoch_steps}/{self._epochs}"
         step, total = f"step {state.step}", f"/{self._steps.stop}"
         left = self._reporter.left(state.step)
         # The first call's is that of compiling.
@@ -143,7 +149,7 @@ class TrainingObserver:
             self._has_header = True
             say(coloured(epoch_header(row), "bold"))
         best = best_row(state.history, state.epochs_without_best)
-        say(epoch_line(row, self._training.epochs, best is row))
+        say(epoch_line(row, self._epochs, best is row))
         if row["val_error_px"] is not None:
             self._warn_if_flat(row["step"], validation["val_confidence"])
         self._warn_if_waiting(row["data_wait_fraction"])

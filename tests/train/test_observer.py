@@ -147,6 +147,16 @@ def line_at(monkeypatch, clock, tmp_path, columns, history, loss=0.01234):
     return shown
 
 
+def test_epochs_are_those_that_fit_where_the_time_is_limited(tmp_path):
+    # 2250 steps fit, of which the third epoch has the last 250.
+    training = TrainingConfig(epochs=15, max_minutes=6, batch_size=4)
+    trainer = SimpleNamespace(frames=SimpleNamespace(train_samples=range(4000)))
+    watched = TrainingObserver(trainer, tmp_path, range(2250), training, HeadConfig(), False)
+    shown = [watched._texts(State(step=step), 0.5, None)[0] for step in (1000, 1001, 2250)]
+    assert [text.partition(",")[0] for text in shown] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    watched.close()
+
+
 @pytest.mark.parametrize("columns", [80, 100, 120])
 def test_the_bar_has_all_figures_in_80_columns_and_more(monkeypatch, clock, tmp_path, columns):
     shown = line_at(monkeypatch, clock, tmp_path, columns, [BEST, ROW])
