@@ -8,7 +8,7 @@ Anything that is not an `HgtrainError` is a defect of hgtrain and shows its trac
 LONGEST_VALUE = 120
 
 
-def shown(value: object) -> str:
+def brief_repr(value: object) -> str:
     """Return a value that a file holds as messages have it: on one line, its end cut off."""
     text = " ".join(repr(value).split())
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."

@@ -86,3 +86,20 @@ def weights_of(path):
 
 def json_of(folder, name):
     return json.loads((folder / name).read_text())
+
+
+class StopAt(StopRequest):
+    """Asks for a stop once so many steps are done."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.left = step
+
+    def __bool__(self):
+        self.left -= 1
+        if self.left <= 0:
+            self.signum = 15
+        return self.left <= 0
+
+    def _leave_if_asked(self):
+        pass

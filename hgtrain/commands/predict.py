@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from hgtrain.commands.options import AVERAGE, CENTROIDS, DECODERS
+from hgtrain.commands.options import AVERAGE, CENTROIDS, DECODERS, INPUTS
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.files import check_outputs
 from hgtrain.log import say
@@ -44,7 +44,7 @@ class PredictOptions(NamedTuple):
     "look.mp4",
 )
 @click.argument("run_or_export", type=click.Path(path_type=Path))
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@INPUTS
 @click.option(
     "-o",
     "out",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hgtrain.commands.options import CENTROIDS
+from hgtrain.commands.options import CENTROIDS, INPUTS
 from hgtrain.errors import DatasetError, RunError
 from hgtrain.files import check_outputs
 from hgtrain.log import say
@@ -27,7 +27,7 @@ SUFFIXES = (".slp", ".csv")
     epilog="Example: hgtrain suggest runs/flies-20250102-101500 film.mp4 -o next.slp --count 20",
 )
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@INPUTS
 @click.option(
     "-o",
     "out",

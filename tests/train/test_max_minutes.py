@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import tiny_run
 from loop_fakes import FakeClock
-from tiny_run import SMALL, json_of, rows_of, weights_of, without_times, write_data
+from tiny_run import SMALL, StopAt, json_of, rows_of, weights_of, without_times, write_data
 
-from hgtrain.signals import StoppedError, StopRequest
+from hgtrain.signals import StoppedError
 from hgtrain.train import loop, plan
 from hgtrain.train.plan import MARGIN, Pace
 from hgtrain.train.trainer import Trainer
@@ -48,23 +48,6 @@ def paced(monkeypatch):
     return let_fit
 
 
-class StopAfter(StopRequest):
-    """Asks for a stop once so many steps are done."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.left = step
-
-    def __bool__(self):
-        self.left -= 1
-        if self.left <= 0:
-            self.signum = 15
-        return self.left <= 0
-
-    def _leave_if_asked(self):
-        pass
-
-
 def assert_same_end(folder, other):
     assert without_times(rows_of(folder)) == without_times(rows_of(other))
     assert weights_of(folder / "best.keras") == weights_of(other / "best.keras")
@@ -89,7 +72,7 @@ def test_a_stopped_run_goes_on_with_what_was_decided(config_file, tmp_path, pace
             tiny_run.load_config(config_file, overrides),
             tmp_path / "stopped",
             False,
-            StopAfter(step),
+            StopAt(step),
         )
     # Measured again, it would be another number.
     paced(3)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_run import SMALL, rows_of, weights_of, without_times, write_data
+from tiny_run import SMALL, StopAt, rows_of, weights_of, without_times, write_data
 
 from hgtrain.commands import fit as fit_module
 from hgtrain.config.load import load_config
@@ -63,23 +63,6 @@ def one_step_a_call(monkeypatch):
     monkeypatch.setattr(loop, "SECONDS_A_CALL", 0.0)
     # What comes after the loop is of best.keras alone, which is compared.
     monkeypatch.setattr(fit_module, "_evaluate_best", lambda config, folder, split: {})
-
-
-class StopAt(StopRequest):
-    """Asks for a stop once so many steps are done."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.left = step
-
-    def __bool__(self):
-        self.left -= 1
-        if self.left <= 0:
-            self.signum = 15
-        return self.left <= 0
-
-    def _leave_if_asked(self):
-        pass
 
 
 def fit(config_file, folder, overrides, stop=None, resume=False):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from faulty import make_quick
 from tensorflow.python.framework.config import disable_op_determinism
-from test_parity import StopAt, assert_same, fit, interrupted
+from test_parity import assert_same, fit, interrupted
 from tiny_groups import HEADS, write_groups
-from tiny_run import rows_of, weights_of, without_times
+from tiny_run import StopAt, rows_of, weights_of, without_times
 
 from hgtrain.commands import fit as fit_module
 from hgtrain.config.load import load_config

@@ -18,6 +18,9 @@ OVERRIDES = click.option(
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
+INPUTS = click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+
+
 CENTROIDS = click.option(
     "--centroids",
     type=click.Path(path_type=Path),

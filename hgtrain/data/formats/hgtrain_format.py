@@ -23,7 +23,7 @@ from hgtrain.data.formats.base import (
     read_points,
 )
 from hgtrain.data.formats.stored_images import stored_images
-from hgtrain.errors import DatasetError, shown
+from hgtrain.errors import DatasetError, brief_repr
 from hgtrain.hdf5 import as_text, get_dataset, hdf5_path, open_for_dataset, read_array
 from hgtrain.skeleton import Skeleton, check_skeleton, default_names
 
@@ -75,7 +75,7 @@ def _check_version(file: h5py.File) -> None:
     version = file.attrs.get("version", VERSION)
     if not isinstance(version, (int, np.integer)) or version < 1:
         raise DatasetError(
-            f"{file.filename}: attribute version of / is {shown(version)}, expected {VERSION}"
+            f"{file.filename}: attribute version of / is {brief_repr(version)}, expected {VERSION}"
         )
     if version > VERSION:
         raise DatasetError(
@@ -164,8 +164,8 @@ def _read_names(file: h5py.File) -> tuple[str, ...] | None:
     for name in names:
         if not isinstance(name, (str, bytes)):
             raise DatasetError(
-                f"{file.filename}: attribute keypoint_names of / holds {shown(name)}, expected "
-                "strings"
+                f"{file.filename}: attribute keypoint_names of / holds {brief_repr(name)}, "
+                "expected strings"
             )
     return tuple(as_text(name) for name in names)
 

@@ -28,7 +28,7 @@ from hgtrain.data.formats.base import (
     read_points,
 )
 from hgtrain.data.formats.stored_images import StoredImages
-from hgtrain.errors import DatasetError, shown
+from hgtrain.errors import DatasetError, brief_repr
 from hgtrain.hdf5 import as_text, get_dataset, get_item, hdf5_path, open_for_dataset, read_array
 from hgtrain.skeleton import Skeleton, check_skeleton, default_names
 
@@ -168,6 +168,6 @@ def _read_edges(group: h5py.Group) -> tuple[tuple[int, int], ...]:
     edges = read_array(stored)
     if not (np.isfinite(edges) & (edges == np.round(edges))).all():
         raise DatasetError(
-            f"{hdf5_path(stored)} holds {shown(edges.tolist())}, expected whole numbers from 1"
+            f"{hdf5_path(stored)} holds {brief_repr(edges.tolist())}, expected whole numbers from 1"
         )
     return tuple((int(a) - 1, int(b) - 1) for a, b in edges.T)
